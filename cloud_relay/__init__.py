@@ -1,0 +1,1 @@
+"""The relay: takes pushes from senders and hands them to the tunnel of a connector."""

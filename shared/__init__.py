@@ -1,0 +1,1 @@
+"""What both sides of Qanat speak: the protocol, the tunnel, HTTP's edges, identity. Imports neither side."""

@@ -1,0 +1,215 @@
+"""The catalogue of everything that Qanat itself may answer, and the exceptions that carry an entry of it.
+
+Every error that a sender, an operator or the other side of the tunnel sees is one `Fault`: a code, the hop it comes
+from, an HTTP status, a number on the tunnel, and a sentence that says what to do. `docs/errors.md` is made from this
+file by `tools/errors_doc.py`.
+
+The statuses are chosen by what senders do with them: a 5xx of 502, 503 or 504 is tried again by all of them, most 4xx
+are dropped for good, and 500, 501, 405, 408 and 415 each make some sender drop or change its protocol, so they are
+never ours.
+
+    QanatError
+    ├── LocalFault      something here went wrong, or refuses
+    └── RemoteFault     the other side said so
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, NamedTuple
+
+
+class Origin(enum.StrEnum):
+    """The hop at which an error was made."""
+
+    RELAY = "relay"
+    TUNNEL = "tunnel"
+    CONNECTOR = "connector"
+    TARGET = "target"
+
+
+class Fault(NamedTuple):
+    """One entry of the catalogue.
+
+    `wire` is its number in a RESET frame or in a close reason (never reused); `status` the HTTP status a sender gets,
+    None where the connection is closed without an answer. `retry_after` says whether `Retry-After` goes with it,
+    `closes` whether the sender's connection ends with it.
+    """
+
+    code: str
+    wire: int
+    status: int | None
+    origin: Origin
+    title: str
+    remedy: str
+    retry_after: bool = False
+    closes: bool = False
+
+
+_R, _T, _C, _G = Origin.RELAY, Origin.TUNNEL, Origin.CONNECTOR, Origin.TARGET
+
+# One entry a paragraph: code, number, status, origin, title; then the remedy.
+# fmt: off
+_ENTRIES: Final = (
+    # What the sender sent. 4xx: trying again without a change would not help.
+    Fault("malformed-request", 100, 400, _R, "The request is malformed or ambiguous.",
+          "Check the sender, or the proxy in front of the relay: the request does not follow RFC 9112.", closes=True),
+    Fault("bad-path", 101, 400, _R, "The path holds something that is never forwarded.",
+          "Send the path in plain form: no encoded slash, dot or percent sign, no dot segments, '//' or ';'."),
+    Fault("target-uri-too-long", 102, 414, _R, "The request target is too long.",
+          "Shorten the path or the query.", closes=True),
+    Fault("headers-too-large", 103, 431, _R, "The request's header section is too large.",
+          "Send fewer or shorter headers.", closes=True),
+    Fault("version-not-supported", 104, 505, _R, "Only HTTP/1.0 and HTTP/1.1 are spoken here.",
+          "Configure the sender for HTTP/1.1.", closes=True),
+    Fault("upgrade-with-body", 105, 400, _R, "An upgrade request may not have a body.",
+          "Send the upgrade without a body.", closes=True),
+    Fault("sender-too-slow", 106, None, _R, "The sender was too slow.",
+          "Look at the network between the sender and the relay.", closes=True),
+    Fault("body-too-large", 107, 413, _R, "The body is larger than the route allows.",
+          "Raise the route's limits.body, or make the sender's batches smaller.", closes=True),
+    Fault("sender-gone", 108, None, _R, "The sender closed its connection before the answer.",
+          "Look at the sender's own time-out.", closes=True),
+    Fault("incomplete-body", 109, None, _R, "The sender's connection ended in the middle of the body.",
+          "Look at the network between the sender and the relay.", closes=True),
+    # Who may.
+    Fault("unauthenticated", 120, 401, _R, "The credential is missing or not valid.",
+          "Give the sender the credential that the relay's config names for this route."),
+    Fault("sender-not-allowed", 121, 403, _R, "This sender may not use this route.",
+          "Add the sender to the route's senders in the relay's config."),
+    Fault("unknown-host", 122, 421, _R, "No route has this host name.",
+          "Check the URL that the sender pushes to against the routes in the relay's config."),
+    Fault("no-such-route", 123, 404, _R, "No route has this path.",
+          "Check the URL that the sender pushes to against the routes in the relay's config."),
+    Fault("cannot-judge-credential", 124, 503, _R, "The credential cannot be judged right now.",
+          "Nothing to do: the sender tries again.", retry_after=True),
+    # How much.
+    Fault("quota-exceeded", 140, 429, _R, "The quota of this sender or route is used up.",
+          "Slow the sender down, or raise the limits in the relay's config.", retry_after=True),
+    Fault("quota-exceeded-try-later", 141, 503, _R, "The quota of this sender or route is used up.",
+          "Slow the sender down, or raise the limits in the relay's config.", retry_after=True),
+    Fault("overloaded", 142, 503, _R, "The relay has no room for this push right now.",
+          "Nothing to do if it is rare; otherwise give the relay more memory or workers.", retry_after=True),
+    Fault("starting", 143, 503, _R, "The relay is starting or stopping.",
+          "Nothing to do: the sender tries again.", retry_after=True, closes=True),
+    Fault("internal-error", 144, 503, _R, "The relay failed on this push.",
+          "Report it, with the request id and the relay's log.", retry_after=True, closes=True),
+    # The way through the tunnel.
+    Fault("no-connector", 160, 503, _T, "No connector that exposes the target is attached.",
+          "Look whether the connector runs, reaches the relay, and exposes this target: 'cloud-relay status'.",
+          retry_after=True),
+    Fault("tunnel-lost", 161, 502, _T, "The tunnel was lost; the push may or may not have been delivered (ambiguous).",
+          "Nothing to do if the target can bear a repeated push; the connector reconnects by itself.",
+          retry_after=True),
+    Fault("tunnel-refused", 162, 503, _T, "The connector did not take the push.",
+          "Nothing to do: the sender tries again.", retry_after=True),
+    Fault("out-of-credit", 163, 503, _T, "The memory budget was reached; this push had been stalled the longest.",
+          "Look why the target reads so slowly, or raise memory.budget.", retry_after=True),
+    Fault("deadline-exceeded", 164, 504, _T, "The push's deadline passed before the target answered.",
+          "Look at the target's response time, or raise the route's time-out.", retry_after=True),
+    Fault("connector-draining", 165, 503, _T, "The connector is shutting down.",
+          "Nothing to do: another connector, or the same one after its restart, takes it.", retry_after=True),
+    # What the connector says.
+    Fault("unknown-target", 180, 503, _C, "The connector does not expose this target (any more).",
+          "Add the target to the connector's config, or mend the route's 'to'.", retry_after=True),
+    Fault("method-not-allowed", 181, 403, _C, "The target's policy does not allow this method.",
+          "Add the method to the target's allow list in the connector's config."),
+    Fault("path-not-allowed", 182, 403, _C, "The target's policy does not allow this path.",
+          "Add the path to the target's allow list in the connector's config."),
+    Fault("path-refused", 183, 400, _C, "The path holds something that is never forwarded.",
+          "Send the path in plain form: no encoded slash, dot or percent sign, no dot segments, '//' or ';'."),
+    Fault("target-body-too-large", 184, 413, _C, "The body is larger than the target's policy allows.",
+          "Raise the target's limit in the connector's config, or make the sender's batches smaller."),
+    Fault("bad-push", 185, 502, _C, "The connector could not read what the relay sent.",
+          "Relay and connector do not fit together: look at both versions.", retry_after=True),
+    Fault("target-unreachable", 186, 502, _C, "The connector could not connect to the target.",
+          "Look at the connector's log: it names the address and the cause.", retry_after=True),
+    Fault("target-tls-failed", 187, 502, _C, "The TLS handshake with the target failed.",
+          "Look at the connector's log: it names the certificate and the cause.", retry_after=True),
+    Fault("target-malformed-answer", 188, 502, _C, "The target's answer is malformed or ambiguous.",
+          "Look at the target: its answer does not follow RFC 9112.", retry_after=True),
+    Fault("target-lost", 189, 502, _C,
+          "The target's connection was lost; the push may have been delivered (ambiguous).",
+          "Look at the target's log.", retry_after=True),
+    Fault("target-too-slow", 190, 504, _C, "The target did not answer in time.",
+          "Look at the target's response time, or raise the target's time-outs in the connector's config.",
+          retry_after=True),
+    Fault("target-credential-refused", 191, 502, _C, "The target refused the credential that the connector injects.",
+          "Renew the credential in the connector's config (headers.set_from_files).", retry_after=True),
+    Fault("target-address-refused", 192, 502, _C, "The target's name resolves to an address that is not allowed.",
+          "Look at the target's allowed networks in the connector's config, and at its DNS.", retry_after=True),
+    Fault("connector-overloaded", 193, 503, _C, "The connector has no room for this push right now.",
+          "Nothing to do if it is rare; otherwise look at the target's speed.", retry_after=True),
+    Fault("connector-error", 194, 502, _C, "The connector failed on this push.",
+          "Report it, with the request id and the connector's log.", retry_after=True),
+    Fault("connection-closed", 195, 502, _G, "The target closed the connection in the middle of its answer.",
+          "Look at the target's log.", retry_after=True),
+    # Why a tunnel is refused or closed; no sender sees these.
+    Fault("certificate-required", 300, 401, _R, "The tunnel needs a client certificate.",
+          "Enrol this connector, or point tls.certificate and tls.key at its certificate."),
+    Fault("certificate-expired", 301, 401, _R, "The connector's certificate has expired.",
+          "Renew the connector's certificate."),
+    Fault("certificate-not-yet-valid", 302, 401, _R, "The connector's certificate is not valid yet.",
+          "Compare the clocks of the CA and the relay."),
+    Fault("certificate-revoked", 303, 401, _R, "The connector's certificate was revoked.",
+          "Enrol this connector again if it is still trusted."),
+    Fault("certificate-unknown", 304, 401, _R, "The relay does not know this certificate.",
+          "Enrol this connector at this relay."),
+    Fault("certificate-wrong-identity", 305, 403, _R, "The certificate names no connector of this relay.",
+          "The certificate needs exactly one SPIFFE id: "
+          "spiffe://<trust domain>/tenant/<t>/location/<l>/connector/<name>."),
+    Fault("certificate-wrong-usage", 306, 403, _R, "The certificate may not be used by a TLS client.",
+          "Issue it with the extended key usage clientAuth."),
+    Fault("unknown-location", 307, 403, _R, "The relay's config does not know this tenant or location.",
+          "Add the tenant and the location to the relay's config."),
+    Fault("connector-blocked", 308, 403, _R, "This connector is blocked.",
+          "Unblock it at the relay if it is trusted again."),
+    Fault("certificate-foreign", 309, 401, _R, "The certificate was signed by a CA that this relay does not trust.",
+          "Use a certificate of this relay's own CA."),
+    Fault("wrong-path", 310, 404, _R, "There is no tunnel at this path.",
+          "Use the relay's address without a path."),
+    Fault("wrong-subprotocol", 311, 400, _R, "The tunnel speaks 'qanat.v1'.",
+          "Use a connector of a matching version."),
+    Fault("not-a-websocket", 312, 400, _R, "This port serves tunnels only.",
+          "Push to the ingress; connectors come here by WebSocket."),
+    Fault("protocol-error", 320, None, _T, "The other side broke the tunnel protocol.",
+          "Relay and connector do not fit together: look at both versions and at what stands between them."),
+    Fault("version-mismatch", 321, None, _T, "The two sides share no version of the tunnel protocol.",
+          "Upgrade the older side."),
+    Fault("duplicate-instance", 322, None, _T, "Another running instance holds the same identity.",
+          "Every connector needs a certificate of its own: enrol the second host under another name."),
+    Fault("silent", 323, None, _T, "Nothing was heard from the other side for too long.",
+          "Look at the network between connector and relay; the connector reconnects by itself."),
+    Fault("replaced", 324, None, _T, "A newer session of the same connector took this one's place.",
+          "Nothing to do."),
+    Fault("going-away", 325, None, _T, "The other side shut this tunnel down in good order.",
+          "Nothing to do: the connector reconnects by itself."),
+    Fault("connection-lost", 326, None, _T, "The connection ended without a goodbye.",
+          "Nothing to do if it is rare: the connector reconnects by itself."),
+    Fault("too-many-resets", 327, None, _T, "Too many pushes were opened and reset in a short time.",
+          "Look who pushes and hangs up at once."),
+)
+# fmt: on
+
+FAULTS: Final[dict[str, Fault]] = {fault.code: fault for fault in _ENTRIES}
+"""Every fault by its code."""
+
+BY_WIRE: Final[dict[int, Fault]] = {fault.wire: fault for fault in _ENTRIES}
+"""Every fault by its number on the tunnel; unknown numbers (a newer peer) are for the caller to judge."""
+
+
+class QanatError(Exception):
+    """The root of Qanat's own exceptions: an entry of the catalogue, and a detail for our own log only."""
+
+    def __init__(self, code: str, detail: str = "") -> None:
+        self.fault = FAULTS[code]
+        self.detail = detail
+        super().__init__(f"{code}: {detail}" if detail else code)
+
+
+class LocalFault(QanatError):
+    """Something on this side went wrong, or refuses."""
+
+
+class RemoteFault(QanatError):
+    """The other side said so."""

@@ -1,0 +1,1 @@
+"""Keys, certificates, SPIFFE ids, and the TLS contexts made of them."""

@@ -1,0 +1,1 @@
+"""The tunnel protocol, sans-I/O: bytes in, events and bytes out."""
