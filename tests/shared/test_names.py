@@ -1,0 +1,54 @@
+"""Names: exactly the shape that the documentation gives, and nothing that merely looks like it."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from shared.names import Name, check_name, is_name
+
+NAMES = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
+
+
+@pytest.mark.parametrize("text", ["a", "0", "a-", "s4-prod", "a" * 63])
+def test_names(text):
+    assert is_name(text)
+    assert check_name(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "-a", "A", "a\n", " a", "a ", "a_b", "a.b", "a/b", "ä", "١", "a\x00", "a" * 64, "İ", "\u212a"],  # noqa: RUF100
+)
+def test_what_only_looks_like_a_name(text):
+    assert not is_name(text)
+    with pytest.raises(ValueError, match="is not a name"):
+        check_name(text)
+
+
+@given(NAMES)
+def test_every_string_of_the_shape_is_a_name(text):
+    assert is_name(text)
+
+
+@given(st.text(max_size=70))
+def test_every_name_is_of_the_shape(text):
+    alphabet = set(string.ascii_lowercase + string.digits + "-")
+    assert is_name(text) == (1 <= len(text) <= 63 and set(text) <= alphabet and not text.startswith("-"))
+
+
+def test_a_long_wrong_name_is_not_repeated_whole():
+    with pytest.raises(ValueError, match="…") as caught:
+        check_name("A" * 100_000)
+    assert len(str(caught.value)) < 250
+
+
+def test_in_a_model():
+    adapter = TypeAdapter(Name)
+    assert adapter.validate_python("focused-run") == "focused-run"
+    with pytest.raises(ValidationError, match="is not a name"):
+        adapter.validate_python("Focused Run")
