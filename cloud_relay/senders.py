@@ -1,0 +1,216 @@
+"""Who pushes: the sender that a credential belongs to.
+
+The route decides whose credentials count: each tenant has a `Realm` of its own, so the same user name may mean two senders.
+Of what a realm knows, an attacker can learn nothing by time: secrets are compared as hashes in constant time, an unknown
+user costs the hash of a wrong password, and the cache of good credentials is keyed by a keyed digest of them.
+
+Every kind of credential is one `CredentialKind`, chosen by the scheme of `Authorization` (RFC 9110 §11.6.2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+from shared.errors import FAULTS, Fault
+
+if TYPE_CHECKING:
+    from cloud_relay.limits import Gate
+    from cloud_relay.metrics import SenderMetrics
+    from cloud_relay.routing import Route
+    from shared.http.requests import RequestHead
+
+Verdict: TypeAlias = "Sender | Fault"
+
+UNAUTHENTICATED: Final = FAULTS["unauthenticated"]
+NOT_ALLOWED: Final = FAULTS["sender-not-allowed"]
+CANNOT_JUDGE: Final = FAULTS["cannot-judge-credential"]
+OVERLOADED: Final = FAULTS["overloaded"]
+
+MAX_REMEMBERED: Final = 4096
+"""Good credentials that one realm remembers: a sender with valid credentials can spell them in many ways (base64, blanks)."""
+
+_AUTHORIZATION: Final = b"authorization"
+
+
+class Sender:
+    """Who may push. One object per sender and config; compared by identity."""
+
+    __slots__ = ("gate", "metrics", "name", "tenant")
+
+    def __init__(self, tenant: str, name: str, gate: Gate, metrics: SenderMetrics) -> None:
+        self.tenant = tenant
+        self.name = name
+        self.gate = gate
+        self.metrics = metrics
+
+    def __repr__(self) -> str:
+        return f"<Sender {self.tenant}/{self.name}>"
+
+
+class CredentialKind(Protocol):
+    """One way of proving who one is; holds one tenant's credentials of that kind.
+
+    `scheme` is the lower-case word that `Authorization` starts with, `challenge` what a 401 offers for it.
+    """
+
+    scheme: bytes
+    challenge: bytes
+
+    def judge(self, credentials: bytes) -> Verdict | asyncio.Future[Verdict]:
+        """Say whose `credentials` (what follows the scheme) these are. A future only where judging takes long.
+
+        Faults: `unauthenticated` for what was never valid, `cannot-judge-credential` or `overloaded` (503, the sender
+        tries again) when it is not known.
+        """
+
+
+class Remembered:
+    """Good credentials, by digest. Bounded, and forgetful: what was not used over two calls of `age` is gone.
+
+    Only successes come in, so nobody without a credential can push another's out.
+    """
+
+    __slots__ = ("_limit", "_new", "_old")
+
+    def __init__(self, limit: int = MAX_REMEMBERED) -> None:
+        self._limit = limit
+        self._new: dict[bytes, Sender] = {}
+        self._old: dict[bytes, Sender] = {}
+
+    def get(self, digest: bytes) -> Sender | None:
+        """The sender, or None."""
+        sender = self._new.get(digest)
+        if sender is None and self._old:
+            sender = self._old.get(digest)
+            if sender is not None:
+                self.add(digest, sender)
+        return sender
+
+    def add(self, digest: bytes, sender: Sender) -> None:
+        """Remember a success."""
+        if len(self._new) >= self._limit:
+            self.age()
+        self._new[digest] = sender
+
+    def age(self) -> None:
+        """Forget what was not used since the last call."""
+        self._old = self._new
+        self._new = {}
+
+    def __len__(self) -> int:
+        return len(self._new.keys() | self._old.keys())
+
+
+class Realm:
+    """The credentials of one tenant under one config. A reload makes a new one, which remembers nothing."""
+
+    __slots__ = ("_kinds", "_key", "_waiting", "remembered", "tenant")
+
+    def __init__(self, tenant: str, kinds: Iterable[CredentialKind], key: bytes | None = None) -> None:
+        """`key` keys the digests; every realm draws its own."""
+        self.tenant = tenant
+        self._kinds: Mapping[bytes, CredentialKind] = {kind.scheme: kind for kind in kinds}
+        self._key = key or secrets.token_bytes(32)
+        self._waiting: dict[bytes, list[Callable[[Verdict], None]]] = {}
+        self.remembered = Remembered()
+
+    def judge(self, authorization: bytes) -> Verdict | asyncio.Future[Verdict]:
+        """Whose `Authorization` value this is. Equal values that come while the first is judged wait for its verdict."""
+        digest = blake2b(authorization, key=self._key, digest_size=16).digest()
+        sender = self.remembered.get(digest)
+        if sender is not None:
+            return sender
+        if (waiting := self._waiting.get(digest)) is not None:
+            return _joined(waiting)
+        scheme, _, credentials = authorization.partition(b" ")
+        kind = self._kinds.get(scheme.lower())
+        if kind is None:
+            return UNAUTHENTICATED
+        verdict = kind.judge(credentials.strip(b" "))
+        if isinstance(verdict, asyncio.Future):
+            return self._later(digest, verdict)
+        if type(verdict) is Sender:
+            self.remembered.add(digest, verdict)
+        return verdict
+
+    def challenges(self, schemes: Iterable[bytes]) -> bytes:
+        """The value of `WWW-Authenticate` that offers these schemes."""
+        return b", ".join(self._kinds[scheme].challenge for scheme in sorted(schemes) if scheme in self._kinds)
+
+    def _later(self, digest: bytes, verdict: asyncio.Future[Verdict]) -> asyncio.Future[Verdict]:
+        waiting: list[Callable[[Verdict], None]] = []
+        self._waiting[digest] = waiting
+        joined = _joined(waiting)
+
+        def tell(done: asyncio.Future[Verdict]) -> None:
+            del self._waiting[digest]
+            outcome = CANNOT_JUDGE if done.cancelled() or done.exception() is not None else done.result()
+            if type(outcome) is Sender:
+                self.remembered.add(digest, outcome)
+            for callback in waiting:
+                callback(outcome)
+
+        verdict.add_done_callback(tell)
+        return joined
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(scheme.decode() for scheme in self._kinds)
+        return f"<Realm {self.tenant}: {kinds}; {len(self.remembered)} remembered, {len(self._waiting)} judged>"
+
+
+class Authenticator:
+    """Tells a push's sender from its head. Holds nothing itself: the route brings its tenant's realm along."""
+
+    __slots__ = ()
+
+    def authenticate(self, route: Route, head: RequestHead) -> Verdict | asyncio.Future[Verdict]:
+        """The sender, if it may use `route`; else the fault to answer with. A future only while a slow hash is computed.
+
+        The future is the caller's own: cancelling it disturbs nobody else. Two Authorization headers are no credential.
+        """
+        value: bytes | None = None
+        for name, content in head.headers:
+            if len(name) == 13 and name.lower() == _AUTHORIZATION:
+                if value is not None:
+                    return UNAUTHENTICATED
+                value = content
+        if value is None:
+            return UNAUTHENTICATED
+        verdict = route.realm.judge(value)
+        if type(verdict) is Sender:
+            return verdict if verdict in route.senders else NOT_ALLOWED
+        if isinstance(verdict, asyncio.Future):
+            return _allowed_later(verdict, route)
+        return verdict
+
+
+def _joined(waiting: list[Callable[[Verdict], None]]) -> asyncio.Future[Verdict]:
+    """A future of the caller's own that is set with the others."""
+    future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+
+    def tell(verdict: Verdict) -> None:
+        if not future.done():
+            future.set_result(verdict)
+
+    waiting.append(tell)
+    return future
+
+
+def _allowed_later(verdict: asyncio.Future[Verdict], route: Route) -> asyncio.Future[Verdict]:
+    """The same verdict, once it is there, under the eyes of the route."""
+    allowed: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+
+    def tell(done: asyncio.Future[Verdict]) -> None:
+        if allowed.done():
+            return
+        outcome = done.result()
+        if type(outcome) is Sender and outcome not in route.senders:
+            outcome = NOT_ALLOWED
+        allowed.set_result(outcome)
+
+    verdict.add_done_callback(tell)
+    return allowed
