@@ -33,7 +33,7 @@ class LazyTimer:
         return self.deadline != 0.0
 
     def set(self, when: float) -> None:
-        """Call back at `when`, in place of any deadline before. Only one *earlier* than what is armed costs a handle."""
+        """Call back at `when`, in place of any deadline before. Only one before what is armed costs a new handle."""
         self.deadline = when
         if self._handle is None:
             self._arm(when)
