@@ -1,0 +1,129 @@
+"""Files to model: read, include, merge, validate, and put every problem at its file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import ValidationError
+
+from shared.config.explain import explain, locate
+from shared.config.model import ConfigModel, LoadContext
+from shared.config.problems import ConfigError, Key, Problem, dotted
+from shared.config.tree import Entry, Tree, read_tree
+
+Model = TypeVar("Model", bound=ConfigModel)
+
+INCLUDE: Final = "include"
+_INCLUDE_SCHEMA: Final = {
+    "type": "array",
+    "items": {"type": "string"},
+    "description": "Files whose keys are merged into this one; wildcards are allowed; relative to this file.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[Model]):
+    """A config and its files: `sources` are the YAML files, `files` what its values name (keys, certificates)."""
+
+    config: Model
+    sources: tuple[Path, ...]
+    files: tuple[Path, ...]
+
+
+def load_config(path: Path, model: type[Model]) -> Model:
+    """The validated config at `path`. ConfigError lists all that is wrong."""
+    return read_config(path, model).config
+
+
+def read_config(path: Path, model: type[Model]) -> Loaded[Model]:
+    """As `load_config`, together with the files that it came from, for whoever watches them."""
+    tree, sources = _read_all(Path(path).absolute())
+    context = LoadContext()
+    try:
+        config = model.model_validate(tree.plain(), context=context)
+    except ValidationError as error:
+        raise ConfigError(_in_order(explain(error, tree, model))) from error
+    problems = []
+    for flaw in config.flaws():
+        place, key = locate(tree, flaw.key)
+        problems.append(Problem(*place, dotted(key), flaw.message))
+    if problems:
+        raise ConfigError(_in_order(problems))
+    return Loaded(config, tuple(sources), tuple(dict.fromkeys(context.files)))
+
+
+def json_schema(model: type[ConfigModel]) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a config file, for editors; knows `include` too."""
+    schema = model.model_json_schema()
+    schema.setdefault("properties", {})[INCLUDE] = _INCLUDE_SCHEMA
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _in_order(problems: Iterable[Problem]) -> list[Problem]:
+    return sorted(dict.fromkeys(problems), key=lambda problem: (str(problem.path), problem.line or 0))
+
+
+def _read_all(path: Path) -> tuple[Tree, list[Path]]:
+    tree, sources, problems = read_tree(path), [path], []
+    for included, entry in _included(tree, path):
+        if included in sources:
+            problems.append(Problem(*entry.place, INCLUDE, f"{included} is included twice"))
+            continue
+        sources.append(included)
+        try:
+            part = read_tree(included)
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        if part.entries and INCLUDE in part.entries:
+            place = part.entries[INCLUDE].place
+            problems.append(Problem(*place, INCLUDE, "an included file cannot include others"))
+            continue
+        problems += _merge(tree, part, ())
+    if problems:
+        raise ConfigError(problems)
+    return tree, sources
+
+
+def _included(tree: Tree, path: Path) -> Iterator[tuple[Path, Tree]]:
+    """The files that `include` names, in the order of names, and takes the key out of the tree."""
+    entry = (tree.entries or {}).pop(INCLUDE, None)
+    if entry is None:
+        return
+    if entry.tree.items is None or not all(isinstance(item.value, str) for item in entry.tree.items):
+        raise ConfigError([Problem(*entry.place, INCLUDE, "must be a list of file names, as [conf.d/*.yaml]")])
+    for item in entry.tree.items:
+        pattern = str(item.value)
+        found = sorted(_matches(path.parent, pattern))
+        if not found and not any(sign in pattern for sign in "*?["):
+            raise ConfigError([Problem(*item.place, INCLUDE, f"{path.parent / pattern} does not exist")])
+        for match in found:
+            yield match, item
+
+
+def _matches(folder: Path, pattern: str) -> Iterator[Path]:
+    anchor = Path(pattern).anchor
+    root, relative = (Path(anchor), pattern[len(anchor) :]) if anchor else (folder, pattern)
+    try:
+        # Hidden files are left out: editors and Kubernetes keep their own copies under such names.
+        yield from (p for p in root.glob(relative) if p.is_file() and not p.name.startswith("."))
+    except (ValueError, NotImplementedError, IndexError):  # an empty pattern, or "**x"
+        return
+
+
+def _merge(base: Tree, part: Tree, key: Key) -> Iterator[Problem]:
+    """Put `part` into `base`: mappings deeply, everything else only where nothing stands yet."""
+    if base.entries is None or part.entries is None:
+        return
+    for name, entry in part.entries.items():
+        there: Entry | None = base.entries.get(name)
+        if there is None:
+            base.entries[name] = entry
+        elif there.tree.entries is not None and entry.tree.entries is not None:
+            yield from _merge(there.tree, entry.tree, (*key, name))
+        else:
+            message = f"is set here and at {there.place}; set it in one place only"
+            yield Problem(*entry.place, dotted((*key, name)), message)

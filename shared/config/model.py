@@ -1,0 +1,147 @@
+"""The base of every config model, and field types that need to know where a config stands."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Final, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationInfo, WithJsonSchema
+
+from shared.config.problems import Key
+from shared.config.tree import Text
+
+_HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62}\.?)*", re.ASCII)
+_PORT: Final = re.compile(r"0|[1-9][0-9]{0,4}", re.ASCII)
+
+
+class Flaw(NamedTuple):
+    """Something that is wrong although every single value is well-formed: a key (see `problems.Key`) and a message."""
+
+    key: Key
+    message: str
+
+
+class ConfigModel(BaseModel):
+    """Base of config models: frozen, unknown keys refused, docstrings of fields become the schema's descriptions."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+    )
+
+    def flaws(self) -> Iterable[Flaw]:
+        """What is wrong between values: unknown names, collisions. Asked of the outermost model once all values fit."""
+        return ()
+
+
+@dataclass(slots=True)
+class LoadContext:
+    """Validation context of one load; collects the files that the config names, for whoever watches them."""
+
+    files: list[Path] = field(default_factory=list)
+
+
+def _resolve(value: object, info: ValidationInfo) -> object:
+    """Relative to the file that the value stands in; a value that does not come from a file stays as it is."""
+    if isinstance(value, str):
+        if not value or "\0" in value:
+            raise ValueError("a path must not be empty, nor hold a NUL character")
+        source = value.source if isinstance(value, Text) else None
+        value = source.parent / value if source else Path(value)
+    if isinstance(value, Path) and isinstance(info.context, LoadContext):
+        info.context.files.append(value)
+    return value
+
+
+def _existing(value: object, info: ValidationInfo) -> object:
+    path = _resolve(value, info)
+    if isinstance(path, Path):
+        try:
+            with path.open("rb") as file:
+                file.read(1)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    return path
+
+
+_PATH_SCHEMA: Final = WithJsonSchema({"type": "string", "format": "path", "minLength": 1})
+
+ConfigPath = Annotated[Path, BeforeValidator(_resolve), _PATH_SCHEMA]
+"""A path, relative to the config file that it stands in. Nothing is said about whether it exists."""
+
+ConfigFile = Annotated[Path, BeforeValidator(_existing), _PATH_SCHEMA]
+"""A file that exists and can be read, relative to the config file that it stands in."""
+
+
+class Listen(NamedTuple):
+    """Where to listen. `host` "" means every interface; `port` 0 a free port that the system picks."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return _joined(self.host, self.port)
+
+
+class HostPort(NamedTuple):
+    """Where to connect: a host name or address (IPv6 without brackets) and a port from 1 to 65535."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return _joined(self.host, self.port)
+
+
+def parse_listen(value: object) -> Listen:
+    """":8443", "127.0.0.1:0", "[::1]:443"; ValueError says what is wrong."""
+    if isinstance(value, Listen):
+        return value
+    parts = _split(value)
+    if parts is None:
+        raise ValueError('this is no address to listen on; write ":8443", "127.0.0.1:9000" or "[::1]:443"')
+    return Listen(*parts)
+
+
+def parse_host_port(value: object) -> HostPort:
+    """"syslog.corp.local:514", "[::1]:514"; ValueError says what is wrong."""
+    if isinstance(value, HostPort):
+        return value
+    parts = _split(value)
+    if parts is None or not parts[0] or not parts[1]:
+        raise ValueError('this is no address to connect to; write "host.example.com:514" or "[::1]:514"')
+    return HostPort(*parts)
+
+
+def _split(value: object) -> tuple[str, int] | None:
+    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    if not colon or not _PORT.fullmatch(port) or int(port) > 65535:
+        return None
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            return str(ipaddress.IPv6Address(host[1:-1])), int(port)
+        except ValueError:
+            return None
+    if host and not _HOST_NAME.fullmatch(host):
+        return None
+    return host.removesuffix("."), int(port)
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+_ADDRESS_SCHEMA: Final = WithJsonSchema({"type": "string", "pattern": r"^.*:[0-9]{1,5}$"})
+
+ListenField = Annotated[Listen, PlainValidator(parse_listen), _ADDRESS_SCHEMA]
+"""A pydantic field that reads a `Listen`."""
+
+HostPortField = Annotated[HostPort, PlainValidator(parse_host_port), _ADDRESS_SCHEMA]
+"""A pydantic field that reads a `HostPort`."""
