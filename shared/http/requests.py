@@ -1,0 +1,176 @@
+"""Request heads: parsed at the relay's ingress, written to the target by the connector (RFC 9112 §3, §6)."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import httptools
+
+from shared.http.gate import (
+    CHUNKED,
+    FIELD,
+    HOST,
+    MAX_FIELDS,
+    MAX_REQUEST_HEAD,
+    MAX_REQUEST_LINE,
+    NO_CALLBACKS,
+    REQUEST,
+    REQUEST_FRAMING,
+    BadRequest,
+    FramingError,
+    ParserError,
+    ParserUpgrade,
+    body_length,
+    combined,
+    explain_request_line,
+    is_kept_alive,
+    is_plain_path,
+    tokens,
+    without_odd_fields,
+)
+
+
+class RequestHead(NamedTuple):
+    """A request head that has passed every gate.
+
+    `target` is the raw path[?query], `path` its part before the query. `headers` keep the names as received; odd ones
+    are gone, `dropped` counts them. `fields` has every value by its lower-case name, those of one name joined by ", ".
+    `content_length` is None without a Content-Length; with neither it nor `is_chunked` there is no body.
+    `upgrade` is b"websocket" where a WebSocket is asked for, else None.
+    """
+
+    method: bytes
+    target: bytes
+    version: tuple[int, int]
+    headers: list[tuple[bytes, bytes]]
+    host: bytes
+    content_length: int | None
+    is_chunked: bool
+    keep_alive: bool
+    expects_continue: bool
+    upgrade: bytes | None
+    dropped: int
+    path: bytes
+    fields: dict[bytes, bytes]
+
+    @property
+    def has_body(self) -> bool:
+        """Whether bytes of a body follow the head."""
+        return self.is_chunked or bool(self.content_length)
+
+
+_REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
+_V10: Final = (1, 0)
+_V11: Final = (1, 1)
+
+
+def parse_request_head(raw: bytes, dropped: int = 0) -> RequestHead:
+    """Parse a request head: exactly the bytes up to and including the empty line.
+
+    Raises BadRequest, after which the connection has to be closed. `dropped` is for its own use: odd lines taken out
+    before a second pass.
+    """
+    match = REQUEST.fullmatch(raw)
+    if match is None or len(raw) > MAX_REQUEST_HEAD:
+        return _parse_unusual(raw, dropped)
+    method, target, path, minor, block = match.groups()
+    if len(target) + len(method) + 10 > MAX_REQUEST_LINE:
+        raise BadRequest("target-uri-too-long")
+    if method in _REFUSED_METHODS:
+        raise BadRequest("malformed-request", "method")
+    if (b"/." in path or b"//" in path or b"%" in path) and not is_plain_path(path):
+        raise BadRequest("bad-path")
+    if b" \r\n" in block or b"\t\r\n" in block:
+        headers = [(name, value.rstrip(b" \t")) for name, value in FIELD.findall(block)]
+    else:
+        headers = FIELD.findall(block)
+    fields = {name.lower(): value for name, value in headers}
+    if len(fields) != len(headers):
+        fields = combined(headers)
+
+    host = fields.get(b"host")
+    if host is None or HOST.fullmatch(host) is None:
+        raise BadRequest("malformed-request", "host")
+    is_http11 = minor == b"1"
+    parser = httptools.HttpRequestParser(NO_CALLBACKS)
+    length = None
+    try:
+        length = body_length(fields, is_http11)
+        parser.feed_data(raw)
+    except ParserUpgrade:
+        pass
+    except (FramingError, ParserError) as error:
+        raise BadRequest("malformed-request", str(error)) from error
+    if parser.get_method() != method:
+        raise BadRequest("malformed-request", "parsers disagree")
+
+    connection = fields.get(b"connection")
+    return RequestHead(
+        method,
+        target,
+        _V11 if is_http11 else _V10,
+        headers,
+        host.lower(),
+        None if length == CHUNKED else length,
+        length == CHUNKED,
+        is_http11 if connection is None else is_kept_alive(connection, is_http11),
+        is_http11 and b"expect" in fields and fields[b"expect"].lower() == b"100-continue",
+        None if connection is None or b"upgrade" not in fields else _websocket(method, connection, fields, length),
+        dropped,
+        path,
+        fields,
+    )
+
+
+def _websocket(method: bytes, connection: bytes, fields: dict[bytes, bytes], length: int | None) -> bytes | None:
+    """Tell whether a WebSocket is asked for. Raises BadRequest if it is, with a body: two readings of what follows."""
+    if fields[b"upgrade"].lower() != b"websocket" or b"upgrade" not in tokens(connection):
+        return None
+    if length:
+        raise BadRequest("upgrade-with-body")
+    return b"websocket" if method == b"GET" else None
+
+
+def _parse_unusual(raw: bytes, dropped: int) -> RequestHead:
+    """Say why a head did not pass the gate, or parse it without its odd lines."""
+    start = 2 if raw.startswith(b"\r\n") else 0
+    line, crlf, rest = raw[start:].partition(b"\r\n")
+    if crlf and len(line) > MAX_REQUEST_LINE:
+        raise BadRequest("target-uri-too-long")
+    if len(raw) > MAX_REQUEST_HEAD:
+        raise BadRequest("headers-too-large")
+    if dropped or not rest.endswith(b"\r\n"):
+        raise explain_request_line(line)
+    cleaned = without_odd_fields(rest[:-2], REQUEST_FRAMING)
+    if isinstance(cleaned, str):
+        raise BadRequest("malformed-request", cleaned)
+    block, odd = cleaned
+    if block.count(b"\r\n") > MAX_FIELDS:
+        raise BadRequest("headers-too-large")
+    if not odd:
+        raise explain_request_line(line)
+    return parse_request_head(line + b"\r\n" + block + b"\r\n", odd)
+
+
+def serialize_request_head(
+    method: bytes,
+    target: bytes,
+    headers: list[tuple[bytes, bytes]],
+    *,
+    content_length: int | None = None,
+    is_chunked: bool = False,
+) -> bytes:
+    """Write a request head, framed as said: Content-Length, chunked, or no body. `headers` hold no framing.
+
+    Raises ValueError rather than let a CR, LF or space that slipped through make two messages of one.
+    """
+    lines = [b": ".join(pair) for pair in headers]
+    if is_chunked:
+        lines.append(b"Transfer-Encoding: chunked")
+    elif content_length is not None:
+        lines.append(b"Content-Length: %d" % content_length)
+    head = b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (method, target, b"\r\n".join(lines))
+    ends = len(lines) + 2
+    if head.count(b"\n") != ends or head.count(b"\r") != ends or b" " in target or b" " in method or not lines:
+        raise ValueError("a request head would be split")
+    return head
