@@ -1,0 +1,58 @@
+# Everything one does here. Each target sets up what it needs: a virtual environment at .venv, and for the tests real peers
+# from Debian's packages in .peers. A fresh machine needs git, make and Python 3.11 or newer with its venv module.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help venv peers demo test check format bench bench-quick docs clean
+
+help:  ## what there is
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || grep '##' Makefile
+
+venv: .venv/stamp  ## the virtual environment, with what constraints.txt pins
+
+.venv/stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
+		{ echo "no venv module here: install python3-venv" >&2; rm -rf .venv; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+peers: .peers/stamp  ## the real programs of the tests, unpacked into .peers
+
+# Where there is no apt the script says so and leaves no stamp: the tests name what they leave out.
+.peers/stamp: tools/peers.sh
+	tools/peers.sh .peers
+
+demo: .venv/stamp  ## the main job on real data, for DEMO_SECONDS (20)
+	$(BIN)/python demo/run.py
+
+# Tests in real time get the machine for themselves.
+test: .venv/stamp .peers/stamp  ## all tests
+	$(PYTEST) -n 2 --dist loadgroup -m 'not system' -q
+	$(PYTEST) -m system -q
+
+check: .venv/stamp  ## ruff, mypy, the direction of imports, generated documents
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tools/errors_doc.py --check
+
+format: .venv/stamp  ## lay out the code, sort the imports
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: .venv/stamp  ## the generated documents
+	$(BIN)/python tools/errors_doc.py
+
+bench: .venv/stamp .peers/stamp  ## every measurement, against the peers
+	$(BIN)/python -m benchmarks
+
+bench-quick: .venv/stamp .peers/stamp  ## the same, short: a smoke test with figures
+	$(BIN)/python -m benchmarks --quick
+
+clean:  ## everything that can be made again
+	rm -rf .venv .peers build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
