@@ -32,7 +32,7 @@ class Gate:
     """The limits of one sender or one route, and how much of them is in use.
 
     The rate is a token bucket, kept as one number: the time at which the bucket will be full again (the generic cell
-    rate algorithm, ITU-T I.371). A limit of 0 is none. A gate outlives reloads, so that the figures may change under pushes.
+    rate algorithm, ITU-T I.371). A limit of 0 is none. A gate outlives reloads: its figures may change under pushes.
     """
 
     __slots__ = ("_full_at", "_interval", "_tolerance", "in_flight", "max_in_flight")
@@ -43,7 +43,7 @@ class Gate:
         self.configure(max_in_flight, rate, burst)
 
     def configure(self, max_in_flight: int, rate: float, burst: float) -> None:
-        """Set the limits: pushes at once, pushes a second, and how many may come at once after a pause (at least one)."""
+        """Set the limits: pushes at once, pushes a second, and how many may come at once after a pause (at least 1)."""
         self.max_in_flight = max_in_flight
         self._interval = 1.0 / rate if rate > 0.0 else 0.0
         self._tolerance = (max(burst, 1.0) - 1.0) * self._interval + _SLACK
@@ -90,7 +90,7 @@ class Limits:
     def admit(self, sender: Sender, route: Route, body_length: int | None, now: float) -> Fault | None:
         """Let a push in, or say why not. `body_length` is its Content-Length, None when it is chunked.
 
-        Nothing is counted for a push that is refused, so that a sender that is over its quota does not use up a route's.
+        Nothing is counted for a push that is refused: a sender that is over its quota does not use up a route's.
         """
         if body_length is not None and body_length > route.max_body:
             return _BODY_TOO_LARGE

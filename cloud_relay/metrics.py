@@ -1,83 +1,85 @@
-"""What the relay counts. Plain numbers in slots, bound to routes and senders before the first push, read when asked for.
+"""What the relay counts: plain numbers in slots, bound to routes and senders before the first push, read by a scrape.
 
 Labels hold names of the config and codes of the catalogue only, never anything that came over the network.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from shared.metrics import LatencyHistogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from shared.errors import FAULTS
+from shared.metrics import Metrics
 
 if TYPE_CHECKING:
     from shared.errors import Fault
+    from shared.metrics import HistogramCell
 
-_CLASSES: Final = 6
+_CLASSES: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+_ROUTE: Final = ("tenant", "route")
+_SENDER: Final = ("tenant", "sender")
+
+Sample = tuple[tuple[str, ...], float]
+"""Label values and a value."""
 
 
 class RouteMetrics:
     """The counters of one route, kept over reloads.
 
-    `in_flight`, `bytes_in` (body bytes from senders), `bytes_out` (body bytes to senders), `dropped_headers` and `retries` are
-    changed in place. `by_class[n]` counts answers of status n00 to n99, `by_class[0]` pushes that ended without one.
+    `bytes_in` (body bytes from senders), `bytes_out` (body bytes to senders), `dropped_headers` and `retries` are
+    changed in place. `by_class[n]` counts answers of status n00 to n99, `by_class[0]` pushes without one. What is in
+    flight the route's gate counts.
     """
 
     __slots__ = (
-        "beyond",
-        "by_class",
-        "bytes_in",
-        "bytes_out",
-        "dropped_headers",
-        "faults",
-        "held",
-        "in_flight",
-        "location",
-        "retries",
-        "route",
-        "target",
-        "tenant",
-        "total",
-        "waited",
-    )
+        "_beyond", "_total", "_waited", "by_class", "bytes_in", "bytes_out", "dropped_headers", "faults", "retries",
+        "route", "tenant",
+    )  # fmt: skip
 
-    def __init__(self, tenant: str, route: str, location: str = "", target: str = "") -> None:
+    def __init__(
+        self, tenant: str, route: str, total: HistogramCell, waited: HistogramCell, beyond: HistogramCell
+    ) -> None:
         self.tenant = tenant
         self.route = route
-        self.location = location
-        self.target = target
-        self.in_flight = 0
         self.bytes_in = 0
         self.bytes_out = 0
         self.dropped_headers = 0
         self.retries = 0
-        self.held = 0
-        self.by_class = [0] * _CLASSES
+        self.by_class = [0] * len(_CLASSES)
         self.faults: dict[str, int] = {}
-        self.total = LatencyHistogram()
-        self.waited = LatencyHistogram()
-        self.beyond = LatencyHistogram()
+        self._total = total
+        self._waited = waited
+        self._beyond = beyond
 
     def finished(self, status: int, fault: Fault | None, total: float, waited: float, beyond: float) -> None:
         """Count the end of a push.
 
-        `status` is what the sender got, 0 when nothing; `fault` whose making it was, None for the target's own answer. In
-        seconds: `total` from the end of the head to the end of the answer, `waited` for a connector to be there, `beyond` from
-        the opening of the stream to the answer's status line (tunnel and target), negative when that never came.
+        `status` is what the sender got, 0 when nothing; `fault` whose making it was, None for the target's own answer.
+        In seconds: `total` from the end of the head to the end of the answer, `waited` for a connector to be there,
+        `beyond` from the opening of the stream to the answer's status line (tunnel and target), negative when that
+        never came.
         """
         self.by_class[status // 100 if 100 <= status < 600 else 0] += 1
         if fault is not None:
             code = fault.code
             self.faults[code] = self.faults.get(code, 0) + 1
-        self.total.observe(total)
+        self._total.observe(total)
         if waited > 0.0:
-            self.held += 1
-            self.waited.observe(waited)
+            self._waited.observe(waited)
         if beyond >= 0.0:
-            self.beyond.observe(beyond)
+            self._beyond.observe(beyond)
+
+    @property
+    def pushes(self) -> int:
+        """All pushes that have ended."""
+        return sum(self.by_class)
 
 
 class SenderMetrics:
-    """The counters of one sender, kept over reloads. `last_delivered` is Unix time of the last 2xx, 0.0 when there was none."""
+    """The counters of one sender, kept over reloads: pushes that ended, those with a 2xx, and the Unix time of the last
+    such, 0.0 before the first."""
 
     __slots__ = ("delivered", "last_delivered", "pushes", "sender", "tenant")
 
@@ -90,9 +92,10 @@ class SenderMetrics:
 
 
 class ListenerMetrics:
-    """The counters of one listener, by its configured address. The listener changes them in place.
+    """The counters of one ingress listener, by its configured address. The listener changes them in place.
 
-    `faults` counts by code what was answered, or closed, before a route was known; `tls_failed` handshakes that broke off.
+    `faults` counts by code what was answered, or closed, before a route was known; `tls_failed` handshakes that broke
+    off; `refused` connections beyond a cap.
     """
 
     __slots__ = ("accepted", "dropped_headers", "faults", "listener", "open", "refused", "requests", "tls_failed")
@@ -113,7 +116,7 @@ class ListenerMetrics:
 
 
 class TunnelMetrics:
-    """The counters of the tunnel listener. `refused` counts handshakes by the fault's code, `closed` sessions likewise."""
+    """The counters of the tunnel listener: `refused` counts handshakes by the fault's code, `closed` sessions too."""
 
     __slots__ = ("accepted", "attached", "closed", "handshakes", "refused")
 
@@ -133,21 +136,32 @@ class TunnelMetrics:
         self.closed[code] = self.closed.get(code, 0) + 1
 
 
-class RelayMetrics:
-    """All counters of the process: one object, kept over reloads; hands out the children that the hot path holds."""
+class RelayMetrics(Metrics):
+    """All metrics of the process: one object, kept over reloads; hands out the children that the hot path holds."""
 
-    def __init__(self) -> None:
+    def __init__(self, process: bool = True) -> None:
+        super().__init__(process)
         self.routes: dict[tuple[str, str], RouteMetrics] = {}
         self.senders: dict[tuple[str, str], SenderMetrics] = {}
         self.listeners: dict[str, ListenerMetrics] = {}
         self.tunnels = TunnelMetrics()
+        self._total = self.histogram(
+            "qanat_relay_push_seconds", "From the end of a push's head to the end of its answer.", _ROUTE
+        )
+        self._waited = self.histogram(
+            "qanat_relay_push_wait_seconds", "How long pushes waited for a connector, of those that had to.", _ROUTE
+        )
+        self._beyond = self.histogram(
+            "qanat_relay_push_beyond_seconds", "From a stream's opening to the status line: tunnel and target.", _ROUTE
+        )
 
-    def route(self, tenant: str, name: str, location: str, target: str) -> RouteMetrics:
+    def route(self, tenant: str, name: str) -> RouteMetrics:
         """The route's counters; the same object whenever the same route is asked for."""
-        metrics = self.routes.get((tenant, name))
+        key = (tenant, name)
+        metrics = self.routes.get(key)
         if metrics is None:
-            metrics = self.routes[tenant, name] = RouteMetrics(tenant, name)
-        metrics.location, metrics.target = location, target
+            histograms = (family.labels(*key) for family in (self._total, self._waited, self._beyond))
+            metrics = self.routes[key] = RouteMetrics(tenant, name, *histograms)
         return metrics
 
     def sender(self, tenant: str, name: str) -> SenderMetrics:
@@ -163,3 +177,105 @@ class RelayMetrics:
         if metrics is None:
             metrics = self.listeners[address] = ListenerMetrics(address)
         return metrics
+
+    def keep_only(self, routes: set[tuple[str, str]], senders: set[tuple[str, str]]) -> None:
+        """Forget the counters of what the config no longer names; what is in flight still holds its own."""
+        for key in self.routes.keys() - routes:
+            del self.routes[key]
+            for family in (self._total, self._waited, self._beyond):
+                family.remove(*key)
+        for key in self.senders.keys() - senders:
+            del self.senders[key]
+
+    def collect(self) -> Iterator[Metric]:
+        """For prometheus_client."""
+        yield from super().collect()
+        yield from self._of_routes()
+        yield from self._of_senders()
+        yield from self._of_listeners()
+        yield from self._of_tunnels()
+
+    def _of_routes(self) -> Iterator[Metric]:
+        routes = list(self.routes.items())
+        yield _counter(
+            "qanat_relay_pushes", "Pushes that ended, by the class of status that the sender got.", (*_ROUTE, "status"),
+            (((*key, _CLASSES[n]), count) for key, route in routes for n, count in enumerate(route.by_class) if count),
+        )  # fmt: skip
+        yield _counter(
+            "qanat_relay_push_faults", "Pushes that Qanat itself answered or ended, by code and origin.",
+            (*_ROUTE, "code", "origin"),
+            (((*key, *_fault(code)), n) for key, route in routes for code, n in list(route.faults.items())),
+        )  # fmt: skip
+        for name, text, values in (
+            ("bytes_in", "Body bytes that senders sent.", ((key, route.bytes_in) for key, route in routes)),
+            ("bytes_out", "Body bytes that senders got.", ((key, route.bytes_out) for key, route in routes)),
+            ("retries", "Further tries at another tunnel.", ((key, route.retries) for key, route in routes)),
+            ("dropped_headers", "Odd headers left out.", ((key, route.dropped_headers) for key, route in routes)),
+        ):
+            yield _counter(f"qanat_relay_push_{name}", text, _ROUTE, values)
+
+    def _of_senders(self) -> Iterator[Metric]:
+        senders = list(self.senders.items())
+        yield _counter(
+            "qanat_relay_sender_pushes", "Pushes that ended.", _SENDER, ((key, one.pushes) for key, one in senders)
+        )
+        yield _counter(
+            "qanat_relay_sender_delivered",
+            "Pushes that a target took.",
+            _SENDER,
+            ((key, s.delivered) for key, s in senders),
+        )
+        yield _gauge(
+            "qanat_relay_sender_last_delivered_timestamp_seconds", "When a target last took a push.", _SENDER,
+            ((key, one.last_delivered) for key, one in senders if one.last_delivered),
+        )  # fmt: skip
+
+    def _of_listeners(self) -> Iterator[Metric]:
+        listeners = [((name,), listener) for name, listener in self.listeners.items()]
+        label = ("listener",)
+        for name, text, values in (
+            ("connections", "Sender connections accepted.", ((key, one.accepted) for key, one in listeners)),
+            ("connections_refused", "Connections beyond a cap.", ((key, one.refused) for key, one in listeners)),
+            ("tls_failures", "TLS handshakes that broke off.", ((key, one.tls_failed) for key, one in listeners)),
+            ("requests", "Requests that were begun.", ((key, one.requests) for key, one in listeners)),
+        ):
+            yield _counter(f"qanat_relay_ingress_{name}", text, label, values)
+        yield _gauge(
+            "qanat_relay_ingress_connections_open",
+            "Sender connections.",
+            label,
+            ((key, o.open) for key, o in listeners),
+        )
+        yield _counter(
+            "qanat_relay_ingress_faults", "Requests that ended before a route was known, by code.", (*label, "code"),
+            (((*key, code), count) for key, one in listeners for code, count in list(one.faults.items())),
+        )  # fmt: skip
+
+    def _of_tunnels(self) -> Iterator[Metric]:
+        tunnels = self.tunnels
+        yield _counter("qanat_relay_tunnel_connections", "Connections accepted.", (), [((), tunnels.accepted)])
+        yield _gauge("qanat_relay_tunnel_handshakes", "Handshakes in progress.", (), [((), tunnels.handshakes)])
+        yield _counter("qanat_relay_tunnels_attached", "Tunnels that came up.", (), [((), tunnels.attached)])
+        for name, text, codes in (
+            ("refused", "Handshakes refused, by code.", tunnels.refused),
+            ("closed", "Tunnels that ended, by code.", tunnels.closed),
+        ):
+            yield _counter(f"qanat_relay_tunnels_{name}", text, ("code",), [((c,), n) for c, n in list(codes.items())])
+
+
+def _fault(code: str) -> tuple[str, str]:
+    return code, FAULTS[code].origin.value
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...], samples: Iterable[Sample]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
+
+
+def _gauge(name: str, text: str, labels: tuple[str, ...], samples: Iterable[Sample]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family

@@ -1,7 +1,7 @@
 """Which route a push takes: by host, then by the longest path that matches, segment by segment.
 
-A table is built once per config and never changed. A lookup costs one dictionary access for the host and at most one for
-each segment of the deepest route of that host, however many routes there are and however long the path is.
+A table is built once per config and never changed. A lookup costs one dictionary access for the host and at most one
+for each segment of the deepest route of that host, however many routes there are and however long the path is.
 
 Nothing is normalised: raw bytes are compared with raw bytes. What a path may hold is for the connector to judge.
 """

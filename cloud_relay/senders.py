@@ -1,8 +1,8 @@
 """Who pushes: the sender that a credential belongs to.
 
-The route decides whose credentials count: each tenant has a `Realm` of its own, so the same user name may mean two senders.
-Of what a realm knows, an attacker can learn nothing by time: secrets are compared as hashes in constant time, an unknown
-user costs the hash of a wrong password, and the cache of good credentials is keyed by a keyed digest of them.
+The route decides whose credentials count: each tenant has a `Realm` of its own, so one user name may mean two senders.
+Of what a realm knows, an attacker learns little by time: secrets are compared as hashes in constant time, an unknown
+user costs the fast hash of a wrong password, and good credentials are remembered under a keyed digest of them.
 
 Every kind of credential is one `CredentialKind`, chosen by the scheme of `Authorization` (RFC 9110 §11.6.2).
 """
@@ -31,7 +31,7 @@ CANNOT_JUDGE: Final = FAULTS["cannot-judge-credential"]
 OVERLOADED: Final = FAULTS["overloaded"]
 
 MAX_REMEMBERED: Final = 4096
-"""Good credentials that one realm remembers: a sender with valid credentials can spell them in many ways (base64, blanks)."""
+"""Good credentials that one realm remembers. A sender can spell its own in many ways, by blanks and by letter case."""
 
 _AUTHORIZATION: Final = b"authorization"
 
@@ -96,6 +96,17 @@ class Remembered:
             self.age()
         self._new[digest] = sender
 
+    def kept(self, same: Mapping[str, Sender]) -> Remembered:
+        """A copy for the next config: only senders whose names are in `same`, which gives their new selves."""
+        copy = Remembered(self._limit)
+        copy._old = {
+            digest: same[sender.name]
+            for known in (self._old, self._new)
+            for digest, sender in known.items()
+            if sender.name in same
+        }
+        return copy
+
     def age(self) -> None:
         """Forget what was not used since the last call."""
         self._old = self._new
@@ -106,20 +117,27 @@ class Remembered:
 
 
 class Realm:
-    """The credentials of one tenant under one config. A reload makes a new one, which remembers nothing."""
+    """The credentials of one tenant under one config. A reload makes a new one."""
 
-    __slots__ = ("_kinds", "_key", "_waiting", "remembered", "tenant")
+    __slots__ = ("_key", "_kinds", "_waiting", "remembered", "tenant")
 
-    def __init__(self, tenant: str, kinds: Iterable[CredentialKind], key: bytes | None = None) -> None:
-        """`key` keys the digests; every realm draws its own."""
+    def __init__(
+        self,
+        tenant: str,
+        kinds: Iterable[CredentialKind],
+        succeeds: Realm | None = None,
+        same: Mapping[str, Sender] | None = None,
+    ) -> None:
+        """`succeeds` is the realm of the config before; of what it remembers, that of the senders in `same` (old name
+        → new sender) still counts, so that a reload does not cost every sender a slow hash."""
         self.tenant = tenant
         self._kinds: Mapping[bytes, CredentialKind] = {kind.scheme: kind for kind in kinds}
-        self._key = key or secrets.token_bytes(32)
+        self._key: bytes = succeeds._key if succeeds else secrets.token_bytes(32)
         self._waiting: dict[bytes, list[Callable[[Verdict], None]]] = {}
-        self.remembered = Remembered()
+        self.remembered: Remembered = succeeds.remembered.kept(same or {}) if succeeds else Remembered()
 
     def judge(self, authorization: bytes) -> Verdict | asyncio.Future[Verdict]:
-        """Whose `Authorization` value this is. Equal values that come while the first is judged wait for its verdict."""
+        """Whose `Authorization` value this is. Equal values that come while one is judged wait for its verdict."""
         digest = blake2b(authorization, key=self._key, digest_size=16).digest()
         sender = self.remembered.get(digest)
         if sender is not None:
@@ -168,7 +186,7 @@ class Authenticator:
     __slots__ = ()
 
     def authenticate(self, route: Route, head: RequestHead) -> Verdict | asyncio.Future[Verdict]:
-        """The sender, if it may use `route`; else the fault to answer with. A future only while a slow hash is computed.
+        """The sender, if it may use `route`; else the fault to answer with. A future only while a slow hash runs.
 
         The future is the caller's own: cancelling it disturbs nobody else. Two Authorization headers are no credential.
         """

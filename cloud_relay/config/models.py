@@ -1,0 +1,270 @@
+"""The relay's config file as pydantic models. Each field's text gives its unit and what follows from it.
+
+What a single value can tell is checked here; what must hold between values is in `checks`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+from shared.secrets import Hash
+
+from cloud_relay.config.listen import Listen
+from shared.config import ConfigModel
+from shared.names import Name
+from shared.units import Duration, Rate, Size
+
+_HOST: Final = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,30}|\[[0-9a-f:.]{2,45}\]", re.ASCII)
+_PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()+,=:@/-]{0,1023}", re.ASCII)
+_USERNAME: Final = re.compile(r"[^\x00-\x1f\x7f:]{1,255}")
+_TRUST_DOMAIN: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,253}[a-z0-9])?", re.ASCII)
+
+
+def _host(text: str) -> str:
+    folded = text.lower()
+    if _HOST.fullmatch(folded) is None:
+        raise ValueError("not a host name; write it without scheme, port and wildcard: push.example.com")
+    return folded
+
+
+def _path(text: str) -> str:
+    if _PATH.fullmatch(text) is None:
+        raise ValueError("not a path; it starts with '/' and holds no blanks, '%', ';', '?', '#', '*' or '\\'")
+    if "//" in text or any(segment in (".", "..") for segment in text.split("/")):
+        raise ValueError("a path with '//', '/./' or '/../' is never forwarded")
+    return text
+
+
+def _username(text: str) -> str:
+    if _USERNAME.fullmatch(text) is None:
+        raise ValueError("a user name has 1 to 255 characters, no colon and no control characters")
+    return text
+
+
+def _trust_domain(text: str) -> str:
+    if _TRUST_DOMAIN.fullmatch(text) is None:
+        raise ValueError("a trust domain is a lower-case DNS name: qanat.example.com")
+    return text
+
+
+def _as_list(value: object) -> object:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+Host = Annotated[str, AfterValidator(_host)]
+UrlPath = Annotated[str, AfterValidator(_path)]
+Username = Annotated[str, AfterValidator(_username)]
+TrustDomain = Annotated[str, AfterValidator(_trust_domain)]
+Hashes = Annotated[tuple[Hash, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=4)]
+"""One hash or a list of up to four: two count at once while a secret is being rotated."""
+
+
+class CertificateConfig(ConfigModel):
+    """A certificate chain and its key."""
+
+    certificate: Path
+    """PEM file: the leaf first, then the intermediate certificates."""
+    key: Path
+    """PEM file, not encrypted, readable by the relay only."""
+
+
+Certificates = Annotated[tuple[CertificateConfig, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=1000)]
+
+
+class IngressConfig(ConfigModel):
+    """One listener for senders."""
+
+    listen: Listen
+    """Where senders come in."""
+    tls: Certificates | None = None
+    """One certificate or several, of which the sender's SNI chooses; the first serves whoever names none. Without it
+    the listener speaks plain HTTP: for senders on this machine, or behind a proxy that ends TLS."""
+
+
+class TunnelTlsConfig(ConfigModel):
+    """The tunnel listener's own certificate, and whose connectors it takes."""
+
+    certificate: Path
+    """PEM file: the relay's certificate first, then the intermediate ones."""
+    key: Path
+    """PEM file, not encrypted, readable by the relay only."""
+    client_ca: Path
+    """PEM file: the CA certificates that connectors' certificates must come from. An empty one is an error."""
+
+
+class TunnelLimitsConfig(ConfigModel):
+    """How many connectors may knock at once."""
+
+    handshakes: Annotated[int, Field(ge=1, le=100_000)] = 512
+    """TLS and WebSocket handshakes in progress. More wait in the kernel's queue."""
+    handshakes_per_source: Annotated[int, Field(ge=1, le=100_000)] = 128
+    """The same from one address. Whole data centers may come from one."""
+    handshake_timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
+    """How long one handshake may take."""
+    tunnels: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    """Tunnels attached at once. Each takes some 64 KiB of memory."""
+
+
+class TunnelConfig(ConfigModel):
+    """The listener for connectors."""
+
+    listen: Listen
+    """Where connectors come in."""
+    advertise: tuple[str, ...] = ()
+    """The public names and ports at which connectors reach this listener, as they are told them."""
+    tls: TunnelTlsConfig
+    limits: TunnelLimitsConfig = TunnelLimitsConfig()
+
+
+class ObserveConfig(ConfigModel):
+    """The listener for /healthz, /readyz and /metrics, and nothing else. It asks for no credential."""
+
+    listen: Listen
+    """Better not a public address."""
+
+
+class LogConfig(ConfigModel):
+    """What is written to standard error, and where the access lines go."""
+
+    format: Literal["json", "console"] = "json"
+    """One JSON object a line, or lines for people."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important events that are still written. Access lines do not depend on it."""
+    access: Literal["stdout", "off"] | Path = "stdout"
+    """One line a push: "stdout", "off", or a file that is appended to."""
+
+
+class MemoryConfig(ConfigModel):
+    """What pushes may occupy together."""
+
+    budget: Annotated[Size, Field(ge=1 << 20)] = 256 * 1024 * 1024
+    """Bytes under way. When it is spent, new pushes get 503, and the push that stalled longest with most is ended."""
+
+
+class IngressLimitsConfig(ConfigModel):
+    """Limits of all ingress listeners together."""
+
+    in_flight: Annotated[int, Field(ge=1, le=10_000_000)] = 16384
+    """Pushes at once. One more gets 503."""
+    connections: Annotated[int, Field(ge=1, le=10_000_000)] = 16384
+    """Sender connections at once. One more is closed."""
+    connections_per_source: Annotated[int, Field(ge=1, le=10_000_000)] = 4096
+    """The same from one address. A whole cloud region may come from one."""
+
+
+class BasicConfig(ConfigModel):
+    """HTTP Basic authentication."""
+
+    username: Username
+    """What the sender sends as its user name. Unique within the tenant."""
+    password_hash: Hashes
+    """What `cloud-relay secrets hash` printed; two while the password is being changed."""
+
+
+class BearerConfig(ConfigModel):
+    """A bearer token."""
+
+    token_hash: Hashes
+    """What `cloud-relay secrets new` printed; two while the token is being changed. SHA-256 only."""
+
+
+class SenderLimitsConfig(ConfigModel):
+    """How much one sender may push."""
+
+    rate: Rate | None = None
+    """Pushes a second on average. More get the route's `quota_status`. Without it there is no limit."""
+    burst: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """Pushes that may come at once after a pause. Without it ten seconds' worth: senders love the full minute."""
+    in_flight: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """Pushes at once. Without it there is no limit."""
+
+
+class RouteLimitsConfig(SenderLimitsConfig):
+    """How much one route takes, from all its senders together."""
+
+    body: Annotated[Size, Field(ge=1)] = 10 * 1024 * 1024
+    """Bytes of the largest body. A larger one gets 413 while it arrives, and the connection is closed."""
+
+
+class SenderConfig(ConfigModel):
+    """Who may push, and by which credentials it is known."""
+
+    name: Name
+    """The sender's name in routes, logs and metrics. Unique within the tenant."""
+    basic: BasicConfig | None = None
+    bearer: BearerConfig | None = None
+    limits: SenderLimitsConfig = SenderLimitsConfig()
+
+
+class MatchConfig(ConfigModel):
+    """What arrives at a route."""
+
+    host: Host
+    """The host name that the sender pushes to, in any case and without a port."""
+    path: UrlPath
+    """The path, compared byte by byte."""
+    sub_paths: bool = True
+    """Whether everything below the path belongs to it too: /sap/frun/x to /sap/frun, but not /sap/frunny."""
+
+
+class ToConfig(ConfigModel):
+    """Where a route leads."""
+
+    location: Name
+    """One of the tenant's locations."""
+    target: Name
+    """The target's name as that location's connectors expose it."""
+
+
+class RouteConfig(ConfigModel):
+    """What arrives, who may send it, and where it goes."""
+
+    name: Name
+    """The route's name in logs and metrics. Unique within the tenant."""
+    match: MatchConfig
+    senders: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """The tenant's senders that may use it. A route for nobody is an error, one for anybody is not possible."""
+    to: ToConfig
+    limits: RouteLimitsConfig = RouteLimitsConfig()
+    hold: Annotated[Duration, Field(le=60)] = 3.0
+    """How long a push waits for a connector that exposes the target. Telegraf and OpenTelemetry give up after 5 s."""
+    timeout: Annotated[Duration, Field(ge=0.1, le=3600)] = 30.0
+    """How long until the target's status line, from the end of the push's head; from then on idle time-outs count."""
+    pass_authorization: bool = False
+    """Whether the sender's Authorization and Cookie headers reach the target. They end at the relay otherwise."""
+    idempotent: bool = False
+    """Whether a push may be sent again although it may have been delivered. Metrics may, events may not."""
+    quota_status: Literal[429, 503] = 429
+    """The answer to a push over the quota. Prometheus drops on 429 unless told otherwise, and tries again on 503."""
+
+
+class TenantConfig(ConfigModel):
+    """An isolated customer."""
+
+    locations: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """Its data centers or network segments. A connector's certificate names one of them."""
+    senders: tuple[SenderConfig, ...] = ()
+    routes: tuple[RouteConfig, ...] = ()
+
+
+class RelayConfig(ConfigModel):
+    """The whole file."""
+
+    state_dir: Path
+    """A folder of the relay's own, for its control socket and state. Made with mode 0700 if it is not there."""
+    trust_domain: TrustDomain
+    """The first part of every SPIFFE id that this relay knows: spiffe://<trust domain>/…"""
+    tunnel: TunnelConfig
+    ingress: Annotated[tuple[IngressConfig, ...], Field(min_length=1)]
+    observe: ObserveConfig | None = None
+    log: LogConfig = LogConfig()
+    memory: MemoryConfig = MemoryConfig()
+    limits: IngressLimitsConfig = IngressLimitsConfig()
+    drain_timeout: Annotated[Duration, Field(le=3600)] = 25.0
+    """How long pushes in flight may take after SIGTERM. Below what the service manager waits before it kills."""
+    include: tuple[str, ...] = ()
+    """More files, as globs relative to this one. Each may add tenants, locations, senders and routes."""
+    tenants: dict[Name, TenantConfig] = Field(default_factory=dict)
