@@ -1,0 +1,179 @@
+"""What both commands share: output for people and for scripts, errors that say what to do, and exit codes.
+
+A command is a typer function that gathers a dict and calls `emit`; it raises `CommandError` (or lets a `ConfigError`
+pass), and `run` turns that into one message on stderr, or with --json into one problem object, and the exit code.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn, cast
+
+import orjson
+import typer
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from shared.config import ConfigError
+from shared.exits import CommandError, ExitCode
+
+__all__ = [
+    "CommandError",
+    "ConfigOption",
+    "ExitCode",
+    "JsonOption",
+    "emit",
+    "invoke",
+    "make_app",
+    "make_table",
+    "note",
+    "run",
+    "to_json",
+]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object; errors as problem JSON on stderr.")]
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The config file.", show_default=True)]
+
+_INTERRUPTED: Final = 130
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_UNBOUNDED: Final = 10_000
+"""Columns where nobody looks: a pipe must get whole values, not some cut to 80 columns."""
+
+_EXPECTED_ERRNO: Final = {
+    *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG),
+    *(errno.EROFS, errno.ENOSPC, errno.EADDRINUSE, errno.EADDRNOTAVAIL),
+}
+
+# typer < 0.20 stands on click, later ones on a copy of their own; both have this class above BadParameter.
+_UsageError: Final = cast("type[Exception]", typer.BadParameter.__mro__[1])
+
+
+def make_app(name: str, help_text: str) -> typer.Typer:
+    """A typer application as both commands want it: no completion installer, no decorated tracebacks, -h."""
+    return typer.Typer(
+        name=name,
+        help=help_text,
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def emit(
+    data: Mapping[str, Any],
+    *,
+    schema: str,
+    json: bool,
+    table: RenderableType | Callable[[], RenderableType],
+) -> None:
+    """Print a result on stdout: with `json` one object that names its schema, else what `table` is or returns.
+
+    `data` may hold datetimes with a zone (printed as RFC 3339 in UTC), dataclasses, enums and paths. A text is printed
+    as it is, never as rich markup.
+    """
+    if json:
+        sys.stdout.write(to_json({"schema": schema, **data}))
+        sys.stdout.flush()
+        return
+    shown = table() if callable(table) else table
+    width = None if sys.stdout.isatty() else _UNBOUNDED
+    Console(file=sys.stdout, width=width, highlight=False, markup=False, soft_wrap=isinstance(shown, str)).print(shown)
+    sys.stdout.flush()
+
+
+def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A plain table. Cells are shown as text without markup or control characters; a rich `Text` keeps its style."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
+    return table
+
+
+def printable(value: object) -> str:
+    """A text that moves no cursor and breaks no line of a terminal; None is shown as "-"."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", "-" if value is None else str(value))
+
+
+def note(message: str) -> None:
+    """A remark for people on stderr, beside the result."""
+    sys.stderr.write(f"{printable(message)}\n")
+    sys.stderr.flush()
+
+
+def to_json(data: Any) -> str:
+    """One line of JSON."""
+    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+    return orjson.dumps(data, option=options, default=str).decode()
+
+
+def run(app: typer.Typer) -> NoReturn:
+    """The `main` of both commands: run with the process's arguments and exit."""
+    sys.exit(invoke(app, sys.argv[1:]))
+
+
+def invoke(app: typer.Typer, arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code; every expected fault is told on stderr, without a traceback."""
+    as_json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    try:
+        result = typer.main.get_command(app).main(args=list(arguments), prog_name=app.info.name, standalone_mode=False)
+    except BrokenPipeError:
+        # Whoever read our output went away, as `| head` does. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILED
+    except (typer.Abort, KeyboardInterrupt):
+        return _INTERRUPTED
+    except _UsageError as error:
+        return _tell_usage(error, as_json)
+    except Exception as error:  # noqa: BLE001 — the outermost frame: whatever it is, it becomes an exit code
+        return _tell(_as_command_error(error), as_json, error)
+    return result if isinstance(result, int) else ExitCode.OK
+
+
+def _as_command_error(error: Exception) -> CommandError | None:
+    """The fault to tell; None for what nobody expected."""
+    if isinstance(error, CommandError):
+        return error
+    if isinstance(error, ConfigError):
+        count = len(error.problems)
+        places = [{**problem._asdict(), "path": str(problem.path)} for problem in error.problems]
+        message = f"the config has {count} problems" if count > 1 else "the config has a problem"
+        return CommandError(ExitCode.CONFIG, message, problems=places, detail=str(error))
+    if isinstance(error, OSError) and error.errno in _EXPECTED_ERRNO:
+        where = f"{error.filename}: " if error.filename else ""
+        return CommandError(ExitCode.FAILED, f"{where}{error.strerror}")
+    return None
+
+
+def _tell(fault: CommandError | None, as_json: bool, error: Exception) -> int:
+    if fault is None:
+        trace = "".join(traceback.format_exception(error))
+        message = f"{type(error).__name__}: {error}"
+        remedy = "This is a fault of the program itself; please report it with these lines."
+        fault = CommandError(ExitCode.FAILED, message, remedy, "internal-error", detail=trace)
+    if as_json:
+        sys.stderr.write(to_json(fault.problem()))
+    else:
+        lines = [f"error: {printable(fault.message)}"]
+        lines += [f"  {printable(line)}" for line in str(fault.extra.get("detail", "")).splitlines()]
+        lines += [printable(fault.remedy)] if fault.remedy else []
+        sys.stderr.write("\n".join(lines) + "\n")
+    return fault.exit_code
+
+
+def _tell_usage(error: Exception, as_json: bool) -> int:
+    if as_json:
+        message = str(getattr(error, "format_message", error.__str__)())
+        sys.stderr.write(to_json(CommandError(ExitCode.USAGE, message, "See --help.").problem()))
+    else:
+        error.show()  # type: ignore[attr-defined] # both kinds of click have it; see _UsageError
+    return ExitCode.USAGE
