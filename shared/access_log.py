@@ -1,0 +1,126 @@
+"""One line a push, as JSON, at about a microsecond: collected during a tick of the event loop, written once at its end.
+
+The loop must never wait for whoever reads the log. A file is written to directly. A pipe, terminal or socket is written
+to only while the kernel says that it takes something, and then at most PIPE_BUF bytes at a time: Linux promises that
+such a write does not block, and that on a pipe it arrives whole, so lines of several writers do not mix. What does not
+fit stays in a bounded buffer; beyond it lines are dropped and counted, and the log says so once it flows again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import stat
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from shared.logs import utc_now
+
+MAX_PENDING: Final = 4 << 20
+"""Bytes kept for a slow reader: some ten thousand lines, a second or two at full speed."""
+
+_CHUNK: Final = select.PIPE_BUF
+_RETRY: Final = 0.05
+_OPTIONS: Final = orjson.OPT_APPEND_NEWLINE
+
+
+class AccessLog:
+    """Writes records to a file descriptor that somebody else owns. All calls come from the event loop's thread."""
+
+    __slots__ = ("_fd", "_is_file", "_is_scheduled", "_lines", "_loop", "_max_pending", "_poll", "_told",
+        "dropped", "pending")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, max_pending: int = MAX_PENDING) -> None:
+        self.dropped = 0
+        """Lines lost for good so far, because the reader was too slow or the disk full."""
+        self.pending = 0
+        """Bytes that wait for the reader."""
+        self._told = 0
+        self._loop = loop
+        self._fd = fd
+        self._is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        self._lines: deque[bytes] = deque()
+        self._max_pending = max_pending
+        self._is_scheduled = False
+
+    def line(self, record: Mapping[str, Any]) -> None:
+        """Queue one record. Never blocks, never raises for its values."""
+        try:
+            line = orjson.dumps(record, None, _OPTIONS)
+        except TypeError:  # a surrogate in a text, or a type of somebody's own
+            line = orjson.dumps(_harmless(record), None, _OPTIONS)
+        if self.pending >= self._max_pending:
+            self.dropped += 1
+            return
+        self.pending += len(line)
+        self._lines.append(line)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._write)
+
+    def flush(self, patience: float = 0.5) -> None:
+        """For the shutdown: write all, waiting at most `patience` seconds for a reader; the rest counts as dropped."""
+        self._drain(patience)
+        self._lose()
+
+    def _write(self) -> None:
+        self._is_scheduled = False
+        self._drain()
+        if self._lines:
+            self._is_scheduled = True
+            self._loop.call_later(_RETRY, self._write)
+        elif self.dropped > self._told:
+            count, self._told = self.dropped - self._told, self.dropped
+            self.line({"time": utc_now(), "event": "access lines were dropped", "count": count})
+
+    def _drain(self, patience: float = 0.0) -> None:
+        end = time.monotonic() + patience
+        while self._lines:
+            if not self._is_file and not self._poll.poll(max(0.0, end - time.monotonic()) * 1000):
+                return
+            chunk = self._next_chunk()
+            try:
+                written = os.write(self._fd, chunk)
+            except BlockingIOError:
+                written = 0
+            except OSError:
+                # The disk is full, or the reader is gone: keep nothing for it, and start anew with the next line.
+                self._lose()
+                return
+            self.pending -= written
+            if written < len(chunk):
+                self._lines.appendleft(chunk[written:])
+            if not written:
+                return
+
+    def _next_chunk(self) -> bytes:
+        """Takes the lines of one write: all of them for a file, else whole lines up to PIPE_BUF, or a piece of one."""
+        lines = self._lines
+        if self._is_file:
+            chunk = b"".join(lines)
+            lines.clear()
+            return chunk
+        first = lines.popleft()
+        if len(first) > _CHUNK:
+            lines.appendleft(first[_CHUNK:])
+            return first[:_CHUNK]
+        taken, size = [first], len(first)
+        while lines and (size := size + len(lines[0])) <= _CHUNK:
+            taken.append(lines.popleft())
+        return b"".join(taken)
+
+    def _lose(self) -> None:
+        self.dropped += self.pending and max(1, len(self._lines))
+        self._lines.clear()
+        self.pending = 0
+
+
+def _harmless(record: Mapping[str, Any]) -> dict[str, str]:
+    return {str(key): str(value).encode("utf-8", "backslashreplace").decode() for key, value in record.items()}
