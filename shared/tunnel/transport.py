@@ -19,7 +19,7 @@ class MessageTransport(Protocol):
     """Sends messages. All calls are synchronous and must come from the event loop's thread."""
 
     def send(self, message: bytes) -> None:
-        """Queue one binary message of at most MAX_MESSAGE bytes. A no-op once the transport is closing."""
+        """Queue a binary message of 1 to MAX_MESSAGE bytes (more: ValueError). A no-op once it is closing."""
 
     def buffered(self) -> int:
         """Bytes that were given to `send` and not yet to the kernel."""
