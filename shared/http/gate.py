@@ -44,34 +44,36 @@ class BadResponse(LocalFault):
 
 
 # The pieces. `++` and `*+` are possessive: nothing can backtrack, so a hostile head costs no more than an honest one.
-_METHOD: Final = rb"[A-Z-]{1,20}+"
-_PATH: Final = rb"/[A-Za-z0-9._~!$&'()*+,=:@%/-]*+"
-_QUERY: Final = rb'\?[!-"$-~]*+'
+METHOD: Final = rb"(?!(?:CONNECT|TRACE)[ \0])[A-Z-]{1,20}+"
+"""A method that may cross, as a piece of a larger expression; a space or a NUL follows it."""
+
+_SEGMENT: Final = rb"[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*+"
+_PLAIN_PATH: Final = rb"/(?:" + _SEGMENT + rb"(?:/" + _SEGMENT + rb")*+/?+)?+"
+_ANY_PATH: Final = rb"/[A-Za-z0-9_~!$&'()*+,=:@.%/-]*+"
+_QUERY: Final = rb'(?:\?[!-"$-~]*+)?+'
 _NAME: Final = rb"[A-Za-z0-9-]{1,128}+"
 _VALUE: Final = rb"[\t -~]*+"
-_BLOCK: Final = rb"(?:" + _NAME + rb":" + _VALUE + rb"\r\n){0,128}+"
+_BLOCK: Final = rb"(?:" + _NAME + rb":" + _VALUE + rb"(?<![\t ])\r\n){0,128}+"
 
-TARGET: Final = rb"(" + _PATH + rb")(?:" + _QUERY + rb")?+"
-"""Origin-form out of our alphabet, as a piece of a larger expression; its one group is the path."""
+PLAIN_TARGET: Final = rb"(" + _PLAIN_PATH + rb")" + _QUERY
+"""Origin-form whose path is plain at first sight, as a piece of a larger expression; its one group is the path."""
 
-REQUEST: Final = re.compile(
-    rb"(?:\r\n)?+(" + _METHOD + rb") (" + TARGET + rb") HTTP/1\.([01])\r\n(" + _BLOCK + rb")\r\n"
-)
+ANY_TARGET: Final = rb"(" + _ANY_PATH + rb")" + _QUERY
+"""Origin-form out of our alphabet; its path is still to be judged by `is_plain_path`."""
+
+_HEAD_OF_REQUEST: Final = rb"(?:\r\n)?+(" + METHOD + rb") (%b) HTTP/1\.([01])\r\n(" + _BLOCK + rb")\r\n"
+
+REQUEST: Final = re.compile(_HEAD_OF_REQUEST % PLAIN_TARGET)
 """A whole request head: method, target, path, minor version, header lines. One empty line before it passes (§2.2)."""
 
-RESPONSE: Final = re.compile(
-    rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*+)?+\r\n(" + _BLOCK + rb")\r\n"
-)
+REQUEST_ANY_PATH: Final = re.compile(_HEAD_OF_REQUEST % ANY_TARGET)
+"""The same, for the slow way."""
+
+RESPONSE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\xff]*+)?+\r\n(" + _BLOCK + rb")\r\n")
 """A whole answer head: minor version, status, header lines. The reason phrase is let pass and forgotten."""
 
 FIELD: Final = re.compile(rb"([^:]+):[ \t]*([^\r]*)\r\n")
-"""Splits header lines that passed the gate into names and values; a value may still have whitespace behind it."""
-
-LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,15}")
-"""Content-Length in its one canonical spelling; sixteen digits fit any file and no overflow."""
-
-CHUNKED: Final = -1
-"""What `body_length` gives for a chunked body."""
+"""Splits header lines that passed the gate into names and values."""
 
 HOST: Final = re.compile(
     rb"(?:(?:[a-z0-9_-]{1,63}+\.)*+[a-z0-9_-]{1,63}+\.?+|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5}+)?+", re.IGNORECASE
@@ -96,22 +98,14 @@ def is_plain_path(path: bytes) -> bool:
     """Tell whether `path`, already out of the path alphabet, means the same to every server.
 
     Not plain: `//`; a segment `.`, or one that begins with `..` or `.%` (some servers take `..%20` for `..`);
-    an encoded slash, backslash, dot, percent sign, semicolon or control byte; encoded bytes that are not shortest-form UTF-8.
+    an encoded slash, backslash, dot, percent sign, semicolon or control byte; encoded bytes that are no shortest-form
+    UTF-8.
     """
     return not (
         (b"//" in path)
         or (b"/." in path and _DOT_SEGMENT.search(path) is not None)
         or (b"%" in path and _PERCENT_OK.fullmatch(path) is None)
     )
-
-
-_PLAIN_TARGET: Final = re.compile(TARGET)
-
-
-def is_plain_target(target: bytes) -> bool:
-    """Tell whether `target` is origin-form with a plain path and a query of printable ASCII without `#`."""
-    match = _PLAIN_TARGET.fullmatch(target)
-    return match is not None and is_plain_path(match[1])
 
 
 def find_head_end(buffer: bytes | bytearray, start: int = 0) -> int:
@@ -123,6 +117,9 @@ def find_head_end(buffer: bytes | bytearray, start: int = 0) -> int:
     return index + 4 if index >= 0 else -1
 
 
+_BEGINNING: Final = re.compile(rb"\r?\Z|(?:\r\n)?(?:[A-Z-]{1,20}(?: |\Z)|\Z)")
+"""How a request may begin. TLS on a plain port, for one, begins otherwise and would wait for its time-out."""
+
 _BARE: Final = re.compile(rb"(?<!\r)\n|\r[^\n]")
 
 
@@ -133,12 +130,12 @@ def check_unfinished_request_head(buffer: bytes | bytearray, start: int = 0) -> 
     time-out.
     """
     size = len(buffer)
-    if size >= MAX_REQUEST_LINE and buffer.find(b"\r\n", 2, MAX_REQUEST_LINE + 4) < 0:
+    if size > MAX_REQUEST_LINE + 3 and buffer.find(b"\r\n", 2, MAX_REQUEST_LINE + 4) < 0:
         raise BadRequest("target-uri-too-long")
     if size >= MAX_REQUEST_HEAD:
         raise BadRequest("headers-too-large")
-    if _BARE.search(buffer, start - 1 if start > 1 else 0) is not None:
-        raise BadRequest("malformed-request", "bare CR or LF")
+    if _BARE.search(buffer, start - 1 if start > 1 else 0) is not None or _BEGINNING.match(buffer) is None:
+        raise BadRequest("malformed-request", "bare CR or LF, or no method")
 
 
 def check_unfinished_response_head(buffer: bytes | bytearray, start: int = 0) -> None:
@@ -153,13 +150,14 @@ def check_unfinished_response_head(buffer: bytes | bytearray, start: int = 0) ->
 
 _CLEAN_LINE: Final = re.compile(_NAME + rb":" + _VALUE)
 _VERSION: Final = re.compile(rb"[!-~]+ [!-~]+ HTTP/([0-9]\.[0-9])")
-_REQUEST_LINE: Final = re.compile(_METHOD + rb" ([^\x00-\x20\x7f]+) HTTP/1\.[01]")
+_REQUEST_LINE: Final = re.compile(METHOD + rb" ([^\x00-\x20\x7f]+) HTTP/1\.[01]")
 _NOT_LETTERS: Final = bytes(c for c in range(256) if not (65 <= c <= 90 or 97 <= c <= 122))
 
-RESPONSE_FRAMING: Final = frozenset({b"contentlength", b"transferencoding", b"connection", b"upgrade"})
+RESPONSE_FRAMING: Final = frozenset({b"contentlength", b"transferencoding"})
 """Names, reduced to their letters, whose oddly spelt kin may frame a message elsewhere: refused, never dropped."""
 
-REQUEST_FRAMING: Final = RESPONSE_FRAMING | {b"host", b"expect"}
+REQUEST_FRAMING: Final = RESPONSE_FRAMING | {b"host", b"connection", b"upgrade", b"expect"}
+"""Of requests, those too that say what follows the head."""
 
 
 def explain_request_line(line: bytes) -> BadRequest:
@@ -174,19 +172,24 @@ def explain_request_line(line: bytes) -> BadRequest:
     return BadRequest("malformed-request", "request line")
 
 
-def without_odd_fields(block: bytes, framing: frozenset[bytes]) -> tuple[bytes, int] | str:
-    """Take the odd lines out of a block of header lines; give what stays and how many went, or what makes it malformed.
+def without_odd_fields(block: bytes, framing: frozenset[bytes]) -> tuple[bytes, list[bytes]] | str:
+    """Take the odd lines out of a block of header lines.
+
+    Gives what stays, and the lower-case letters of the names that went; of a malformed block, what is wrong with it.
+
+    What stays has no whitespace behind its values, as the gates want it.
 
     Odd is a name outside [A-Za-z0-9-] and a value outside printable ASCII, space and tab. Such a line is dropped only
     if it frames nothing: with a name whose letters alone spell one of `framing`, the head is malformed.
     """
-    kept = []
+    kept: list[bytes] = []
+    dropped: list[bytes] = []
     lines = block.split(b"\r\n")
     if lines.pop() != b"":
         return "unended header line"
     for line in lines:
         if _CLEAN_LINE.fullmatch(line) is not None:
-            kept.append(line)
+            kept.append(line.rstrip(b" \t"))
             continue
         if b"\r" in line or b"\n" in line:
             return "bare CR or LF"
@@ -197,61 +200,21 @@ def without_odd_fields(block: bytes, framing: frozenset[bytes]) -> tuple[bytes, 
             return "header line without a name"
         if name[-1:] in (b" ", b"\t"):
             return "whitespace before the colon"
-        if name.translate(None, _NOT_LETTERS).lower() in framing:
+        letters = name.translate(None, _NOT_LETTERS).lower()
+        if letters in framing:
             return "odd framing header"
-    kept_block = b"".join([line + b"\r\n" for line in kept])
-    return kept_block, len(lines) - len(kept)
+        dropped.append(letters)
+    return b"".join([line + b"\r\n" for line in kept]), dropped
 
 
-def combined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Make lower-case names to values, those of one name joined by a comma (RFC 9110 §5.2)."""
-    fields: dict[bytes, bytes] = {}
-    for name, value in headers:
-        name = name.lower()
-        fields[name] = fields[name] + b", " + value if name in fields else value
-    return fields
-
-
-def tokens(value: bytes) -> list[bytes]:
-    """Split a comma list of tokens, lower-cased, empty members dropped (RFC 9110 §5.6.1)."""
-    return [token for item in value.lower().split(b",") if (token := item.strip(b" \t"))]
-
-
-class FramingError(ValueError):
-    """Content-Length and Transfer-Encoding do not say clearly where the body ends."""
-
-
-def body_length(fields: dict[bytes, bytes], is_http11: bool) -> int | None:
-    """Read the framing of a body: its Content-Length, CHUNKED, or None where nothing is said. Raises FramingError.
-
-    RFC 9112 §6.1 and §6.3, without the leniencies: `chunked` alone, never beside a length and never in HTTP/1.0.
-    """
-    length = fields.get(b"content-length")
-    if b"transfer-encoding" in fields:
-        if fields[b"transfer-encoding"].lower() != b"chunked" or length is not None or not is_http11:
-            raise FramingError("transfer-encoding")
-        return CHUNKED
-    if length is None:
-        return None
-    if LENGTH.fullmatch(length) is None:
-        raise FramingError("content-length")
-    return int(length)
-
-
-def is_kept_alive(connection: bytes, is_http11: bool) -> bool:
-    """Judge by a Connection header whether the connection may be used again (RFC 9112 §9.3)."""
-    options = tokens(connection)
-    return b"close" not in options and (is_http11 or b"keep-alive" in options)
-
-
-class _NoCallbacks:
+class NoCallbacks:
     """What httptools asks for callbacks; it has none, since only the verdict is wanted."""
 
     on_message_begin = on_url = on_status = on_header = on_headers_complete = None
     on_body = on_message_complete = on_chunk_header = on_chunk_complete = None
 
 
-NO_CALLBACKS: Final = _NoCallbacks()
+NO_CALLBACKS: Final = NoCallbacks()
 
 ParserError = httptools.HttpParserError
 ParserUpgrade = httptools.HttpParserUpgrade

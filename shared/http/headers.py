@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-from shared.http.gate import tokens
+from shared.http.fields import tokens
 from shared.http.requests import RequestHead
 
 Headers = list[tuple[bytes, bytes]]

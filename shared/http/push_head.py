@@ -13,11 +13,11 @@ headers that frame a message or steer a connection are dropped, and no CR, LF or
 from __future__ import annotations
 
 import re
-from itertools import chain
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from shared.errors import LocalFault
-from shared.http.gate import TARGET, is_plain_path
+from shared.http.gate import ANY_TARGET, METHOD, PLAIN_TARGET, is_plain_path
 from shared.http.headers import passes_to_sender, passes_to_target
 
 MAX_HEAD: Final = 48 * 1024
@@ -57,69 +57,97 @@ class AnswerHead(NamedTuple):
 _NAME: Final = rb"[a-z0-9][a-z0-9-]{0,62}+"
 _LENGTH: Final = rb"(0|[1-9][0-9]{0,15}+)?+"
 _REST: Final = rb"((?:[a-z][a-z0-9_]{0,31}+=[!-~]*+\0){0,16}+)\0((?:[A-Za-z0-9-]{1,128}+\0[\t -~]*+\0){0,192}+)"
+_WHENCE: Final = (
+    rb"(" + _NAME + rb"\0[A-Za-z0-9._-]{1,64}+\0[1-9][0-9]{0,2}+\0(?:" + _NAME + rb")?+\0" + _NAME + rb")\0"
+)
+_HEAD_OF_PUSH: Final = rb"1\0" + _WHENCE + rb"(" + METHOD + rb")\0(%b)\0" + _LENGTH + rb"\0" + _REST
 
-_PUSH: Final = re.compile(
-    rb"1\0(" + _NAME + rb")\0([A-Za-z0-9._-]{1,64}+)\0([1-9][0-9]{0,2}+)\0((?:" + _NAME + rb")?+)\0(" + _NAME
-    + rb")\0([A-Z-]{1,20}+)\0(" + TARGET + rb")\0" + _LENGTH + rb"\0" + _REST
-)  # fmt: skip
+_PUSH: Final = re.compile(_HEAD_OF_PUSH % PLAIN_TARGET)
+_PUSH_ANY_PATH: Final = re.compile(_HEAD_OF_PUSH % ANY_TARGET)
 _ANSWER: Final = re.compile(rb"1\0([1-5][0-9][0-9])\0" + _LENGTH + rb"\0" + _REST)
 
-_REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
-_WEBSOCKET: Final = b"upgrade=websocket\0"
+_UPGRADE: Final = b"upgrade=websocket\0"
+_NULS: Final = 10  # in a push without headers
+_nul: Final = b"\0".join
+
+
+class _Filter:
+    """Keeps the headers whose names may pass, by one set operation where all of them are known to.
+
+    `known` grows to at most 1,024 names of at most 128 bytes; with more than that, names are judged one by one.
+    """
+
+    __slots__ = ("_known", "_passes")
+
+    def __init__(self, passes: Callable[[bytes], bool]) -> None:
+        self._passes = passes
+        self._known: set[bytes] = {b""}
+
+    def headers(self, block: bytes) -> list[tuple[bytes, bytes]]:
+        """Split a block of `name NUL value NUL`, already matched, into the headers that pass."""
+        fields = block.split(b"\0")
+        names = fields[::2]
+        pairs = zip(names, fields[1::2], strict=False)  # the last name is what stands behind the last NUL: nothing
+        if self._known.issuperset(names):
+            return list(pairs)
+        kept = [pair for pair in pairs if self._passes(pair[0])]
+        if len(self._known) + len(kept) <= 1024:
+            self._known.update([name for name, _ in kept])
+        return kept
+
+
+_to_target: Final = _Filter(passes_to_target).headers
+_to_sender: Final = _Filter(passes_to_sender).headers
 
 
 def encode_push(push: PushHead) -> bytes:
     """Write a push's head. Raises ValueError if a field holds a NUL."""
     target, request_id, attempt, sender, route, method, path, length, headers, upgrade = push
-    flat = list(chain.from_iterable(headers))
-    flat.append(b"")
-    block = b"1\0%b\0%d\0%b\0%b\0%b\0%b\0%b\0%b" % (
-        f"{target}\0{request_id}".encode("ascii"),
-        attempt,
-        f"{sender}\0{route}".encode("ascii"),
+    block = b"%b%b\0%b\0%b\0%b\0%b\0" % (
+        f"1\0{target}\0{request_id}\0{attempt}\0{sender}\0{route}\0".encode("ascii"),
         method,
         path,
         b"" if length is None else b"%d" % length,
-        b"" if upgrade is None else b"upgrade=" + upgrade + b"\0",
-        b"\0".join(flat),
+        b"" if upgrade is None else _UPGRADE,
+        _nul(map(_nul, headers)),
     )
-    if block.count(b"\0") != 10 + len(flat) - 1 + (upgrade is not None):
+    if not headers:
+        block = block[:-1]
+    if block.count(b"\0") != _NULS + 2 * len(headers) + (upgrade is not None):
         raise ValueError("a NUL in a push's head")
     return block
 
 
 def decode_push(data: bytes) -> PushHead:
     """Read a push's head from a relay that may be hostile. Raises HeadError."""
-    match = _PUSH.fullmatch(data)
+    match = _PUSH.fullmatch(data) or _PUSH_ANY_PATH.fullmatch(data)
     if match is None or len(data) > MAX_HEAD:
         raise HeadError("bad-push")
-    target, request_id, attempt, sender, route, method, path, bare_path, length, extras, block = match.groups()
-    if (b"/." in bare_path or b"//" in bare_path or b"%" in bare_path) and not is_plain_path(bare_path):
+    whence, method, path, bare_path, length, extras, block = match.groups()
+    if match.re is not _PUSH and not is_plain_path(bare_path):
         raise HeadError("path-refused")
-    if method in _REFUSED_METHODS:
-        raise HeadError("bad-push", "method")
-    fields = block.split(b"\0")
+    target, request_id, attempt, sender, route = whence.decode("ascii").split("\0")
     return PushHead(
-        target.decode(),
-        request_id.decode(),
+        target,
+        request_id,
         int(attempt),
-        sender.decode(),
-        route.decode(),
+        sender,
+        route,
         method,
         path,
         None if length is None else int(length),
-        [pair for pair in zip(fields[:-1:2], fields[1::2], strict=True) if passes_to_target(pair[0])],
-        b"websocket" if extras and _WEBSOCKET in extras else None,
+        _to_target(block),
+        b"websocket" if extras and b"\0" + _UPGRADE in b"\0" + extras else None,
     )
 
 
 def encode_answer(status: int, content_length: int | None, headers: list[tuple[bytes, bytes]]) -> bytes:
     """Write an answer's head. Raises ValueError if a header holds a NUL."""
-    flat = list(chain.from_iterable(headers))
-    flat.append(b"")
     length = b"" if content_length is None else b"%d" % content_length
-    block = b"1\0%d\0%b\0\0%b" % (status, length, b"\0".join(flat))
-    if block.count(b"\0") != 4 + len(flat) - 1:
+    block = b"1\0%d\0%b\0\0" % (status, length)
+    if headers:
+        block = b"%b%b\0" % (block, _nul(map(_nul, headers)))
+    if block.count(b"\0") != 4 + 2 * len(headers):
         raise ValueError("a NUL in an answer's head")
     return block
 
@@ -130,9 +158,4 @@ def decode_answer(data: bytes) -> AnswerHead:
     if match is None or len(data) > MAX_HEAD:
         raise HeadError("target-malformed-answer", "head from the connector")
     status, length, _extras, block = match.groups()
-    fields = block.split(b"\0")
-    return AnswerHead(
-        int(status),
-        None if length is None else int(length),
-        [pair for pair in zip(fields[:-1:2], fields[1::2], strict=True) if passes_to_sender(pair[0])],
-    )
+    return AnswerHead(int(status), None if length is None else int(length), _to_sender(block))

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 import httptools
 
+from shared.http.fields import CHUNKED, FramingError, body_length, checked_host, combined, is_kept_alive, tokens
 from shared.http.gate import (
-    CHUNKED,
     FIELD,
-    HOST,
     MAX_FIELDS,
     MAX_REQUEST_HEAD,
     MAX_REQUEST_LINE,
     NO_CALLBACKS,
     REQUEST,
+    REQUEST_ANY_PATH,
     REQUEST_FRAMING,
     BadRequest,
-    FramingError,
     ParserError,
     ParserUpgrade,
-    body_length,
-    combined,
     explain_request_line,
-    is_kept_alive,
     is_plain_path,
-    tokens,
     without_odd_fields,
 )
 
@@ -59,38 +55,28 @@ class RequestHead(NamedTuple):
         return self.is_chunked or bool(self.content_length)
 
 
-_REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
 _V10: Final = (1, 0)
 _V11: Final = (1, 1)
+_colon: Final = b": ".join
 
 
-def parse_request_head(raw: bytes, dropped: int = 0) -> RequestHead:
+def parse_request_head(raw: bytes) -> RequestHead:
     """Parse a request head: exactly the bytes up to and including the empty line.
 
-    Raises BadRequest, after which the connection has to be closed. `dropped` is for its own use: odd lines taken out
-    before a second pass.
+    Raises BadRequest, after which the connection has to be closed.
     """
     match = REQUEST.fullmatch(raw)
-    if match is None or len(raw) > MAX_REQUEST_HEAD:
-        return _parse_unusual(raw, dropped)
-    method, target, path, minor, block = match.groups()
-    if len(target) + len(method) + 10 > MAX_REQUEST_LINE:
-        raise BadRequest("target-uri-too-long")
-    if method in _REFUSED_METHODS:
-        raise BadRequest("malformed-request", "method")
-    if (b"/." in path or b"//" in path or b"%" in path) and not is_plain_path(path):
-        raise BadRequest("bad-path")
-    if b" \r\n" in block or b"\t\r\n" in block:
-        headers = [(name, value.rstrip(b" \t")) for name, value in FIELD.findall(block)]
+    if match is None or len(raw) > MAX_REQUEST_LINE:
+        raw, match, dropped = _admit_unusual(raw)
     else:
-        headers = FIELD.findall(block)
+        dropped = 0
+    method, target, path, minor, block = match.groups()
+    headers = FIELD.findall(block)
     fields = {name.lower(): value for name, value in headers}
     if len(fields) != len(headers):
         fields = combined(headers)
 
-    host = fields.get(b"host")
-    if host is None or HOST.fullmatch(host) is None:
-        raise BadRequest("malformed-request", "host")
+    host = checked_host(fields.get(b"host", b""))
     is_http11 = minor == b"1"
     parser = httptools.HttpRequestParser(NO_CALLBACKS)
     length = None
@@ -110,46 +96,52 @@ def parse_request_head(raw: bytes, dropped: int = 0) -> RequestHead:
         target,
         _V11 if is_http11 else _V10,
         headers,
-        host.lower(),
+        host,
         None if length == CHUNKED else length,
         length == CHUNKED,
         is_http11 if connection is None else is_kept_alive(connection, is_http11),
         is_http11 and b"expect" in fields and fields[b"expect"].lower() == b"100-continue",
-        None if connection is None or b"upgrade" not in fields else _websocket(method, connection, fields, length),
+        None if connection is None or b"upgrade" not in fields else _websocket(match, fields, length),
         dropped,
         path,
         fields,
     )
 
 
-def _websocket(method: bytes, connection: bytes, fields: dict[bytes, bytes], length: int | None) -> bytes | None:
+def _websocket(match: re.Match[bytes], fields: dict[bytes, bytes], length: int | None) -> bytes | None:
     """Tell whether a WebSocket is asked for. Raises BadRequest if it is, with a body: two readings of what follows."""
-    if fields[b"upgrade"].lower() != b"websocket" or b"upgrade" not in tokens(connection):
+    if fields[b"upgrade"].lower() != b"websocket" or b"upgrade" not in tokens(fields[b"connection"]):
         return None
     if length:
         raise BadRequest("upgrade-with-body")
-    return b"websocket" if method == b"GET" else None
+    return b"websocket" if match[1] == b"GET" and match[4] == b"1" else None
 
 
-def _parse_unusual(raw: bytes, dropped: int) -> RequestHead:
-    """Say why a head did not pass the gate, or parse it without its odd lines."""
-    start = 2 if raw.startswith(b"\r\n") else 0
-    line, crlf, rest = raw[start:].partition(b"\r\n")
+def _admit_unusual(raw: bytes) -> tuple[bytes, re.Match[bytes], int]:
+    """Judge a head that did not pass at first sight: give it without its odd lines, its match, and how many they were.
+
+    Raises BadRequest with what is wrong.
+    """
+    line, crlf, rest = raw.removeprefix(b"\r\n").partition(b"\r\n")
     if crlf and len(line) > MAX_REQUEST_LINE:
         raise BadRequest("target-uri-too-long")
     if len(raw) > MAX_REQUEST_HEAD:
         raise BadRequest("headers-too-large")
-    if dropped or not rest.endswith(b"\r\n"):
-        raise explain_request_line(line)
+    if not rest.endswith(b"\r\n"):
+        raise BadRequest("malformed-request", "no empty line")
     cleaned = without_odd_fields(rest[:-2], REQUEST_FRAMING)
     if isinstance(cleaned, str):
         raise BadRequest("malformed-request", cleaned)
-    block, odd = cleaned
-    if block.count(b"\r\n") > MAX_FIELDS:
+    block, dropped = cleaned
+    if block.count(b"\n") > MAX_FIELDS:
         raise BadRequest("headers-too-large")
-    if not odd:
+    raw = b"%b\r\n%b\r\n" % (line, block)
+    match = REQUEST_ANY_PATH.fullmatch(raw)
+    if match is None:
         raise explain_request_line(line)
-    return parse_request_head(line + b"\r\n" + block + b"\r\n", odd)
+    if not is_plain_path(match[3]):
+        raise BadRequest("bad-path")
+    return raw, match, len(dropped)
 
 
 def serialize_request_head(
@@ -164,7 +156,7 @@ def serialize_request_head(
 
     Raises ValueError rather than let a CR, LF or space that slipped through make two messages of one.
     """
-    lines = [b": ".join(pair) for pair in headers]
+    lines = [*map(_colon, headers)]
     if is_chunked:
         lines.append(b"Transfer-Encoding: chunked")
     elif content_length is not None:

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 import httptools
 
+from shared.http.fields import CHUNKED, FramingError, body_length, combined, is_kept_alive
 from shared.http.gate import (
-    CHUNKED,
     FIELD,
     MAX_FIELDS,
     MAX_RESPONSE_HEAD,
@@ -17,12 +17,8 @@ from shared.http.gate import (
     RESPONSE,
     RESPONSE_FRAMING,
     BadResponse,
-    FramingError,
     ParserError,
     ParserUpgrade,
-    body_length,
-    combined,
-    is_kept_alive,
     without_odd_fields,
 )
 
@@ -46,26 +42,24 @@ class ResponseHead(NamedTuple):
     fields: dict[bytes, bytes]
 
 
+_colon: Final = b": ".join
 _TIMEOUT: Final = re.compile(rb"(?:^|[,;\s])timeout=\"?([0-9]{1,6})(?![0-9])", re.IGNORECASE)
 
 
-def parse_response_head(
-    raw: bytes, request_method: bytes, *, asked_upgrade: bool = False, dropped: int = 0
-) -> ResponseHead:
+def parse_response_head(raw: bytes, request_method: bytes, *, asked_upgrade: bool = False) -> ResponseHead:
     """Parse an answer's head: exactly the bytes up to and including the empty line.
 
     Raises BadResponse, after which the connection has to be closed. 101 passes only where the request asked for an
-    upgrade. `dropped` is for its own use: odd lines taken out before a second pass.
+    upgrade.
     """
     match = RESPONSE.fullmatch(raw)
     if match is None or len(raw) > MAX_RESPONSE_HEAD:
-        return _parse_unusual(raw, request_method, asked_upgrade, dropped)
+        raw, match, dropped = _admit_unusual(raw)
+    else:
+        dropped = 0
     minor, code, block = match.groups()
     status = int(code)
-    if b" \r\n" in block or b"\t\r\n" in block:
-        headers = [(name, value.rstrip(b" \t")) for name, value in FIELD.findall(block)]
-    else:
-        headers = FIELD.findall(block)
+    headers = FIELD.findall(block)
     fields = {name.lower(): value for name, value in headers}
     if len(fields) != len(headers):
         fields = combined(headers)
@@ -109,24 +103,29 @@ def parse_response_head(
     )
 
 
-def _parse_unusual(raw: bytes, request_method: bytes, asked_upgrade: bool, dropped: int) -> ResponseHead:
-    """Say why a head did not pass the gate, or parse it without its odd lines."""
+def _admit_unusual(raw: bytes) -> tuple[bytes, re.Match[bytes], int]:
+    """Judge a head that did not pass at first sight: give it without its odd lines, its match, and how many they were.
+
+    Raises BadResponse with what is wrong.
+    """
     if len(raw) > MAX_RESPONSE_HEAD:
         raise BadResponse("head too large")
     line, _crlf, rest = raw.partition(b"\r\n")
-    if dropped or not rest.endswith(b"\r\n"):
-        raise BadResponse("status line")
+    if not rest.endswith(b"\r\n"):
+        raise BadResponse("no empty line")
     cleaned = without_odd_fields(rest[:-2], RESPONSE_FRAMING)
     if isinstance(cleaned, str):
         raise BadResponse(cleaned)
-    block, odd = cleaned
-    if block.count(b"\r\n") > MAX_FIELDS:
+    block, dropped = cleaned
+    if block.count(b"\n") > MAX_FIELDS:
         raise BadResponse("too many headers")
-    if not odd:
+    if b"connection" in dropped:  # what it said is not known, so it is taken to have said the worst
+        block += b"Connection: close\r\n"
+    raw = b"%b\r\n%b\r\n" % (line, block)
+    match = RESPONSE.fullmatch(raw)
+    if match is None:
         raise BadResponse("status line")
-    return parse_response_head(
-        line + b"\r\n" + block + b"\r\n", request_method, asked_upgrade=asked_upgrade, dropped=odd
-    )
+    return raw, match, len(dropped)
 
 
 def _status_line(status: int) -> bytes:
@@ -153,7 +152,7 @@ def serialize_response_head(
     `connection` is the value of our Connection header, if one is due: b"close", b"keep-alive".
     Raises ValueError rather than let a CR or LF that slipped through make two messages of one; KeyError for no status.
     """
-    lines = [b": ".join(pair) for pair in headers]
+    lines = [*map(_colon, headers)]
     if is_chunked:
         lines.append(b"Transfer-Encoding: chunked")
     elif content_length is not None:
