@@ -1,1 +1,22 @@
-"""The tunnel protocol, sans-I/O: bytes in, events and bytes out."""
+"""The tunnel protocol, sans-I/O: it is fed messages and the time, and yields messages and calls.
+
+    frames       the wire: eight bytes of header, ten kinds of frame
+    hello        what the two sides tell each other first
+    stream       one push inside a tunnel: two halves, a table of states
+    credit       how much may be under way: per stream and per tunnel
+    outbox       what goes into the next message, chosen as late as possible
+    liveness     when to ask, when to doubt, when to give up
+    clock        the relay's clock as the connector sees it
+    budget       the process's memory, and who has to go when it is spent
+    connection   the two ends of a tunnel, put together from the above
+
+Nothing in here imports asyncio, socket, ssl, time or logging; whoever drives it passes `now` (monotonic seconds).
+"""
+
+from shared.protocol.budget import MemoryBudget
+from shared.protocol.connection import Connection, ConnectionHandler, Role, State
+from shared.protocol.hello import Hello
+from shared.protocol.settings import Settings
+from shared.protocol.stream import Stream, StreamHandler
+
+__all__ = ["Connection", "ConnectionHandler", "Hello", "MemoryBudget", "Role", "Settings", "State", "Stream", "StreamHandler"]
