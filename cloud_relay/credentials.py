@@ -16,14 +16,15 @@ from cloud_relay.hashing import HashingPool
 from cloud_relay.senders import CANNOT_JUDGE, OVERLOADED, UNAUTHENTICATED, Sender, Verdict
 
 
-class SecretHash(Protocol):
-    """A secret as the config keeps it. `is_slow` says that `matches` belongs on a thread."""
+class KnownSecret(Protocol):
+    """A secret of which a hash is kept, as `shared.secrets.StoredSecret`."""
 
     @property
-    def is_slow(self) -> bool: ...
+    def is_slow(self) -> bool:
+        """Whether `verify` belongs on a thread."""
 
-    def matches(self, secret: bytes) -> bool:
-        """Whether `secret` is the one, in constant time."""
+    def verify(self, presented: bytes) -> bool:
+        """Whether `presented` is the secret, in constant time."""
 
 
 class BasicUser(NamedTuple):
@@ -31,7 +32,7 @@ class BasicUser(NamedTuple):
 
     username: bytes
     sender: Sender
-    hashes: Sequence[SecretHash]
+    hashes: Sequence[KnownSecret]
 
 
 class BearerToken(NamedTuple):
@@ -65,18 +66,18 @@ class Basic:
             # the queue of hashes without even a user name.
             hashlib.sha256(password).digest()
             return UNAUTHENTICATED
-        slow: list[SecretHash] = []
+        slow: list[KnownSecret] = []
         for known in user.hashes:
             if known.is_slow:
                 slow.append(known)
-            elif known.matches(password):
+            elif known.verify(password):
                 return user.sender
         return self._judge_slowly(user.sender, slow, password) if slow else UNAUTHENTICATED
 
     def _judge_slowly(
-        self, sender: Sender, hashes: Sequence[SecretHash], password: bytes
+        self, sender: Sender, hashes: Sequence[KnownSecret], password: bytes
     ) -> Verdict | asyncio.Future[Verdict]:
-        job = self._pool.submit(self._tenant, lambda: any(known.matches(password) for known in hashes))
+        job = self._pool.submit(self._tenant, lambda: any(known.verify(password) for known in hashes))
         if job is None:
             return OVERLOADED
         verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()

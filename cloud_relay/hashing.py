@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 WORKERS: Final = 2
-"""Threads. One scrypt takes some 50 ms of a core and 16 MiB; the loop needs a core too."""
+"""Threads. One scrypt takes some 200 ms of a core and 16 MiB; the loop needs a core too."""
 
-QUEUE: Final = 48
+QUEUE: Final = 24
 """Jobs at most, running ones included: what two workers get done well before a sender gives up after 5 s."""
 
 

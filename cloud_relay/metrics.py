@@ -28,14 +28,13 @@ Sample = tuple[tuple[str, ...], float]
 class RouteMetrics:
     """The counters of one route, kept over reloads.
 
-    `bytes_in` (body bytes from senders), `bytes_out` (body bytes to senders), `dropped_headers` and `retries` are
-    changed in place. `by_class[n]` counts answers of status n00 to n99, `by_class[0]` pushes without one. What is in
-    flight the route's gate counts.
+    `in_flight`, `bytes_in` (body bytes from senders), `bytes_out` (body bytes to senders), `dropped_headers` and
+    `retries` are changed in place. `by_class[n]` counts answers of status n00 to n99, `by_class[0]` pushes without one.
     """
 
     __slots__ = (
-        "_beyond", "_total", "_waited", "by_class", "bytes_in", "bytes_out", "dropped_headers", "faults", "retries",
-        "route", "tenant",
+        "_beyond", "_total", "_waited", "by_class", "bytes_in", "bytes_out", "dropped_headers", "faults", "in_flight",
+        "retries", "route", "tenant",
     )  # fmt: skip
 
     def __init__(
@@ -43,6 +42,7 @@ class RouteMetrics:
     ) -> None:
         self.tenant = tenant
         self.route = route
+        self.in_flight = 0
         self.bytes_in = 0
         self.bytes_out = 0
         self.dropped_headers = 0
@@ -213,6 +213,10 @@ class RelayMetrics(Metrics):
             ("dropped_headers", "Odd headers left out.", ((key, route.dropped_headers) for key, route in routes)),
         ):
             yield _counter(f"qanat_relay_push_{name}", text, _ROUTE, values)
+
+        yield _gauge(
+            "qanat_relay_pushes_in_flight", "Pushes under way.", _ROUTE, ((key, r.in_flight) for key, r in routes)
+        )
 
     def _of_senders(self) -> Iterator[Metric]:
         senders = list(self.senders.items())

@@ -1,17 +1,18 @@
 """The relay's config: the models, what must hold between them, and what a reload may change."""
 
-from cloud_relay.config.checks import Problem, find_problems, find_warnings
-from cloud_relay.config.listen import Listen
+from cloud_relay.config.changes import Change, find_changes, restart_keys
+from cloud_relay.config.checks import find_flaws, find_warnings
 from cloud_relay.config.models import IngressConfig, RelayConfig, RouteConfig, SenderConfig, TenantConfig
 
 __all__ = [
+    "Change",
     "IngressConfig",
-    "Listen",
-    "Problem",
     "RelayConfig",
     "RouteConfig",
     "SenderConfig",
     "TenantConfig",
-    "find_problems",
+    "find_changes",
+    "find_flaws",
     "find_warnings",
+    "restart_keys",
 ]

@@ -1,20 +1,20 @@
 """The relay's config file as pydantic models. Each field's text gives its unit and what follows from it.
 
-What a single value can tell is checked here; what must hold between values is in `checks`.
+What a single value can tell is checked here; what must hold between values is in `checks`. Paths are relative to the
+file that they stand in.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
-from shared.secrets import Hash
 
-from cloud_relay.config.listen import Listen
-from shared.config import ConfigModel
+from shared.config import ConfigFile, ConfigModel, ConfigPath, Flaw, HostPortField, ListenField
 from shared.names import Name
+from shared.secrets import SecretHash
 from shared.units import Duration, Rate, Size
 
 _HOST: Final = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,30}|\[[0-9a-f:.]{2,45}\]", re.ASCII)
@@ -58,16 +58,16 @@ Host = Annotated[str, AfterValidator(_host)]
 UrlPath = Annotated[str, AfterValidator(_path)]
 Username = Annotated[str, AfterValidator(_username)]
 TrustDomain = Annotated[str, AfterValidator(_trust_domain)]
-Hashes = Annotated[tuple[Hash, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=4)]
+Hashes = Annotated[tuple[SecretHash, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=4)]
 """One hash or a list of up to four: two count at once while a secret is being rotated."""
 
 
 class CertificateConfig(ConfigModel):
     """A certificate chain and its key."""
 
-    certificate: Path
+    certificate: ConfigFile
     """PEM file: the leaf first, then the intermediate certificates."""
-    key: Path
+    key: ConfigFile
     """PEM file, not encrypted, readable by the relay only."""
 
 
@@ -77,7 +77,7 @@ Certificates = Annotated[tuple[CertificateConfig, ...], BeforeValidator(_as_list
 class IngressConfig(ConfigModel):
     """One listener for senders."""
 
-    listen: Listen
+    listen: ListenField
     """Where senders come in."""
     tls: Certificates | None = None
     """One certificate or several, of which the sender's SNI chooses; the first serves whoever names none. Without it
@@ -87,11 +87,11 @@ class IngressConfig(ConfigModel):
 class TunnelTlsConfig(ConfigModel):
     """The tunnel listener's own certificate, and whose connectors it takes."""
 
-    certificate: Path
+    certificate: ConfigFile
     """PEM file: the relay's certificate first, then the intermediate ones."""
-    key: Path
+    key: ConfigFile
     """PEM file, not encrypted, readable by the relay only."""
-    client_ca: Path
+    client_ca: ConfigFile
     """PEM file: the CA certificates that connectors' certificates must come from. An empty one is an error."""
 
 
@@ -111,9 +111,9 @@ class TunnelLimitsConfig(ConfigModel):
 class TunnelConfig(ConfigModel):
     """The listener for connectors."""
 
-    listen: Listen
+    listen: ListenField
     """Where connectors come in."""
-    advertise: tuple[str, ...] = ()
+    advertise: tuple[HostPortField, ...] = ()
     """The public names and ports at which connectors reach this listener, as they are told them."""
     tls: TunnelTlsConfig
     limits: TunnelLimitsConfig = TunnelLimitsConfig()
@@ -122,19 +122,19 @@ class TunnelConfig(ConfigModel):
 class ObserveConfig(ConfigModel):
     """The listener for /healthz, /readyz and /metrics, and nothing else. It asks for no credential."""
 
-    listen: Listen
+    listen: ListenField
     """Better not a public address."""
 
 
 class LogConfig(ConfigModel):
-    """What is written to standard error, and where the access lines go."""
+    """What is written to standard error, and whether access lines go to standard output."""
 
     format: Literal["json", "console"] = "json"
     """One JSON object a line, or lines for people."""
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important events that are still written. Access lines do not depend on it."""
-    access: Literal["stdout", "off"] | Path = "stdout"
-    """One line a push: "stdout", "off", or a file that is appended to."""
+    access: Literal["stdout", "off"] = "stdout"
+    """One JSON line a push, or none."""
 
 
 class MemoryConfig(ConfigModel):
@@ -253,7 +253,7 @@ class TenantConfig(ConfigModel):
 class RelayConfig(ConfigModel):
     """The whole file."""
 
-    state_dir: Path
+    state_dir: ConfigPath
     """A folder of the relay's own, for its control socket and state. Made with mode 0700 if it is not there."""
     trust_domain: TrustDomain
     """The first part of every SPIFFE id that this relay knows: spiffe://<trust domain>/…"""
@@ -265,6 +265,10 @@ class RelayConfig(ConfigModel):
     limits: IngressLimitsConfig = IngressLimitsConfig()
     drain_timeout: Annotated[Duration, Field(le=3600)] = 25.0
     """How long pushes in flight may take after SIGTERM. Below what the service manager waits before it kills."""
-    include: tuple[str, ...] = ()
-    """More files, as globs relative to this one. Each may add tenants, locations, senders and routes."""
     tenants: dict[Name, TenantConfig] = Field(default_factory=dict)
+
+    def flaws(self) -> Iterable[Flaw]:
+        """What does not fit together."""
+        from cloud_relay.config.checks import find_flaws
+
+        return find_flaws(self)

@@ -34,7 +34,7 @@ class FakeHash:
         self.may_go = threading.Event()
         self.may_go.set()
 
-    def matches(self, secret: bytes) -> bool:
+    def verify(self, secret: bytes) -> bool:
         assert self.may_go.wait(10)
         self.asked += 1
         return secret == self.secret
@@ -218,7 +218,7 @@ async def test_an_unknown_user_costs_no_slow_hash(pool: HashingPool) -> None:
 
 async def test_a_hash_that_fails_is_no_verdict(pool: HashingPool) -> None:
     class Broken(FakeHash):
-        def matches(self, secret: bytes) -> bool:
+        def verify(self, secret: bytes) -> bool:
             raise MemoryError
 
     realm = realm_of(pool, ("s4", S4, Broken(b"right", is_slow=True)))
