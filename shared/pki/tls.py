@@ -3,8 +3,9 @@
 A missing file, an empty bundle, a key that others may read: PkiError, naming the path and the remedy, never an open
 door. All of them speak HTTP/1.1 by ALPN and never write a key log.
 
-Resumption: Python lets a resumed session in after its certificate was revoked or has expired. So no listener that asks
-for client certificates gives out tickets, neither of TLS 1.2 (OP_NO_TICKET) nor of 1.3 (num_tickets).
+Resumption: Python lets a resumed session in after its certificate was revoked or has expired. So a listener that asks
+for client certificates gives out no tickets (OP_NO_TICKET for TLS 1.2, num_tickets for 1.3), and speaks TLS 1.3 only:
+in 1.2 sessions are resumed by their id too, from a cache of OpenSSL that Python cannot switch off (tried).
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def tunnel_client_context(server_ca: Path, certificate: Path | None = None, key:
 
 
 def ingress_server_context(pairs: Sequence[KeyPair], client_ca: Path | None = None) -> ssl.SSLContext:
-    """A relay's listener for senders: TLS 1.2 and 1.3, the certificate chosen by SNI among `pairs`.
+    """A relay's listener for senders: TLS 1.2 and 1.3 (with `client_ca` 1.3 only), the certificate chosen by SNI.
 
     The first one whose DNS names fit is sent (a whole name before a wildcard), the first of all if none fits or the
     sender names no host. With `client_ca`, client certificates are asked for, not demanded (to the ingress they are one
@@ -68,7 +69,8 @@ def ingress_server_context(pairs: Sequence[KeyPair], client_ca: Path | None = No
     if not pairs:
         msg = "an ingress with TLS needs at least one certificate and key"
         raise PkiError(msg)
-    contexts = [_server_context(pair, ssl.TLSVersion.TLSv1_2) for pair in pairs]
+    minimum = ssl.TLSVersion.TLSv1_2 if client_ca is None else ssl.TLSVersion.TLSv1_3
+    contexts = [_server_context(pair, minimum) for pair in pairs]
     if client_ca is not None:
         # All of them alike: the verify mode comes from the context of before SNI, whatever the later one says (tried).
         for context in contexts:

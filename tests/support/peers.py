@@ -1,6 +1,6 @@
 """The real programs that the tests run beside ours: where they are, and what their environment needs.
 
-`tools/peers.sh` unpacks them into `.peers/`. Tests ask for one by the fixture `peer` (tests/conftest.py), which leaves the
+`tools/peers.sh` unpacks them into `.peers/`. Tests ask for one by the fixture `peer` (in conftest.py), which leaves the
 test out, loudly, when it is missing, and fails it under CI.
 """
 
