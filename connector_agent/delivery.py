@@ -1,0 +1,399 @@
+"""One push on its way from the tunnel to its target, and the answer on its way back.
+
+Theory of operation. A delivery sits between a stream (the tunnel's side) and an upstream connection (the target's
+side), and is called by both; nothing here waits. It is over exactly once: when the answer has ended, when it was reset
+by us (`_give_up`), or when the relay reset it. Bytes that the stream handed over are given back by `consumed` as soon
+as the target's socket has room, so that a slow target slows its sender and nobody else.
+
+    waiting ──connection──▶ sending ──end of the push──▶ answered? ──end of the answer──▶ over
+       └─ refused: nothing was written, another connector may have the push
+                               └─ lost or timed out: the push may have been delivered, nobody may repeat it
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from connector_agent.upstream.pool import KEEP_ALIVE_SHARE, MAX_IDLE
+from shared.errors import BY_WIRE, FAULTS, LocalFault
+from shared.http.chunked import LAST_CHUNK, encode_chunk
+from shared.http.headers import prepare_answer_headers
+from shared.http.location import rewrite_location
+from shared.http.push_head import PushHead, encode_answer
+from shared.http.requests import serialize_request_head
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from connector_agent.targets import Target
+    from connector_agent.upstream.connection import UpstreamConnection
+    from shared.http.responses import ResponseHead
+    from shared.protocol import Stream
+
+REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+"""Methods that a proxy may repeat on its own (RFC 9110 §9.2.2)."""
+
+_WITHOUT_BODY: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE"})
+
+
+class Recorder(Protocol):
+    """Takes note of deliveries that are over."""
+
+    def record(self, delivery: Delivery, now: float) -> None:
+        """Called once for each."""
+
+
+class Delivery:
+    """A push under way. `status` is the target's or 0, `code` that of our error or "", times are the loop's."""
+
+    __slots__ = (
+        "_connection",
+        "_held",
+        "_is_answered",
+        "_is_chunked",
+        "_is_discarding",
+        "_is_ended",
+        "_is_retried",
+        "_is_waiting",
+        "_keep_alive",
+        "_loop",
+        "_recorder",
+        "_stream",
+        "_unreturned",
+        "_was_written",
+        "code",
+        "detail",
+        "first_byte_at",
+        "is_over",
+        "push",
+        "received",
+        "sent",
+        "started_at",
+        "status",
+        "target",
+        "was_reused",
+    )
+
+    def __init__(
+        self, stream: Stream, push: PushHead, target: Target, loop: AbstractEventLoop, recorder: Recorder
+    ) -> None:
+        self.push = push
+        self.target = target
+        self.code = ""
+        self.detail = ""
+        self.status = 0
+        self.received = 0
+        self.sent = 0
+        self.started_at = loop.time()
+        self.first_byte_at = 0.0
+        self.is_over = False
+        self.was_reused = False
+        self._stream = stream
+        self._loop = loop
+        self._recorder = recorder
+        self._connection: UpstreamConnection | None = None
+        self._held: list[bytes] = []
+        self._unreturned = 0
+        self._is_answered = False
+        self._is_chunked = False
+        self._is_discarding = False
+        self._is_ended = False
+        self._is_retried = False
+        self._is_waiting = False
+        self._keep_alive = False
+        self._was_written = False
+
+    def start(self, body: bytes, end: bool) -> None:
+        """Begin with what the first frame held."""
+        self.received = self._unreturned = len(body)
+        self._is_ended = end
+        code = self.target.access.check(self.push.method, self.push.path) or self._judge_size(end)
+        deadline = self._stream.deadline
+        if deadline and self.started_at >= deadline:
+            code = code or "deadline-exceeded"
+        if code is not None:
+            self._give_up(code)
+            return
+        connection = self.target.pool.take(self.started_at)
+        if connection is not None:
+            self._send_push(connection, body)
+            return
+        if body:
+            self._held.append(body)
+        self._wait()
+
+    def abort(self, code: str) -> None:
+        """Give up, whatever the state, for this reason."""
+        if not self.is_over:
+            self._give_up(code)
+
+    # What the stream calls.
+
+    def on_data(self, data: bytes, end: bool) -> None:
+        """More of the push's body, or only its end."""
+        size = len(data)
+        if self.is_over or self._is_discarding:
+            self._is_ended = end
+            self._stream.consumed(size)
+            return
+        self.received += size
+        self._unreturned += size
+        self._is_ended = end
+        code = self._judge_size(end)
+        if code is not None:
+            self._give_up(code)
+            return
+        connection = self._connection
+        if connection is None:
+            if size:
+                self._held.append(data)
+            return
+        if self._is_chunked:
+            data = encode_chunk(data) + LAST_CHUNK if end else encode_chunk(data)
+        connection.write(data)
+        self._after_write(connection)
+
+    def on_reset(self, wire_code: int, refused: bool) -> None:
+        """The relay gave the push up, or its tunnel is lost: the target is told by the end of its connection."""
+        if not self.is_over:
+            fault = BY_WIRE.get(wire_code)
+            self._end(fault.code if fault is not None else f"reset-{wire_code}", is_known=False)
+
+    def on_writable(self) -> None:
+        """The relay has taken enough of the answer."""
+        connection = self._connection
+        if connection is not None:
+            connection.set_deadline(self._loop.time() + self.target.timeouts.idle)
+            connection.resume_reading()
+
+    def on_answer(self, head: bytes, body: bytes, end: bool, interim: bool) -> None:
+        """Only an opener's streams call this."""
+
+    # What the pool calls.
+
+    def on_connection(self, connection: UpstreamConnection) -> None:
+        """A connection for the push that waited for one."""
+        self._is_waiting = False
+        deadline = self._stream.deadline
+        if deadline and self._loop.time() >= deadline:
+            connection.release(keep=True)
+            self._give_up("deadline-exceeded")
+            return
+        body = b"".join(self._held)
+        self._held.clear()
+        self._send_push(connection, body)
+
+    def on_no_connection(self, fault: LocalFault) -> None:
+        """There is no connection to be had."""
+        self._is_waiting = False
+        deadline = self._stream.deadline
+        if deadline and self._loop.time() >= deadline:
+            self._give_up("deadline-exceeded", fault.detail)
+        else:
+            self._give_up(fault.fault.code, fault.detail)
+
+    # What the connection calls.
+
+    def on_interim(self, head: ResponseHead) -> None:
+        """An answer of 1xx passes ahead of the real one."""
+        self._stream.answer(encode_answer(head.status, None, prepare_answer_headers(head.headers)), interim=True)
+
+    def on_head(self, head: ResponseHead, body: bytes, end: bool) -> None:
+        """The answer's head, and often all of its body."""
+        status = head.status
+        if (status == 401 or status == 407) and self.target.headers.injects_credential:
+            self.status = status
+            self._give_up("target-credential-refused")
+            return
+        self._is_answered = True
+        self.status = status
+        self.first_byte_at = self._loop.time()
+        self._keep_alive = head.keep_alive
+        connection = self._connection
+        if connection is not None and head.keep_alive_timeout is not None:
+            connection.idle_limit = min(MAX_IDLE, head.keep_alive_timeout * KEEP_ALIVE_SHARE)
+        if head.dropped:
+            self.target.metrics.dropped_headers += head.dropped
+        length = len(body) if end and head.has_body else head.content_length
+        headers = prepare_answer_headers(head.headers)
+        if b"location" in head.fields:
+            headers = [pair for field in headers if (pair := self._located(field)) is not None]
+        self.sent = len(body)
+        self._stream.answer(encode_answer(status, length, headers), body, end)
+        if not self._is_ended and status >= 300:
+            # The target has judged before the end, and will not look at the rest.
+            self._discard()
+        self._after_answer(end)
+
+    def on_body(self, data: bytes, end: bool) -> None:
+        """More of the answer's body."""
+        self.sent += len(data)
+        self._stream.send(data, end)
+        self._after_answer(end)
+
+    def on_lost(self, detail: str, *, is_malformed: bool) -> None:
+        """The connection is gone, and the answer not whole."""
+        connection = self._connection
+        self._connection = None
+        if self.is_over or connection is None:
+            return
+        if is_malformed:
+            self._give_up("target-malformed-answer", detail)
+        elif connection.reader.has_bytes:
+            self._give_up("connection-closed", detail)
+        elif self._may_retry(connection):
+            self._is_retried = True
+            self._wait()
+        else:
+            self._give_up("target-lost", detail)
+
+    def on_timeout(self) -> None:
+        """The target took too long, or the push's own time is over."""
+        if not self.is_over:
+            deadline = self._stream.deadline
+            is_late = not self._is_answered and deadline and self._loop.time() >= deadline and not self._is_ended
+            self._give_up("deadline-exceeded" if is_late else "target-too-slow")
+
+    def on_paused(self) -> None:
+        """The target's socket is full: `consumed` has to wait."""
+        connection = self._connection
+        if connection is not None:
+            self._arm(connection)
+
+    def on_resumed(self) -> None:
+        """The target's socket has room again."""
+        connection = self._connection
+        if connection is not None:
+            self._return_credit()
+            self._arm(connection)
+
+    # How it goes on.
+
+    def _judge_size(self, end: bool) -> str | None:
+        """What is wrong with the bytes so far: the target's limit, or a length that the relay announced wrongly."""
+        announced = self.push.content_length
+        limit = self.target.max_body
+        if limit and (self.received > limit or (announced is not None and announced > limit)):
+            return "target-body-too-large"
+        if announced is not None and (self.received > announced or (end and self.received != announced)):
+            return "bad-push"
+        return None
+
+    def _wait(self) -> None:
+        self._is_waiting = True
+        fault = self.target.pool.wait(self, self._stream.deadline)
+        if fault is not None:
+            self._is_waiting = False
+            self._give_up(fault.fault.code, fault.detail)
+
+    def _send_push(self, connection: UpstreamConnection, body: bytes) -> None:
+        """Write the request's head and what there is of its body, in one piece when that is all."""
+        push = self.push
+        length = push.content_length
+        if length is None and self._is_ended and (body or push.method not in _WITHOUT_BODY):
+            length = len(body)
+        self._is_chunked = is_chunked = length is None and not self._is_ended
+        request = serialize_request_head(
+            push.method,
+            push.path,
+            self.target.headers.apply(push.headers),
+            content_length=length,
+            is_chunked=is_chunked,
+        )
+        self._connection = connection
+        self._was_written = True
+        self.was_reused = connection.is_reused
+        connection.begin(self, push.method, request, encode_chunk(body) if is_chunked else body)
+        self._after_write(connection)
+
+    def _after_write(self, connection: UpstreamConnection) -> None:
+        if not connection.is_paused:
+            self._return_credit()
+        self._arm(connection)
+
+    def _return_credit(self) -> None:
+        unreturned = self._unreturned
+        if unreturned:
+            self._unreturned = 0
+            self._stream.consumed(unreturned)
+
+    def _arm(self, connection: UpstreamConnection) -> None:
+        """Set the connection's deadline: who has to do something, and until when."""
+        timeouts = self.target.timeouts
+        if self._is_answered:
+            when = self._loop.time() + timeouts.idle if connection.is_reading else 0.0
+        else:
+            when = 0.0
+            if connection.is_paused:
+                when = self._loop.time() + timeouts.idle
+            elif self._is_ended:
+                when = self._loop.time() + timeouts.first_byte
+            deadline = self._stream.deadline
+            if deadline and (not when or deadline < when):
+                when = deadline
+        connection.set_deadline(when)
+
+    def _after_answer(self, end: bool) -> None:
+        connection = self._connection
+        if self.is_over or connection is None:
+            return  # the stream was reset while it took the bytes
+        if end:
+            self._end("", is_known=True)
+        elif self._stream.is_writable:
+            connection.set_deadline(self._loop.time() + self.target.timeouts.idle)
+        else:
+            connection.pause_reading()
+            connection.set_deadline(0.0)
+
+    def _discard(self) -> None:
+        """Send no more of the push; take what comes, so that the relay need not hold it."""
+        self._is_discarding = True
+        self._return_credit()
+
+    def _located(self, field: tuple[bytes, bytes]) -> tuple[bytes, bytes] | None:
+        """A Location that leads to the target leads back to the route; one that leads elsewhere inside is dropped."""
+        if field[0].lower() != b"location":
+            return field
+        value = rewrite_location(field[1], self.target.url)
+        return (field[0], value) if value is not None else None
+
+    def _may_retry(self, connection: UpstreamConnection) -> bool:
+        """Whether a connection that the target had closed already may be to blame, and the push may be repeated."""
+        return (
+            connection.is_reused
+            and not self._is_retried
+            and self._is_ended
+            and not self.received
+            and self.push.method in REPEATABLE
+        )
+
+    def _give_up(self, code: str, detail: str = "") -> None:
+        """Reset the stream with this fault. Only what was never written is refused rather than lost."""
+        self.detail = detail
+        self._return_credit()
+        self._stream.reset(FAULTS[code].wire, refused=not self._was_written)
+        self._end(code, is_known=False)
+
+    def _end(self, code: str, *, is_known: bool) -> None:
+        """The delivery is over. `is_known`: nothing unusual happened, the connection may serve another push."""
+        if self.is_over:
+            return
+        self.is_over = True
+        self.code = code
+        if self._is_waiting:
+            self._is_waiting = False
+            self.target.pool.cancel(self)
+        self._held.clear()
+        self._return_credit()
+        connection = self._connection
+        if connection is not None:
+            self._connection = None
+            connection.release(keep=is_known and self._is_ended and self._keep_alive and not self._is_discarding)
+        self._recorder.record(self, self._loop.time())
+
+    def __repr__(self) -> str:
+        state = "over" if self.is_over else "waiting" if self._is_waiting else "under way"
+        return (
+            f"<Delivery {self.push.request_id} to {self.target.name} {state} received={self.received} sent={self.sent} "
+            f"status={self.status} code={self.code!r}>"
+        )

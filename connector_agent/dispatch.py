@@ -1,0 +1,142 @@
+"""What the tunnels hand over: each push is read, matched with a target, and becomes a delivery.
+
+The relay is not trusted: it may be in other hands. A push is a name of a target, a method, a path and headers, each
+judged by this side's own config; there is nothing else that it could ask for.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from connector_agent.delivery import Delivery
+from shared.errors import FAULTS
+from shared.http.push_head import HeadError, PushHead, decode_push
+from shared.logs import utc_now
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Mapping
+
+    from connector_agent.metrics import ConnectorMetrics
+    from connector_agent.targets import TargetTable
+    from shared.protocol import Stream
+
+_stamp: tuple[int, str] = (0, "")
+
+MAX_LOGGED_PATH: Final = 256
+"""Characters of a path in the access line."""
+
+
+class LineWriter(Protocol):
+    """Where access lines go."""
+
+    def line(self, record: Mapping[str, Any]) -> None:
+        """Queue one record."""
+
+
+class Dispatcher:
+    """Takes streams from every tunnel of the process. `in_flight` counts deliveries that are not over."""
+
+    __slots__ = ("_access_log", "_loop", "_metrics", "_now", "_targets", "_under_way", "is_closed")
+
+    def __init__(
+        self, targets: TargetTable, loop: AbstractEventLoop, metrics: ConnectorMetrics, access_log: LineWriter | None
+    ) -> None:
+        self._targets = targets
+        self._loop = loop
+        self._now = loop.time
+        self._metrics = metrics
+        self._access_log = access_log
+        self._under_way: set[Delivery] = set()
+        self.is_closed = False
+
+    @property
+    def in_flight(self) -> int:
+        """Pushes that are not over."""
+        return len(self._under_way)
+
+    def on_stream(self, stream: Stream, head: bytes, body: bytes, end: bool) -> None:
+        """A push, with the first or all of its body."""
+        try:
+            push = decode_push(head)
+        except HeadError as error:
+            self._refuse(stream, None, error.fault.code, body)
+            return
+        target = self._targets.get(push.target)
+        if target is None:
+            self._refuse(stream, push, "unknown-target", body)
+            return
+        if self.is_closed:
+            self._refuse(stream, push, "connector-draining", body)
+            return
+        delivery = Delivery(stream, push, target, self._loop, self)
+        stream.handler = delivery
+        target.metrics.in_flight += 1
+        self._under_way.add(delivery)
+        delivery.start(body, end)
+
+    def record(self, delivery: Delivery, now: float) -> None:
+        """A delivery is over: count it, and write its access line."""
+        self._under_way.discard(delivery)
+        target = delivery.target
+        metrics = target.metrics
+        seconds = now - delivery.started_at
+        at = time.time()
+        metrics.in_flight -= 1
+        metrics.bytes_in += delivery.received
+        metrics.bytes_out += delivery.sent
+        metrics.finished(delivery.status, delivery.code, seconds, at)
+        if self._access_log is not None:
+            line = _line(delivery.push, at, delivery.status, delivery.code)
+            line["bytes_in"] = delivery.received
+            line["bytes_out"] = delivery.sent
+            line["total_ms"] = round(seconds * 1e3, 3)
+            if delivery.first_byte_at:
+                line["first_byte_ms"] = round((delivery.first_byte_at - delivery.started_at) * 1e3, 3)
+            line["reused"] = delivery.was_reused
+            if delivery.detail:
+                line["detail"] = delivery.detail
+            self._access_log.line(line)
+
+    def abort(self, code: str) -> None:
+        """Give up all that is under way, and take no more."""
+        self.is_closed = True
+        for delivery in tuple(self._under_way):
+            delivery.abort(code)
+
+    def _refuse(self, stream: Stream, push: PushHead | None, code: str, body: bytes) -> None:
+        """To no target: another connector may have it."""
+        stream.consumed(len(body))
+        stream.reset(FAULTS[code].wire, refused=True)
+        self._metrics.refuse(code)
+        if self._access_log is not None:
+            self._access_log.line(_line(push, time.time(), 0, code))
+
+
+def _line(push: PushHead | None, at: float, status: int, code: str) -> dict[str, Any]:
+    """The part of an access line that is known of every push; none of it is a header's value or a query."""
+    line: dict[str, Any] = {"time": _timestamp(at)}
+    if push is not None:
+        path = push.path.partition(b"?")[0]
+        line["request_id"] = push.request_id
+        line["attempt"] = push.attempt
+        line["sender"] = push.sender
+        line["route"] = push.route
+        line["target"] = push.target
+        line["method"] = push.method.decode("ascii")
+        line["path"] = path[:MAX_LOGGED_PATH].decode("ascii")
+    line["status"] = status
+    if code:
+        line["code"] = code
+        line["origin"] = FAULTS[code].origin.value if code in FAULTS else ""
+    return line
+
+
+def _timestamp(at: float) -> str:
+    """The time for a line; the last one is kept, since many lines share a millisecond."""
+    global _stamp  # one entry, replaced whole
+    millisecond = int(at * 1000)
+    if _stamp[0] != millisecond:
+        _stamp = (millisecond, utc_now())
+    return _stamp[1]

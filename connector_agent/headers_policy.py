@@ -1,0 +1,162 @@
+"""Which headers of a push reach a target, and which ones this side adds.
+
+The credential that a target wants is added here and never leaves the data center. Headers of one connection, and those
+that override method or path, were dropped when the push's head was decoded; here go the ones by which a relay in other
+hands could choose who the target takes it for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from shared.http.fields import checked_host
+from shared.http.gate import BadRequest
+from shared.http.headers import HOP_BY_HOP, OVERRIDES, Headers
+
+IDENTITY: Final = frozenset(
+    {
+        b"accountid",
+        b"auth-user",
+        b"client-cert",
+        b"client-cert-chain",
+        b"projectid",
+        b"remote-email",
+        b"remote-groups",
+        b"remote-name",
+        b"remote-user",
+        b"ssl-client-cert",
+        b"ssl-client-dn",
+        b"ssl-client-s-dn",
+        b"ssl-client-verify",
+        b"thanos-tenant",
+        b"x-amzn-oidc-data",
+        b"x-amzn-oidc-identity",
+        b"x-auth-request-access-token",
+        b"x-auth-request-email",
+        b"x-auth-request-groups",
+        b"x-auth-request-preferred-username",
+        b"x-auth-request-user",
+        b"x-authenticated-user",
+        b"x-authentik-username",
+        b"x-client-cert",
+        b"x-client-dn",
+        b"x-client-verify",
+        b"x-email",
+        b"x-forwarded-access-token",
+        b"x-forwarded-client-cert",
+        b"x-forwarded-email",
+        b"x-forwarded-groups",
+        b"x-forwarded-preferred-username",
+        b"x-forwarded-user",
+        b"x-grafana-org-id",
+        b"x-grafana-user",
+        b"x-groups",
+        b"x-remote-group",
+        b"x-remote-groups",
+        b"x-remote-user",
+        b"x-scope-orgid",
+        b"x-ssl-client-cert",
+        b"x-ssl-client-dn",
+        b"x-ssl-client-verify",
+        b"x-token-subject",
+        b"x-user",
+        b"x-webauth-email",
+        b"x-webauth-name",
+        b"x-webauth-role",
+        b"x-webauth-user",
+    }
+)
+"""Who is asking, in the eyes of targets that trust the proxy in front of them; in lower case.
+
+A sender must not choose them. A target's `headers.allow` lets single ones through, `headers.set` states them.
+"""
+
+CREDENTIALS: Final = frozenset({b"authorization", b"cookie", b"x-api-key", b"x-auth-token"})
+"""Headers that count as a credential of ours also when their value stands in the config itself."""
+
+_NOT_OURS: Final = HOP_BY_HOP | OVERRIDES | {b"host"}
+_NAME: Final = re.compile(r"[A-Za-z0-9-]{1,128}", re.ASCII)
+_VALUE: Final = re.compile(r"[\t\x20-\x7e]{1,16384}", re.ASCII)
+
+
+def check_header_name(name: str) -> str:
+    """Give `name` back; ValueError if it is no header name that a config may speak of."""
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(f"{name[:64]!r} is not a header name: use letters, digits and '-'")
+    folded = name.lower().encode("ascii")
+    if folded in _NOT_OURS or folded.startswith(b"qanat-"):
+        raise ValueError(f"{name} cannot be configured: it belongs to the connection or steers it")
+    return name
+
+
+def check_header_value(value: str) -> str:
+    """Give `value` back without the whitespace around it; ValueError (not repeating it) if it cannot be sent."""
+    value = value.strip(" \t\r\n")
+    if _VALUE.fullmatch(value) is None:
+        raise ValueError("a header's value is one line of 1 to 16384 characters of printable ASCII")
+    return value
+
+
+class HeaderPolicy:
+    """A target's header rules, compiled."""
+
+    __slots__ = ("_dropped", "_fixed", "_host", "_keeps_host", "_set", "injects_credential")
+
+    def __init__(
+        self,
+        authority: str,
+        *,
+        keep_host: bool = False,
+        fixed: Mapping[str, str] | None = None,
+        secrets: Mapping[str, str] | None = None,
+        remove: Iterable[str] = (),
+        allow: Iterable[str] = (),
+    ) -> None:
+        """`authority` is what Host says where it is not kept, or the push has none.
+
+        `fixed` are `headers.set`, `secrets` the contents of the files of `headers.set_from_files`.
+        """
+        names = {*(fixed or {}), *(secrets or {})}
+        set_names = _folded(names)
+        self._host = (b"Host", authority.encode("ascii"))
+        self._keeps_host = keep_host
+        self._set = dict(fixed or {})
+        self._dropped = frozenset({b"host"} | (IDENTITY - _folded(allow)) | _folded(remove) | set_names)
+        self._fixed: Headers = []
+        self.injects_credential = bool(secrets) or not CREDENTIALS.isdisjoint(set_names)
+        self.set_secrets(secrets or {})
+
+    def set_secrets(self, secrets: Mapping[str, str]) -> None:
+        """Take new contents of the same files; the next push carries them."""
+        values = self._set | dict(secrets)
+        self._fixed = [(name.encode("ascii"), value.encode("ascii")) for name, value in values.items()]
+
+    def apply(self, headers: Headers) -> Headers:
+        """The header fields for the target, Host first, without any that frame the message."""
+        dropped = self._dropped
+        return [
+            self._kept_host(headers) if self._keeps_host else self._host,
+            *self._fixed,
+            *[pair for pair in headers if pair[0].lower() not in dropped],
+        ]
+
+    def _kept_host(self, headers: Headers) -> tuple[bytes, bytes]:
+        hosts = [pair for pair in headers if pair[0].lower() == b"host"]
+        # None or several is what no honest relay sends; a target would choose one of them by a rule of its own.
+        if len(hosts) != 1:
+            return self._host
+        try:
+            checked_host(hosts[0][1])
+        except BadRequest:
+            return self._host
+        return hosts[0]
+
+    def __repr__(self) -> str:
+        names = ", ".join(name.decode("ascii") for name, _value in self._fixed)
+        return f"<HeaderPolicy host={'kept' if self._keeps_host else 'replaced'} sets=[{names}]>"
+
+
+def _folded(names: Iterable[str]) -> frozenset[bytes]:
+    return frozenset(name.lower().encode("ascii") for name in names)

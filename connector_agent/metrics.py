@@ -1,0 +1,143 @@
+"""What the connector counts: plain numbers in slots, bound to targets before the first push, read by a scrape.
+
+Labels hold names of the config and codes of the catalogue only, never anything that came over the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from shared.metrics import Metrics
+
+if TYPE_CHECKING:
+    from shared.metrics import HistogramCell
+
+_CLASSES: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+_TARGET: Final = ("target",)
+
+Sample = tuple[tuple[str, ...], float]
+"""Label values and a value."""
+
+
+class TargetMetrics:
+    """The counters of one target, kept over reloads.
+
+    All are changed in place. `bytes_in` are body bytes of pushes, `bytes_out` of answers. `by_class[n]` counts the
+    target's answers of status n00 to n99, `by_class[0]` pushes without one; `faults` our own errors by code.
+    `last_*` tell of the last push that ended; `last_at` is a Unix time, 0.0 before the first.
+    """
+
+    __slots__ = (
+        "by_class", "bytes_in", "bytes_out", "connect_failures", "connects", "dropped_headers", "faults", "in_flight",
+        "last_at", "last_code", "last_status", "target", "total",
+    )  # fmt: skip
+
+    def __init__(self, target: str, total: HistogramCell) -> None:
+        self.target = target
+        self.total = total
+        self.by_class = [0] * len(_CLASSES)
+        self.faults: dict[str, int] = {}
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.connects = 0
+        self.connect_failures = 0
+        self.dropped_headers = 0
+        self.in_flight = 0
+        self.last_at = 0.0
+        self.last_status = 0
+        self.last_code = ""
+
+    def finished(self, status: int, code: str, seconds: float, at: float) -> None:
+        """Count the end of a push: the target's status or 0, our error's code or "", how long it took, and when."""
+        self.by_class[status // 100 if 100 <= status < 600 else 0] += 1
+        if code:
+            self.faults[code] = self.faults.get(code, 0) + 1
+        self.total.observe(seconds)
+        self.last_at = at
+        self.last_status = status
+        self.last_code = code
+
+    @property
+    def pushes(self) -> int:
+        """All pushes that have ended."""
+        return sum(self.by_class)
+
+
+class ConnectorMetrics(Metrics):
+    """All metrics of the process: one object, kept over reloads; hands out the children that the hot path holds."""
+
+    def __init__(self, process: bool = True) -> None:
+        super().__init__(process)
+        self.targets: dict[str, TargetMetrics] = {}
+        self.refused: dict[str, int] = {}
+        """Pushes for no target of ours, by code."""
+        self._total = self.histogram(
+            "qanat_connector_push_seconds", "From a push's arrival out of the tunnel to the end of its answer.", _TARGET
+        )
+
+    def target(self, name: str) -> TargetMetrics:
+        """The target's counters; the same object whenever the same target is asked for."""
+        metrics = self.targets.get(name)
+        if metrics is None:
+            metrics = self.targets[name] = TargetMetrics(name, self._total.labels(name))
+        return metrics
+
+    def refuse(self, code: str) -> None:
+        """Count a push that got to no target."""
+        self.refused[code] = self.refused.get(code, 0) + 1
+
+    def keep_only(self, targets: set[str]) -> None:
+        """Forget the counters of what the config no longer names; what is in flight still holds its own."""
+        for name in self.targets.keys() - targets:
+            del self.targets[name]
+            self._total.remove(name)
+
+    def collect(self) -> Iterator[Metric]:
+        """For prometheus_client."""
+        yield from super().collect()
+        targets = list(self.targets.items())
+        yield _counter(
+            "qanat_connector_pushes", "Pushes that ended, by the class of the target's status.", ("target", "status"),
+            (((name, _CLASSES[n]), count) for name, one in targets for n, count in enumerate(one.by_class) if count),
+        )  # fmt: skip
+        yield _counter(
+            "qanat_connector_push_faults", "Pushes that the connector ended itself, by code.", ("target", "code"),
+            (((name, code), n) for name, one in targets for code, n in list(one.faults.items())),
+        )  # fmt: skip
+        yield _counter(
+            "qanat_connector_pushes_refused", "Pushes for no target of this connector, by code.", ("code",),
+            (((code,), n) for code, n in list(self.refused.items())),
+        )  # fmt: skip
+        for name, text, values in (
+            ("push_bytes_in", "Body bytes of pushes.", (((name,), one.bytes_in) for name, one in targets)),
+            ("push_bytes_out", "Body bytes of answers.", (((name,), one.bytes_out) for name, one in targets)),
+            ("connects", "Connections tried to the target.", (((name,), one.connects) for name, one in targets)),
+            ("connect_failures", "Of them failed.", (((name,), one.connect_failures) for name, one in targets)),
+            ("dropped_headers", "Odd headers left out.", (((name,), one.dropped_headers) for name, one in targets)),
+        ):  # fmt: skip
+            yield _counter(f"qanat_connector_{name}", text, _TARGET, values)
+        yield _gauge(
+            "qanat_connector_pushes_in_flight", "Pushes under way.", _TARGET,
+            (((name,), one.in_flight) for name, one in targets),
+        )  # fmt: skip
+        yield _gauge(
+            "qanat_connector_last_push_timestamp_seconds", "When the last push ended.", _TARGET,
+            (((name,), one.last_at) for name, one in targets if one.last_at),
+        )  # fmt: skip
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...], samples: Iterable[Sample]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
+
+
+def _gauge(name: str, text: str, labels: tuple[str, ...], samples: Iterable[Sample]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
