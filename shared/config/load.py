@@ -26,11 +26,16 @@ _INCLUDE_SCHEMA: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[Model]):
-    """A config and its files: `sources` are the YAML files, `files` what its values name (keys, certificates)."""
+    """A config and its files: the YAML `sources`, the `folders` of wildcards, the `files` that values name."""
 
     config: Model
     sources: tuple[Path, ...]
+    folders: tuple[Path, ...]
     files: tuple[Path, ...]
+
+    def watched(self) -> list[Path]:
+        """All paths whose change may mean another config, or other certificates."""
+        return list(dict.fromkeys((*self.sources, *self.folders, *self.files)))
 
 
 def load_config(path: Path, model: type[Model]) -> Model:
@@ -40,7 +45,7 @@ def load_config(path: Path, model: type[Model]) -> Model:
 
 def read_config(path: Path, model: type[Model]) -> Loaded[Model]:
     """As `load_config`, together with the files that it came from, for whoever watches them."""
-    tree, sources = _read_all(Path(path).absolute())
+    tree, sources, folders = _read_all(Path(path).absolute())
     context = LoadContext()
     try:
         config = model.model_validate(tree.plain(), context=context)
@@ -52,7 +57,7 @@ def read_config(path: Path, model: type[Model]) -> Loaded[Model]:
         problems.append(Problem(*place, dotted(key), flaw.message))
     if problems:
         raise ConfigError(_in_order(problems))
-    return Loaded(config, tuple(sources), tuple(dict.fromkeys(context.files)))
+    return Loaded(config, tuple(sources), tuple(folders), tuple(dict.fromkeys(context.files)))
 
 
 def json_schema(model: type[ConfigModel]) -> dict[str, Any]:
@@ -66,9 +71,10 @@ def _in_order(problems: Iterable[Problem]) -> list[Problem]:
     return sorted(dict.fromkeys(problems), key=lambda problem: (str(problem.path), problem.line or 0))
 
 
-def _read_all(path: Path) -> tuple[Tree, list[Path]]:
+def _read_all(path: Path) -> tuple[Tree, list[Path], list[Path]]:
     tree, sources, problems = read_tree(path), [path], []
-    for included, entry in _included(tree, path):
+    folders: list[Path] = []
+    for included, entry in _included(tree, path, folders):
         if included in sources:
             problems.append(Problem(*entry.place, INCLUDE, f"{included} is included twice"))
             continue
@@ -85,11 +91,11 @@ def _read_all(path: Path) -> tuple[Tree, list[Path]]:
         problems += _merge(tree, part, ())
     if problems:
         raise ConfigError(problems)
-    return tree, sources
+    return tree, sources, folders
 
 
-def _included(tree: Tree, path: Path) -> Iterator[tuple[Path, Tree]]:
-    """The files that `include` names, in the order of names, and takes the key out of the tree."""
+def _included(tree: Tree, path: Path, folders: list[Path]) -> Iterator[tuple[Path, Tree]]:
+    """The files that `include` names, in order; takes the key out of the tree, and notes where wildcards look."""
     entry = (tree.entries or {}).pop(INCLUDE, None)
     if entry is None:
         return
@@ -98,7 +104,9 @@ def _included(tree: Tree, path: Path) -> Iterator[tuple[Path, Tree]]:
     for item in entry.tree.items:
         pattern = str(item.value)
         found = sorted(_matches(path.parent, pattern))
-        if not found and not any(sign in pattern for sign in "*?["):
+        if any(sign in pattern for sign in "*?["):
+            folders.append((path.parent / pattern).parent)
+        elif not found:
             raise ConfigError([Problem(*item.place, INCLUDE, f"{path.parent / pattern} does not exist")])
         for match in found:
             yield match, item
