@@ -28,6 +28,7 @@ class MemoryTransport:
         self._is_scheduled = False
         self._is_closing = False
         self._is_closed = False
+        self._is_aborted = False
         self._close_message: tuple[int, str] | None = None
 
     def __repr__(self) -> str:
@@ -59,7 +60,7 @@ class MemoryTransport:
 
     def abort(self) -> None:
         if not self._is_closed:
-            self._is_closing = True
+            self._is_closing = self._is_aborted = True
             self._queue.clear()
             self._loop.call_soon(self._end, None, "", None)
             if not self._is_dropping:
@@ -103,7 +104,7 @@ class MemoryTransport:
             self._say_goodbye(self._close_message)
 
     def _take(self, message: bytes, *, is_lost: bool) -> None:
-        if self.receiver is not None and not self._is_closed and not is_lost:
+        if self.receiver is not None and not self._is_closed and not self._is_aborted and not is_lost:
             self.receiver.bytes_received()
             self.receiver.message_received(message)
 

@@ -111,6 +111,7 @@ class WebSocketTransport(TlsStream):
     def abort(self) -> None:
         if self._phase is not Phase.CLOSED:
             self._phase = Phase.CLOSING
+            self._stop_reading()
             self.abort_stream()
 
     def describe(self) -> str:

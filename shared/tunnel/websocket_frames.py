@@ -120,16 +120,16 @@ class FrameReader:
             _check_control(first, length)
         if second & _MASKED != self._masked:
             raise FrameError(1002, "incorrect masking")
-        start = position + (6 if self._masked else 2)
-        if length < 126:
-            return start + length, start
-        width = 2 if length == 126 else 8
-        start += width
-        if start > size:
-            return start, 0
-        length = int.from_bytes(view[position + 2 : position + 2 + width], "big")
-        if length > MAX_MESSAGE:
-            raise FrameError(1009, f"a message is at most {MAX_MESSAGE} bytes")
+        start = position + 2
+        if length >= 126:
+            start += 2 if length == 126 else 8
+            if start > size:
+                return start, 0
+            length = int.from_bytes(view[position + 2 : start], "big")
+            if length > MAX_MESSAGE:
+                raise FrameError(1009, f"a message is at most {MAX_MESSAGE} bytes")
+        if self._masked:
+            start += 4
         return start + length, start
 
 
