@@ -14,10 +14,10 @@ from typing import Final, NamedTuple
 
 from shared.names import check_name
 
-_TRUST_DOMAIN: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}(?:\.[a-z0-9][a-z0-9-]{0,62})*", re.ASCII)
+_TRUST_DOMAIN: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}(?:\.[a-z0-9][a-z0-9_-]{0,62})*", re.ASCII)
 _NAME: Final = r"([a-z0-9][a-z0-9-]{0,62})"
-_CONNECTOR: Final = re.compile(rf"spiffe://([a-z0-9.-]+)/tenant/{_NAME}/location/{_NAME}/connector/{_NAME}", re.ASCII)
-_RELAY: Final = re.compile(rf"spiffe://([a-z0-9.-]+)/relay/{_NAME}", re.ASCII)
+_CONNECTOR: Final = re.compile(rf"spiffe://([a-z0-9._-]+)/tenant/{_NAME}/location/{_NAME}/connector/{_NAME}", re.ASCII)
+_RELAY: Final = re.compile(rf"spiffe://([a-z0-9._-]+)/relay/{_NAME}", re.ASCII)
 
 MAX_TRUST_DOMAIN: Final = 255
 """Characters (SPIFFE ID, section 2.1)."""
