@@ -19,4 +19,14 @@ from shared.protocol.hello import Hello
 from shared.protocol.settings import Settings
 from shared.protocol.stream import Stream, StreamHandler
 
-__all__ = ["Connection", "ConnectionHandler", "Hello", "MemoryBudget", "Role", "Settings", "State", "Stream", "StreamHandler"]
+__all__ = [
+    "Connection",
+    "ConnectionHandler",
+    "Hello",
+    "MemoryBudget",
+    "Role",
+    "Settings",
+    "State",
+    "Stream",
+    "StreamHandler",
+]

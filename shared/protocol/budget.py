@@ -1,7 +1,8 @@
 """The memory that all tunnels of a process may use together for bytes under way.
 
 Counted are bytes that were received and not yet consumed, and bytes queued and not yet sent. Every connection adds and
-subtracts as it goes. When the budget is spent, one stream has to go: the one that has held most for longest. Never a tunnel.
+subtracts as it goes. When the budget is spent, one stream has to go: the one that has held most for longest. Never a
+tunnel.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ DEFAULT_BUDGET: Final = 256 * 1024 * 1024
 class MemoryBudget:
     """One per process, shared by its connections.
 
-    `used` is changed in place by the connections, since that is done for every frame. `victims` counts the streams that had to go.
+    `used` is changed in place by the connections, since that is done for every frame. `victims` counts the streams that
+    had to go.
     """
 
     __slots__ = ("_members", "limit", "used", "victims")

@@ -1,7 +1,8 @@
 """The relay's clock as the connector sees it.
 
-Deadlines travel on the relay's monotonic clock. A PING and its PONG give the difference of the two, good to half a round trip;
-the sample with the shortest round trip of late is the best one (NTP's clock filter, RFC 5905 §10, in its simplest form).
+Deadlines travel on the relay's monotonic clock. A PING and its PONG give the difference of the two, good to half a
+round trip; the sample with the shortest round trip of late is the best one (NTP's clock filter, RFC 5905 §10, in its
+simplest form).
 """
 
 from __future__ import annotations

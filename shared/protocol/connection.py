@@ -8,13 +8,14 @@ The driver's duties:
     note_gap(now)                   when the event loop was away for more than a second, before anything else is fed
     lost(now)                       when the transport is gone
 
-Nothing here raises on what a peer sends: the connection fails with a code of the catalogue, and `on_failed` tells the driver to close.
+Nothing here raises on what a peer sends: the connection fails with a code of the catalogue, and `on_failed` tells the
+driver to close.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from shared.errors import FAULTS, LocalFault
@@ -23,25 +24,36 @@ from shared.protocol.budget import MemoryBudget
 from shared.protocol.clock import PeerClock
 from shared.protocol.credit import ReceiveWindow, TunnelWindow
 from shared.protocol.frames import (
-    ANSWER, ANSWER_FIXED, CREDIT, DATA, DRAIN, END, HEADER, HEADER_SIZE, HELLO, INTERIM, MAX_MESSAGE, MAX_STREAM_ID, OPEN,
-    OPEN_FIXED, PING, PONG, REFUSED, RESET, TARGETS,
+    ANSWER,
+    ANSWER_FIXED,
+    CREDIT,
+    DATA,
+    DRAIN,
+    END,
+    HEADER,
+    HEADER_SIZE,
+    HELLO,
+    INTERIM,
+    MAX_MESSAGE,
+    MAX_STREAM_ID,
+    OPEN,
+    OPEN_FIXED,
+    PING,
+    PONG,
+    REFUSED,
+    RESET,
+    TARGETS,
 )  # fmt: skip
 from shared.protocol.hello import BadHello, Hello, common_version, parse_targets, serialize_targets
 from shared.protocol.liveness import Liveness
 from shared.protocol.outbox import Outbox
+from shared.protocol.quarantine import DEAD_ON_ARRIVAL, HELD_KINDS, Quarantine
 from shared.protocol.settings import Settings
 from shared.protocol.stream import Event, Stream
+from shared.protocol.stream_table import StreamTable
 
 TUNNEL_CREDIT_STEP: Final = 32 * 1024
 """The tunnel's credit goes back by so many bytes: half a message, a frame of 12 bytes in a while."""
-
-MAX_HELD: Final = 48 * 1024 * 1024
-"""Bytes that may wait for a PONG after a gap: a whole tunnel's credit and the heads that go with it."""
-
-_DEAD_ON_ARRIVAL: Final = 0x100
-"""Beyond the flags of the wire: an OPEN whose RESET has been seen already."""
-
-_HELD_KINDS: Final = frozenset({OPEN, DATA, RESET})
 
 _TUNNEL_LOST: Final = FAULTS["tunnel-lost"].wire
 _OUT_OF_CREDIT: Final = FAULTS["out-of-credit"].wire
@@ -84,7 +96,8 @@ class ConnectionHandler(Protocol):
         """We drain, and the last stream is done (or the time is up): close."""
 
     def on_failed(self, code: str, detail: str) -> None:
-        """The tunnel is over by a violation, by silence, or by a hello that does not fit: close. `detail` is for our log."""
+        """The tunnel is over by a violation, by silence, or by a hello that does not fit: close. `detail` is for our
+        log."""
 
     def on_error(self, error: Exception) -> None:
         """A handler of ours raised; its stream was reset."""
@@ -106,9 +119,7 @@ class Connection:
         self.hello = hello
         self.peer: Hello | None = None
         self.version = 0
-        self.streams: dict[int, Stream] = {}
-        self.waiting: set[Stream] = set()
-        """At the relay: opened, but not one byte of them is in a message yet."""
+        self.table = StreamTable()
         self.clock = PeerClock()
         self.liveness = Liveness(settings, pings=role is Role.CONNECTOR, now=now)
         self.is_suspect = False
@@ -118,34 +129,32 @@ class Connection:
         self._now = now
         self._is_relay = role is Role.RELAY
         self._window = TunnelWindow(settings, settings.tunnel_window_max, now)
-        self._outbox = Outbox(settings, self._window, is_opener=self._is_relay, on_open=self._on_open, on_taken=self._on_taken)
-        self._last_id = 0
+        self._outbox = Outbox(
+            settings, self._window, is_opener=self._is_relay, on_open=self._on_open, on_taken=self._on_taken
+        )
         self._uncredited = 0
-        self._lingering: set[Stream] = set()
-        self._held: list[tuple[int, int, int, bytes]] | None = None
-        self._held_size = 0
-        self._held_until = 0
+        self._quarantine: Quarantine | None = None
         self._writable: list[Stream] = []
+        self._is_announced = False
         self._hello_by = now + settings.hello_timeout
         self._drain_by = float("inf")
         self._drain_is_acked = False
-        self._members = _Members(self)
         self._parsers: dict[int, Callable[[int, int, bytes], None]] = {
             PING: self._on_ping, PONG: self._on_pong, DRAIN: self._on_drain, TARGETS: self._on_targets, CREDIT: self._on_credit,
         }  # fmt: skip
         self.deadline = self._hello_by
-        budget.join(self._members)
+        budget.join(self.table)
         self._outbox.add_control(frames.tunnel_frame(HELLO, hello.serialize()))
 
     def __repr__(self) -> str:
-        return f"<Connection {self.role.value} {self.state.value} streams={len(self.streams)} {self._outbox!r}>"
+        return f"<Connection {self.role.value} {self.state.value} {self.table!r} {self._outbox!r}>"
 
     # ---------------------------------------------------------------- what the application asks
 
     @property
     def in_flight(self) -> int:
         """Streams that are open, or wait to be."""
-        return len(self.streams) + len(self.waiting)
+        return self.table.in_flight
 
     @property
     def round_trip(self) -> float:
@@ -174,7 +183,7 @@ class Connection:
             self._become_busy(now)
         stream = Stream(self, peer.stream_credit, is_opener=True, now=now)
         stream.deadline = deadline
-        self.waiting.add(stream)
+        self.table.waiting.add(stream)
         stream.open(stream_head, body, end)
         return stream
 
@@ -206,14 +215,10 @@ class Connection:
         self._now = now
         self.state = State.CLOSED
         self.deadline = float("inf")
-        self.budget.leave(self._members)
+        self.budget.leave(self.table)
         self._outbox.clear()
-        self._held = None
-        streams = [*self.waiting, *self.streams.values(), *self._lingering]
-        self.waiting.clear()
-        self.streams.clear()
-        self._lingering.clear()
-        for stream in streams:
+        self._quarantine = None
+        for stream in self.table.empty():
             self._end_stream(stream, _TUNNEL_LOST, refused=not stream.was_sent)
 
     # ---------------------------------------------------------------- what the driver feeds
@@ -224,13 +229,15 @@ class Connection:
         self.is_suspect = False
 
     def note_gap(self, now: float) -> None:
-        """We were away for a while: what now comes may be old. At the connector nothing goes to a target before a fresh PONG."""
+        """We were away for a while: what now comes may be old. At the connector nothing goes to a target before a
+        fresh PONG."""
         self.liveness.forgive(now)
         self._now = now
         if self.state is State.OPEN and not self._is_relay:
-            if self._held is None:
-                self._held = []
-            self._held_until = int(now * 1e6)
+            until = int(now * 1e6)
+            if self._quarantine is None:
+                self._quarantine = Quarantine(until)
+            self._quarantine.until = until
             self.ping(now)
 
     def receive_message(self, message: bytes, now: float) -> None:
@@ -257,7 +264,7 @@ class Connection:
             if self.state is State.CLOSED:
                 return
             position = end
-        if self._uncredited >= TUNNEL_CREDIT_STEP and self._held is None:
+        if self._uncredited >= TUNNEL_CREDIT_STEP and self._quarantine is None:
             self._control(frames.credit(0, self._uncredited))
             self._uncredited = 0
         if self.budget.is_spent:
@@ -271,6 +278,7 @@ class Connection:
     def next_message(self, now: float) -> bytes | None:
         """The next message to hand to the transport, chosen now; None when there is nothing, or no credit."""
         self._now = now
+        self._is_announced = False
         message = self._outbox.next_message()
         if message is not None:
             self.liveness.last_sent = now
@@ -307,10 +315,9 @@ class Connection:
     def on_queued(self, stream: Stream, n: int) -> None:
         """A stream has something to send."""
         self.budget.used += n
-        had_output = self._outbox.has_output
         self._outbox.add(stream)
-        if not had_output and self._outbox.has_output:
-            self._handler.on_output()
+        if not self._is_announced:
+            self._announce()
 
     def on_consumed(self, stream: Stream, n: int) -> None:
         """A stream's reader is done with bytes."""
@@ -318,10 +325,14 @@ class Connection:
         stream.progress_at = self._now
         if stream.is_receiving:
             window = stream.receive_window
-            if window is not None and (credit := window.on_consumed(n, self._now, self.round_trip)) and self.state is State.OPEN:
+            if (
+                window is not None
+                and (credit := window.on_consumed(n, self._now, self.round_trip))
+                and self.state is State.OPEN
+            ):
                 self._control(frames.credit(stream.id, credit))
         elif not stream.unconsumed:
-            self._lingering.discard(stream)
+            self.table.lingering.discard(stream)
 
     def send_interim(self, stream: Stream, head: bytes) -> None:
         """An informational answer goes ahead of everything: it is small, and only useful early."""
@@ -345,8 +356,9 @@ class Connection:
     def _receive_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if self.state is State.GREETING:
             self._greet(kind, payload)
-        elif self._held is not None and kind in _HELD_KINDS:
-            self._hold(kind, flags, stream_id, payload)
+        elif self._quarantine is not None and kind in HELD_KINDS:
+            if not self._quarantine.add(kind, flags, stream_id, payload):
+                self._fail("protocol-error", "more than its credit from a peer that owes a PONG")
         elif kind == DATA:
             self._on_data(flags, stream_id, payload)
         elif kind == ANSWER:
@@ -386,7 +398,7 @@ class Connection:
         self._handler.on_ready(peer)
 
     def _on_open_frame(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._is_relay or stream_id <= self._last_id or len(payload) < 10:
+        if self._is_relay or stream_id <= self.table.last_id or len(payload) < 10:
             self._fail("protocol-error", f"OPEN out of place (stream {stream_id})")
             return
         deadline, head_size = OPEN_FIXED.unpack_from(payload)
@@ -394,7 +406,7 @@ class Connection:
         if body_at > len(payload):
             self._fail("protocol-error", "OPEN: the head is cut short")
             return
-        self._last_id = stream_id
+        self.table.last_id = stream_id
         body = payload[body_at:]
         self._uncredited += len(body)
         local_deadline = self.clock.to_local(deadline) if deadline else 0.0
@@ -402,16 +414,16 @@ class Connection:
             self._control(frames.reset(stream_id, _DEADLINE, refused=True))
             return
         peer = self.peer
-        if flags & _DEAD_ON_ARRIVAL:
+        if flags & DEAD_ON_ARRIVAL:
             return
-        if len(self.streams) >= self.hello.max_streams or peer is None:
+        if len(self.table.open) >= self.hello.max_streams or peer is None:
             self._control(frames.reset(stream_id, _REFUSED, refused=True))
             return
         stream = Stream(self, peer.stream_credit, is_opener=False, now=self._now)
         stream.id = stream_id
         stream.deadline = local_deadline
         stream.was_sent = True
-        self.streams[stream_id] = stream
+        self.table.open[stream_id] = stream
         if not self.liveness.is_busy:
             self._become_busy(self._now)
         is_end = bool(flags & END)
@@ -483,10 +495,8 @@ class Connection:
             if not self._window.on_credit(increment, self._now):
                 self._fail("protocol-error", "more credit than was used")
                 return
-            had_output = self._outbox.has_output
             self._outbox.on_tunnel_credit()
-            if not had_output and self._outbox.has_output:
-                self._handler.on_output()
+            self._announce()
             return
         stream = self._find(stream_id, 0)
         if stream is not None:
@@ -497,10 +507,8 @@ class Connection:
         if len(payload) < 8:
             self._fail("protocol-error", "PING is cut short")
             return
-        had_output = self._outbox.has_output
         self._outbox.set_pong(frames.pong(frames.U64.unpack_from(payload)[0], int(self._now * 1e6)))
-        if not had_output:
-            self._handler.on_output()
+        self._announce()
 
     def _on_pong(self, _flags: int, _stream_id: int, payload: bytes) -> None:
         if len(payload) < 16:
@@ -511,8 +519,12 @@ class Connection:
             self._fail("protocol-error", "PONG to a ping that was never sent")
             return
         self.clock.on_pong(token / 1e6, clock, self._now)
-        if self._held is not None and token >= self._held_until:
-            self._release_held()
+        quarantine = self._quarantine
+        if quarantine is not None and token >= quarantine.until:
+            self._quarantine = None
+            for frame in quarantine.release():
+                if self.state is State.OPEN:
+                    self._receive_frame(*frame)
 
     def _on_drain(self, flags: int, _stream_id: int, payload: bytes) -> None:
         if len(payload) < 4:
@@ -527,7 +539,7 @@ class Connection:
         self.peer_is_draining = True
         if self._is_relay:
             # What waits in the outbox was opened before; ahead of it this would be a lie. So it goes to another tunnel.
-            for stream in list(self.waiting):
+            for stream in list(self.table.waiting):
                 self._forget(stream)
                 self._end_stream(stream, _REFUSED, refused=True)
             self._control(frames.drain(0, ack=True))
@@ -548,12 +560,9 @@ class Connection:
 
     def _on_open(self, stream: Stream) -> None:
         """The outbox puts a stream's first frame into a message: it gets its identifier."""
-        self._last_id += 1
-        if self._last_id >= MAX_STREAM_ID:
-            self.is_draining = True  # no one lives to see it; and the next tunnel starts at 1 again
-        stream.id = self._last_id
-        self.waiting.discard(stream)
-        self.streams[stream.id] = stream
+        self.table.number(stream)
+        if self.table.last_id >= MAX_STREAM_ID:
+            self.is_draining = True  # the next tunnel starts at 1 again
 
     def _on_taken(self, stream: Stream, size: int) -> None:
         """The outbox put `size` bytes of a stream's body into a message."""
@@ -569,10 +578,11 @@ class Connection:
             self._finish(stream)
 
     def _find(self, stream_id: int, size: int) -> Stream | None:
-        """The stream that a frame is for; None when it is over already, or when it never was (then the tunnel has failed)."""
+        """The stream that a frame is for; None when it is over already, or when it never was (then the tunnel has
+        failed)."""
         self._uncredited += size
-        stream = self.streams.get(stream_id)
-        if stream is None and (stream_id > self._last_id or not stream_id):
+        stream = self.table.open.get(stream_id)
+        if stream is None and (stream_id > self.table.last_id or not stream_id):
             self._fail("protocol-error", f"a frame for stream {stream_id}, which was never opened")
         return stream
 
@@ -583,7 +593,7 @@ class Connection:
             if not size or stream.unconsumed == size:
                 stream.progress_at = self._now
             return True
-        self._fail("protocol-error", f"{event.value} of {size} bytes does not fit {stream!r}")
+        self._fail("protocol-error", f"{event.name} of {size} bytes does not fit {stream!r}")
         return False
 
     def _on_peer_end(self, stream: Stream) -> None:
@@ -595,15 +605,13 @@ class Connection:
         self._forget(stream)
         stream.is_finished = True
         if stream.unconsumed:
-            self._lingering.add(stream)
+            self.table.lingering.add(stream)
         self._check_drained()
 
     def _forget(self, stream: Stream) -> None:
-        self.waiting.discard(stream)
-        self._lingering.discard(stream)
-        if stream.id:
-            self.streams.pop(stream.id, None)
-        if not self.streams and not self.waiting:
+        table = self.table
+        table.forget(stream)
+        if not table.open and not table.waiting:
             self.liveness.on_idle()
             self.is_suspect = False
 
@@ -625,30 +633,8 @@ class Connection:
         self._end_stream(stream, wire_code, refused=not stream.was_sent)
         self._check_drained()
 
-    def _release_held(self) -> None:
-        """A fresh PONG is back, and with it everything that the relay had to say about what was held: resets count first."""
-        held, self._held = self._held or [], None
-        self._held_size = 0
-        over = {stream_id for kind, _, stream_id, _ in held if kind == RESET}
-        for kind, flags, stream_id, payload in held:
-            if kind == RESET and stream_id in self.streams:
-                self._on_reset(flags, stream_id, payload)
-        for kind, flags, stream_id, payload in held:
-            if kind == OPEN and stream_id in over:
-                flags |= _DEAD_ON_ARRIVAL
-            self._receive_frame(kind, flags, stream_id, payload)
-            if self.state is State.CLOSED:
-                return
-
-    def _hold(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        self._held_size += len(payload) + HEADER_SIZE
-        if self._held is None or self._held_size > MAX_HELD:
-            self._fail("protocol-error", "more than its credit from a peer that owes a PONG")
-            return
-        self._held.append((kind, flags, stream_id, payload))
-
     def _check_drained(self) -> None:
-        if not self.is_draining or self.streams or self.waiting or self.state is not State.OPEN or self._outbox.has_output:
+        if not self.is_draining or self.table.in_flight or self.state is not State.OPEN or self._outbox.has_output:
             return
         if self._is_relay or self._drain_is_acked:
             self._drain_by = float("inf")
@@ -670,12 +656,17 @@ class Connection:
             self.deadline = float("inf")
 
     def _control(self, frame: bytes) -> None:
-        had_output = self._outbox.has_output
         self._outbox.add_control(frame)
-        if not had_output:
-            self._handler.on_output()
+        if not self._is_announced:
+            self._announce()
         elif self._outbox.is_flooded:
             self._fail("protocol-error", "the peer makes us answer and reads nothing")
+
+    def _announce(self) -> None:
+        """Tell the driver, once until it asks for a message, that there is something to send."""
+        if not self._is_announced and self._outbox.has_output:
+            self._is_announced = True
+            self._handler.on_output()
 
     def _guard(self, stream: Stream, call: Callable[[], None]) -> None:
         try:
@@ -692,18 +683,3 @@ class Connection:
             return
         self.lost(self._now)
         self._handler.on_failed(code, detail)
-
-
-class _Members:
-    """A connection's streams as the memory budget sees them."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def __iter__(self) -> Iterator[Stream]:
-        connection = self._connection
-        yield from connection.streams.values()
-        yield from connection.waiting
-        yield from connection._lingering  # noqa: SLF001  # the same module

@@ -1,8 +1,8 @@
 """Two kinds of credit.
 
 A *stream's* credit comes back when its reader has consumed: it bounds what one slow target can make us hold.
-The *tunnel's* comes back when bytes reach the stream's buffer: it bounds what is in flight on the path, so that a small push
-never queues behind more than the path needs to be full, and so that stalled readers cannot use it up.
+The *tunnel's* comes back when bytes reach the stream's buffer: it bounds what is in flight on the path, so that a small
+push never queues behind more than the path needs to be full, and so that stalled readers cannot use it up.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class ReceiveWindow:
     def on_consumed(self, n: int, now: float, round_trip: float) -> int:
         """Count `n` bytes as read; the credit to give back now, mostly 0.
 
-        It is given back by quarters of the window, so that it costs a frame in a while. A window that was read within two
-        round trips is too small for its path, and doubles.
+        It is given back by quarters of the window, so that it costs a frame in a while. A window that was read within
+        two round trips is too small for its path, and doubles.
         """
         self._consumed += n
         if self._consumed < self._size >> 2:
@@ -52,8 +52,9 @@ class ReceiveWindow:
 class TunnelWindow:
     """How much may be in flight to the peer: the path's round trip times the rate at which the peer takes it.
 
-    One sample at a time is under way: from some byte's sending to its credit's return. Of the last ten seconds or so the shortest
-    round trip and the best rate count. Twice their product fills the path and finds out when it has become wider.
+    One sample at a time is under way: from some byte's sending to its credit's return. Of the last ten seconds or so
+    the shortest round trip and the best rate count. Twice their product fills the path and finds out when it has become
+    wider.
     """
 
     __slots__ = (

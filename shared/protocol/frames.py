@@ -48,7 +48,8 @@ ACK: Final = 0x01
 """On DRAIN, from the relay: no OPEN comes after this."""
 
 MAX_HEAD: Final = 40 * 1024
-"""Bytes of the head in OPEN or ANSWER: HTTP's 32 KiB and what we add. It must fit a message that keeps a place for bulk."""
+"""Bytes of the head in OPEN or ANSWER: HTTP's 32 KiB and what we add. It must fit a message that keeps a place for
+bulk."""
 
 HEADER: Final = struct.Struct(">BBHI")
 OPEN_FIXED: Final = struct.Struct(">QH")
@@ -86,7 +87,8 @@ def pong(token: int, clock: int) -> bytes:
 
 
 def drain(timeout: float, *, ack: bool = False) -> bytes:
-    """DRAIN: this tunnel closes when its streams are done, within `timeout` seconds. From the relay with ACK: no more OPEN."""
+    """DRAIN: this tunnel closes when its streams are done, within `timeout` seconds. From the relay with ACK: no
+    more OPEN."""
     return _DRAIN.pack(DRAIN, ACK if ack else 0, 4, 0, min(int(timeout * 1000), 0xFFFF_FFFF))
 
 
@@ -98,7 +100,8 @@ def tunnel_frame(kind: int, payload: bytes) -> bytes:
 
 
 def open_head(deadline: int, head: bytes) -> bytes:
-    """The start of OPEN's payload: the deadline in microseconds of the relay's clock (0: none), then the head; the body follows."""
+    """The start of OPEN's payload: the deadline in microseconds of the relay's clock (0: none), then the head; the
+    body follows."""
     if len(head) > MAX_HEAD:
         raise ValueError(f"a head of {len(head)} bytes is larger than {MAX_HEAD}")
     return OPEN_FIXED.pack(deadline, len(head)) + head

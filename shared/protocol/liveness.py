@@ -1,7 +1,7 @@
 """When to ask the peer, when to doubt it, when to give it up.
 
-Any inbound byte counts as alive, our own writes never do. With pushes in flight silence is counted from the later of the last byte
-and the moment the tunnel became busy: a tunnel that was idle owed us nothing.
+Any inbound byte counts as alive, our own writes never do. With pushes in flight silence is counted from the later of
+the last byte and the moment the tunnel became busy: a tunnel that was idle owed us nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What goes into the next message, chosen as late as possible.
 
-Control frames first. Then streams in turn: *fresh* ones, which have sent little, before *bulk*; but where bulk waits, each message
-keeps a place for it, so neither starves. A DATA frame is short while others wait. What has no credit is parked until
-credit comes. The heads of pushes and answers are not counted against credit (their number is bounded by the streams).
+Control frames first. Then streams in turn: *fresh* ones, which have sent little, before *bulk*; but where bulk waits,
+each message keeps a place for it, so neither starves. A DATA frame is short while others wait. What has no credit is
+parked until credit comes. The heads of pushes and answers are not counted against credit (their number is bounded by
+the streams).
 """
 
 from __future__ import annotations
@@ -27,8 +28,20 @@ MAX_CONTROL: Final = 1024 * 1024
 class Outbox:
     """The queue of everything that is to be sent on one tunnel."""
 
-    __slots__ = ("_bulk", "_bulk_after", "_control", "_control_size", "_fair_chunk", "_fresh", "_head_kind", "_on_open", "_on_taken", "_pong", "_starved",
-                 "window")
+    __slots__ = (
+        "_bulk",
+        "_bulk_after",
+        "_control",
+        "_control_size",
+        "_fair_chunk",
+        "_fresh",
+        "_head_kind",
+        "_on_open",
+        "_on_taken",
+        "_pong",
+        "_starved",
+        "window",
+    )
 
     def __init__(
         self, settings: Settings, window: TunnelWindow, *, is_opener: bool,
@@ -64,7 +77,8 @@ class Outbox:
         self._control_size += len(frame)
 
     def set_pong(self, frame: bytes) -> None:
-        """Queue the answer to a PING, in place of one that still waits: only the last counts, so a flood of pings costs nothing."""
+        """Queue the answer to a PING, in place of one that still waits: only the last counts, so a flood of pings
+        costs nothing."""
         self._pong = frame
 
     @property
@@ -135,43 +149,49 @@ class Outbox:
                 room -= self._take(stream, head, room - overhead, parts, is_alone=not queue)
         return room
 
-    def _take(self, stream: Stream, head: bytes | None, room: int, parts: list[bytes | memoryview], *, is_alone: bool) -> int:
+    def _take(
+        self, stream: Stream, head: bytes | None, room: int, parts: list[bytes | memoryview], *, is_alone: bool
+    ) -> int:
         """Make one frame of a stream; the bytes of the message that it uses."""
         size = 0
         waits_for_tunnel = False
         at = len(parts)
+        parts.append(b"")  # the frame's header goes here when its size is known
         if stream.buffered:
-            limit = min(room if is_alone else min(room, self._fair_chunk), stream.credit)
+            limit = min(room if is_alone or room < self._fair_chunk else self._fair_chunk, stream.credit)
             in_tunnel = self.window.room(is_bulk=stream.sent_bytes > self._bulk_after)
             if in_tunnel < limit:
                 waits_for_tunnel = in_tunnel < stream.buffered
-                limit = max(in_tunnel, 0)
-            if limit:
+                limit = in_tunnel
+            if limit > 0:
                 size = stream.cut(limit, parts)
                 stream.credit -= size
         has_end = stream.take_end()
-        if head is None and not size and not has_end:
-            self._park(stream, waits_for_tunnel=waits_for_tunnel)
-            return 0
         used = HEADER_SIZE + size
-        if head is None:
-            parts.insert(at, HEADER.pack(DATA, END if has_end else 0, size, stream.id))
+        if head is not None:
+            used += self._put_head(stream, head, parts, at, size, has_end=has_end)
+        elif size or has_end:
+            parts[at] = HEADER.pack(DATA, END if has_end else 0, size, stream.id)
         else:
-            # The identifier is given here, so that identifiers grow in the order of sending.
-            stream.pending_head = None
-            if self._head_kind == OPEN:
-                self._on_open(stream)
-                start = frames.open_head(int(stream.deadline * 1e6), head)
-            else:
-                start = frames.answer_head(head)
-            used += len(start)
-            parts.insert(at, HEADER.pack(self._head_kind, END if has_end else 0, len(start) + size, stream.id) + start)
+            used = 0
         if stream.buffered:
             self._park(stream, waits_for_tunnel=waits_for_tunnel)
-        elif not has_end and stream.has_output:  # only the end is left, and it came with these bytes' last chunk
-            self.add(stream)
-        self._on_taken(stream, size)
+        if used:
+            self._on_taken(stream, size)
         return used
+
+    def _put_head(
+        self, stream: Stream, head: bytes, parts: list[bytes | memoryview], at: int, size: int, *, has_end: bool
+    ) -> int:
+        """Put a stream's first frame's header, with the head of its push or answer, at its place; the head's bytes."""
+        stream.pending_head = None
+        if self._head_kind == OPEN:
+            self._on_open(stream)  # the identifier is given here, so that identifiers grow in the order of sending
+            start = frames.open_head(int(stream.deadline * 1e6), head)
+        else:
+            start = frames.answer_head(head)
+        parts[at] = HEADER.pack(self._head_kind, END if has_end else 0, len(start) + size, stream.id) + start
+        return len(start)
 
     def _park(self, stream: Stream, *, waits_for_tunnel: bool) -> None:
         if waits_for_tunnel and stream.credit:

@@ -17,7 +17,8 @@ class Settings:
     """
 
     stream_credit: int = 1 * MIB
-    """What a peer may send on a fresh stream before our reader has taken anything. A typical push never waits a round trip."""
+    """What a peer may send on a fresh stream before our reader has taken anything. A typical push never waits a
+    round trip."""
 
     stream_credit_max: int = 16 * MIB
     """How far a stream's credit grows while its reader keeps up: 16 MiB is 1 Gbit/s over 100 ms, and some."""

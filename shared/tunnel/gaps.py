@@ -1,7 +1,7 @@
 """Notices that the process was away: stopped, swapped out, or its virtual machine suspended.
 
-A process that wakes up finds old messages in its socket buffers, and its loop may hand them out before any timer fires. So a
-heartbeat says when the loop was last seen alive, and whoever is about to act on what came looks here first.
+A process that wakes up finds old messages in its socket buffers, and its loop may hand them out before any timer fires.
+So a heartbeat says when the loop was last seen alive, and whoever is about to act on what came looks here first.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class GapWatch:
         self._listeners.discard(listener)
 
     def look(self, now: float) -> None:
-        """Was the loop away until just now? Then tell all listeners, before the caller goes on. Without a heartbeat: never."""
+        """Was the loop away until just now? Then tell all listeners, before the caller goes on. Without a heartbeat:
+        never."""
         if self._handle is None:
             return
         boot = self._boottime()

@@ -1,7 +1,8 @@
 """The link: drives one end of a tunnel's protocol over a transport, on the event loop.
 
-No rule of the protocol is in here. What is: one flush a tick however many streams had something to say; nothing taken from the core
-while the transport holds more than HIGH_WATER; one lazy timer for the core's deadline; and the watch for gaps of the loop.
+No rule of the protocol is in here. What is: one flush a tick however many streams had something to say; nothing taken
+from the core while the transport holds more than HIGH_WATER; one lazy timer for the core's deadline; and the watch for
+gaps of the loop.
 """
 
 from __future__ import annotations
@@ -46,8 +47,17 @@ class Link:
     """One end of a tunnel. Give it to a transport as its receiver, and the transport to `start`."""
 
     __slots__ = (
-        "_connection", "_flush_is_due", "_gaps", "_handler", "_is_closed", "_loop", "_time", "_timer", "_transport", "_why",
         "__weakref__",
+        "_connection",
+        "_flush_is_due",
+        "_gaps",
+        "_handler",
+        "_is_closed",
+        "_loop",
+        "_time",
+        "_timer",
+        "_transport",
+        "_why",
     )  # fmt: skip
 
     def __init__(
