@@ -51,12 +51,17 @@ class ServerTransport(WebSocketTransport):
     __slots__ = ("_acceptor", "_head", "_timer")
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, context: ssl.SSLContext, buffers: ReadBuffers, acceptor: Acceptor
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: ssl.SSLContext,
+        buffers: ReadBuffers,
+        acceptor: Acceptor,
+        time_limit: float = HANDSHAKE_TIMEOUT,
     ) -> None:
         super().__init__(loop, context, buffers, server_side=True)
         self._acceptor = acceptor
         self._head = b""
-        self._timer = loop.call_later(HANDSHAKE_TIMEOUT, self.abort)
+        self._timer = loop.call_later(time_limit, self.abort)
 
     def tls_established(self) -> None:
         """Nothing to do: the client speaks first."""

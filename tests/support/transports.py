@@ -129,12 +129,12 @@ def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 @contextlib.asynccontextmanager
-async def websocket_server(acceptor: OpenAcceptor) -> AsyncIterator[int]:
+async def websocket_server(acceptor: OpenAcceptor, time_limit: float = 5.0) -> AsyncIterator[int]:
     """A listener on a free port of loopback."""
     loop = asyncio.get_running_loop()
     buffers = ReadBuffers()
     server = await loop.create_server(
-        lambda: ServerTransport(loop, tls_contexts()[0], buffers, acceptor), "127.0.0.1", 0
+        lambda: ServerTransport(loop, tls_contexts()[0], buffers, acceptor, time_limit), "127.0.0.1", 0
     )
     try:
         yield server.sockets[0].getsockname()[1]

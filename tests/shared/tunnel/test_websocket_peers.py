@@ -201,10 +201,9 @@ async def test_a_client_that_never_answers_the_close_is_cut_off(monkeypatch):
         assert (await recorder.until_closed())[0] is None
 
 
-async def test_a_silent_client_is_cut_off(monkeypatch):
-    monkeypatch.setattr("shared.tunnel.websocket_server.HANDSHAKE_TIMEOUT", 0.1)
+async def test_a_silent_client_is_cut_off():
     acceptor = OpenAcceptor()
-    async with websocket_server(acceptor) as port:
+    async with websocket_server(acceptor, time_limit=0.1) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         assert await reader.read() == b""
         writer.close()

@@ -1,0 +1,153 @@
+"""From a tunnel's HELLO to its end: sessions are attached, contested, watched and detached.
+
+One identity, one running instance. When another instance shows the same identity, the sessions of the old one are asked
+for a sign of life and have CONTEST_TIME for it. One that answers keeps its place, and the newcomer is refused; else it
+is replaced. Sessions that drain, or that end meanwhile, contest nothing: that is how a restart looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from cloud_relay.registry import Registry, Session
+from shared.logs import get_logger
+
+if TYPE_CHECKING:
+    from cloud_relay.admit import Identity
+    from shared.protocol import Hello, Stream
+    from shared.tunnel.link import Link
+
+CONTEST_TIME: Final = 1.0
+"""Seconds for an old session to show that it lives."""
+
+log = get_logger("relay.tunnels")
+
+
+class Contest:
+    """A newcomer against the sessions of another instance, asked at `asked_at`."""
+
+    __slots__ = ("asked_at", "newcomer", "rivals", "timer")
+
+    def __init__(self, newcomer: Session, rivals: list[Session], asked_at: float) -> None:
+        self.newcomer = newcomer
+        self.rivals = rivals
+        self.asked_at = asked_at
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Attendance:
+    """Keeps the registry true to the links of one process."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, registry: Registry) -> None:
+        self.registry = registry
+        self._loop = loop
+        self._contests: list[Contest] = []
+
+    def ready(self, session: Session) -> None:
+        """Its HELLO came: attach it, perhaps after a contest."""
+        others = self.registry.of_connector(session.identity.key)
+        rivals = [one for one in others if one.instance != session.instance and not one.link.is_draining]
+        if rivals:
+            self._contest(session, rivals)
+            return
+        self.registry.attach(session)
+        log.info(
+            "tunnel attached", connector=str(session.identity), session=session.number,
+            peer=session.link.describe(), targets=sorted(session.targets),
+        )  # fmt: skip
+
+    def ended(self, session: Session, code: str, detail: str) -> None:
+        """Its link is over."""
+        self.registry.detach(session)
+        log.info(
+            "tunnel ended", connector=str(session.identity), session=session.number,
+            peer=session.link.describe(), code=code, detail=detail,
+        )  # fmt: skip
+        for contest in list(self._contests):
+            if contest.newcomer is session:
+                self._end(contest)
+            elif session in contest.rivals:
+                contest.rivals.remove(session)
+                if not contest.rivals:
+                    self._end(contest)
+                    self.ready(contest.newcomer)
+
+    def _contest(self, newcomer: Session, rivals: list[Session]) -> None:
+        contest = Contest(newcomer, rivals, self._loop.time())
+        contest.timer = self._loop.call_later(CONTEST_TIME, self._judge, contest)
+        self._contests.append(contest)
+        for rival in rivals:
+            rival.link.ping()
+
+    def _judge(self, contest: Contest) -> None:
+        self._end(contest)
+        newcomer = contest.newcomer
+        alive = [rival for rival in contest.rivals if rival.link.last_received > contest.asked_at]
+        if alive:
+            log.warning(
+                "two running connectors hold the same identity: the newcomer is refused",
+                connector=str(newcomer.identity), newcomer=newcomer.link.describe(), attached=alive[0].link.describe(),
+            )  # fmt: skip
+            newcomer.link.close("duplicate-instance")
+            return
+        for rival in contest.rivals:
+            log.warning("session replaced: it did not answer", connector=str(rival.identity), session=rival.number)
+            self.registry.detach(rival)
+            rival.link.close("replaced")
+        self.ready(newcomer)
+
+    def _end(self, contest: Contest) -> None:
+        self._contests.remove(contest)
+        if contest.timer is not None:
+            contest.timer.cancel()
+
+
+class Attendant:
+    """The LinkHandler of one link at the relay."""
+
+    __slots__ = ("_attendance", "_identity", "_loop", "_on_end", "session")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        attendance: Attendance,
+        identity: Identity,
+        on_end: Callable[[Link], None],
+    ) -> None:
+        self._loop = loop
+        self._attendance = attendance
+        self._identity = identity
+        self._on_end = on_end
+        self.session: Session | None = None
+
+    def on_ready(self, link: Link, hello: Hello) -> None:
+        number = self._attendance.registry.next_number()
+        session = Session(self._identity, link, hello.instance, hello.targets, self._loop.time(), number)
+        self.session = session
+        self._attendance.ready(session)
+
+    def on_stream(self, stream: Stream, head: bytes, body: bytes, end: bool) -> None:
+        """Never comes: only the relay opens streams, and the core fails a connector that tries."""
+
+    def on_targets(self, link: Link, targets: Mapping[str, str]) -> None:
+        if self.session is not None:
+            self._attendance.registry.update_targets(self.session, targets)
+            log.info("targets changed", connector=str(self._identity), targets=sorted(targets))
+
+    def on_drain(self, link: Link, timeout: float) -> None:
+        log.info("connector drains a tunnel", connector=str(self._identity), timeout=timeout)
+
+    def on_closed(self, link: Link, code: str, detail: str) -> None:
+        self._on_end(link)
+        if self.session is not None:
+            self._attendance.ended(self.session, code, detail)
+        else:
+            log.info(
+                "tunnel ended before it was ready", connector=str(self._identity), peer=link.describe(),
+                code=code, detail=detail,
+            )  # fmt: skip
+
+    def on_handler_error(self, link: Link, error: Exception) -> None:
+        log.error("a push failed by a bug of ours", connector=str(self._identity), exc_info=error)

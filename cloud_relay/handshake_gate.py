@@ -1,0 +1,91 @@
+"""Which connections may begin their handshake: so many at once, so many of one source, in turn among the sources.
+
+A handshake costs about 1.5 ms of CPU. When hundreds of connectors come back at once, those beyond the limit wait here
+without any TLS state; a source that floods only waits behind itself.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Final
+
+WAITING_PER_SLOT: Final = 8
+"""Connections that may wait, for each that may be in its handshake."""
+
+
+class Arrival:
+    """A connection that has not begun. `start` begins it; `drop` comes instead when nothing more can wait."""
+
+    __slots__ = ("drop", "source", "start")
+
+    def __init__(self, source: str, start: Callable[[], None], drop: Callable[[], None]) -> None:
+        self.source = source
+        self.start = start
+        self.drop = drop
+
+
+class HandshakeGate:
+    """Counts handshakes in progress. Each that was started must be told to `leave` once."""
+
+    def __init__(self, limit: int, per_source: int) -> None:
+        self.limit = limit
+        self.per_source = per_source
+        self.dropped = 0
+        self._in_progress: dict[str, int] = {}
+        self._total = 0
+        self._waiting: OrderedDict[str, deque[Arrival]] = OrderedDict()
+        self._waiting_total = 0
+
+    def __repr__(self) -> str:
+        return f"<HandshakeGate {self._total} in progress, {self._waiting_total} waiting, {self.dropped} dropped>"
+
+    @property
+    def in_progress(self) -> int:
+        """Handshakes that began and have not ended."""
+        return self._total
+
+    def enter(self, arrival: Arrival) -> None:
+        """Start it now, or later, or drop it."""
+        if self._total < self.limit and self._in_progress.get(arrival.source, 0) < self.per_source:
+            self._start(arrival)
+        elif self._waiting_total < self.limit * WAITING_PER_SLOT:
+            self._waiting.setdefault(arrival.source, deque()).append(arrival)
+            self._waiting_total += 1
+        else:
+            self.dropped += 1
+            arrival.drop()
+
+    def leave(self, source: str) -> None:
+        """A handshake that was started has ended, however it did."""
+        self._total -= 1
+        left = self._in_progress[source] - 1
+        if left:
+            self._in_progress[source] = left
+        else:
+            del self._in_progress[source]
+        self._start_waiting()
+
+    def drop_waiting(self) -> None:
+        """Nothing that waits will be started any more."""
+        waiting, self._waiting, self._waiting_total = self._waiting, OrderedDict(), 0
+        for queue in waiting.values():
+            for arrival in queue:
+                arrival.drop()
+
+    def _start_waiting(self) -> None:
+        for source in list(self._waiting):
+            if self._total >= self.limit:
+                return
+            if self._in_progress.get(source, 0) < self.per_source:
+                queue = self._waiting.pop(source)
+                arrival = queue.popleft()
+                self._waiting_total -= 1
+                if queue:
+                    self._waiting[source] = queue  # to the end: it has had its turn
+                self._start(arrival)
+
+    def _start(self, arrival: Arrival) -> None:
+        self._total += 1
+        self._in_progress[arrival.source] = self._in_progress.get(arrival.source, 0) + 1
+        arrival.start()

@@ -1,0 +1,204 @@
+"""Which sessions are attached, and which of them takes a push. No I/O, no clock.
+
+Every count is the size of a set of live sessions; nothing is added and subtracted on the side, so nothing can go wrong
+for good.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from cloud_relay.admit import Identity
+    from shared.tunnel.link import Link
+
+Key = tuple[str, str, str]
+"""(tenant, location, target)."""
+
+
+class Session:
+    """One tunnel of one connector, from its HELLO to its end.
+
+    `instance` is the connector process that opened it, `attached_at` the loop's time, `targets` name → kind.
+    """
+
+    __slots__ = ("attached_at", "identity", "instance", "link", "number", "targets")
+
+    def __init__(
+        self, identity: Identity, link: Link, instance: str, targets: Mapping[str, str], attached_at: float, number: int
+    ) -> None:
+        self.identity = identity
+        self.link = link
+        self.instance = instance
+        self.targets: Mapping[str, str] = dict(targets)
+        self.attached_at = attached_at
+        self.number = number
+
+    def __repr__(self) -> str:
+        flying = self.link.in_flight
+        return f"<Session {self.number} of {self.identity} with {len(self.targets)} targets, {flying} in flight>"
+
+
+class Schedules(Protocol):
+    """What the registry needs of an event loop."""
+
+    def call_soon(self, callback: Callable[[], None], /) -> object: ...
+
+
+class Waiter:
+    """Someone who waits for a session. `cancel` may be called at any time, also after the callback."""
+
+    __slots__ = ("_callback", "_key", "_registry")
+
+    def __init__(self, registry: Registry, key: Key, callback: Callable[[], None]) -> None:
+        self._registry = registry
+        self._key = key
+        self._callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """Do not call back."""
+        self._callback = None
+        self._registry.forget(self._key, self)
+
+    def fire(self) -> None:
+        """Call back, unless cancelled meanwhile."""
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
+
+
+class Registry:
+    """The attached sessions of one process."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop | Schedules, source: Callable[[], float] = random.random
+    ) -> None:
+        self._loop = loop
+        self._random = source
+        self._sessions: dict[Session, None] = {}
+        self._by_key: dict[Key, list[Session]] = {}
+        self._by_connector: dict[tuple[str, str, str], list[Session]] = {}
+        self._waiters: dict[Key, dict[Waiter, None]] = {}
+        self._numbers = itertools.count(1)
+
+    def __repr__(self) -> str:
+        waiting = sum(len(waiters) for waiters in self._waiters.values())
+        return f"<Registry {len(self._sessions)} sessions, {len(self._by_key)} keys, {waiting} waiting>"
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def next_number(self) -> int:
+        """A number for the next session, unique in this process."""
+        return next(self._numbers)
+
+    # --- sessions come, change and go
+
+    def attach(self, session: Session) -> None:
+        """From now on it takes pushes; whoever waits for one of its targets is called on the next tick."""
+        self._sessions[session] = None
+        self._by_connector.setdefault(session.identity.key, []).append(session)
+        self._expose(session)
+
+    def detach(self, session: Session) -> None:
+        """It takes no pushes any more. Detaching twice, or what was never attached, does nothing."""
+        if session not in self._sessions:
+            return
+        del self._sessions[session]
+        _discard(self._by_connector, session.identity.key, session)
+        self._hide(session)
+
+    def update_targets(self, session: Session, targets: Mapping[str, str]) -> None:
+        """The connector exposes these from now on, and no others."""
+        if session not in self._sessions:
+            session.targets = dict(targets)
+            return
+        self._hide(session)
+        session.targets = dict(targets)
+        self._expose(session)
+
+    # --- a push looks for a session
+
+    def choose(self, tenant: str, location: str, target: str, exclude: Sequence[object] = ()) -> Session | None:
+        """The one with fewer pushes in flight of two random ones that may take a push; None when there is none.
+
+        Two random ones and not the best of all: with many relays' workers choosing at once, the best one would be
+        chosen by all of them.
+        """
+        sessions = self._by_key.get((tenant, location, target))
+        if sessions is None:
+            return None
+        count = len(sessions)
+        if count > 1:
+            draw = self._random
+            first = sessions[int(draw() * count)]
+            second = sessions[int(draw() * count)]
+            if second.link.in_flight < first.link.in_flight:
+                first = second
+        else:
+            first = sessions[0]
+        if first.link.can_open and first not in exclude:
+            return first
+        return self._choose_usable([one for one in sessions if one.link.can_open and one not in exclude])
+
+    def _choose_usable(self, usable: list[Session]) -> Session | None:
+        if not usable:
+            return None
+        count = len(usable)
+        first, second = usable[int(self._random() * count)], usable[int(self._random() * count)]
+        return second if second.link.in_flight < first.link.in_flight else first
+
+    def wait(self, key: Key, callback: Callable[[], None]) -> Waiter:
+        """Call back once, on the tick after a session for `key` (tenant, location, target) is attached."""
+        waiter = Waiter(self, key, callback)
+        self._waiters.setdefault(key, {})[waiter] = None
+        return waiter
+
+    def forget(self, key: Key, waiter: Waiter) -> None:
+        """A waiter was cancelled."""
+        waiters = self._waiters.get(key)
+        if waiters is not None:
+            waiters.pop(waiter, None)
+            if not waiters:
+                del self._waiters[key]
+
+    # --- what is asked
+
+    def sessions(self) -> list[Session]:
+        """All, in the order in which they were attached."""
+        return list(self._sessions)
+
+    def of_connector(self, key: tuple[str, str, str]) -> list[Session]:
+        """Those of one connector (tenant, location, connector)."""
+        return list(self._by_connector.get(key, ()))
+
+    def count(self, key: Key) -> int:
+        """Sessions by which a push for (tenant, location, target) could go now."""
+        return sum(1 for session in self._by_key.get(key, ()) if session.link.can_open)
+
+    # --- within
+
+    def _expose(self, session: Session) -> None:
+        identity = session.identity
+        for target in session.targets:
+            key = (identity.tenant, identity.location, target)
+            self._by_key.setdefault(key, []).append(session)
+            for waiter in self._waiters.pop(key, ()):
+                self._loop.call_soon(waiter.fire)
+
+    def _hide(self, session: Session) -> None:
+        identity = session.identity
+        for target in session.targets:
+            _discard(self._by_key, (identity.tenant, identity.location, target), session)
+
+
+def _discard(table: dict[Key, list[Session]], key: Key, session: Session) -> None:
+    sessions = table[key]
+    sessions.remove(session)
+    if not sessions:
+        del table[key]
