@@ -126,10 +126,18 @@ class HeaderPolicy:
         self._dropped = frozenset({b"host"} | (IDENTITY - _folded(allow)) | _folded(remove) | set_names)
         self._fixed: Headers = []
         self.injects_credential = bool(secrets) or not CREDENTIALS.isdisjoint(set_names)
-        self.set_secrets(secrets or {})
+        self._set_values(secrets or {})
 
-    def set_secrets(self, secrets: Mapping[str, str]) -> None:
-        """Take new contents of the same files; the next push carries them."""
+    def take_secrets(self, other: HeaderPolicy) -> bool:
+        """Take the contents of the same files from a policy that has read them anew; whether they are others.
+
+        The next push carries them.
+        """
+        has_changed = self._fixed != other._fixed
+        self._fixed = other._fixed
+        return has_changed
+
+    def _set_values(self, secrets: Mapping[str, str]) -> None:
         values = self._set | dict(secrets)
         self._fixed = [(name.encode("ascii"), value.encode("ascii")) for name, value in values.items()]
 

@@ -67,9 +67,8 @@ class Changes(NamedTuple):
     added: list[str]
     removed: list[str]
     changed: list[str]
-
-    def __bool__(self) -> bool:
-        return any(self)
+    secrets: list[str]
+    """Only the header values of its files are others."""
 
 
 class TargetTable:
@@ -96,12 +95,15 @@ class TargetTable:
         """
         old = self._targets
         new = {target.name: target for target in targets}
-        changed = []
+        changed: list[str] = []
+        renewed: list[str] = []
         for name, target in new.items():
             before = old.get(name)
             if before is None:
                 continue
             if before.fingerprint == target.fingerprint:
+                if before.headers.take_secrets(target.headers):
+                    renewed.append(name)
                 new[name] = before
                 continue
             changed.append(name)
@@ -111,7 +113,7 @@ class TargetTable:
         self.get = new.get
         for name in removed:
             old[name].pool.retire(REMOVAL_GRACE)
-        return Changes([name for name in new if name not in old], removed, changed)
+        return Changes([name for name in new if name not in old], removed, changed, renewed)
 
     def close(self) -> None:
         """End all connections at once."""

@@ -1,0 +1,258 @@
+"""The connector's composition root: makes everything from one config file, starts and ends it, and reloads.
+
+What outlives a reload: counters, tunnels, deliveries under way, and the connections of targets that did not change.
+What a reload replaces, in one assignment: the table of targets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from connector_agent import health
+from connector_agent.build import Materials, make_targets, read_materials
+from connector_agent.config import ConnectorConfig
+from connector_agent.control_api import control_routes
+from connector_agent.dispatch import Dispatcher
+from connector_agent.health import ConnectorState
+from connector_agent.metrics import ConnectorMetrics
+from connector_agent.reloading import Outcome, describe_changes, describe_outcome, restart_keys, watched_files
+from connector_agent.status import status_view
+from connector_agent.targets import TargetTable
+from shared.access_log import AccessLog
+from shared.config import ConfigError, Loaded, read_config
+from shared.control import ControlServer
+from shared.errors import LocalFault
+from shared.exits import CommandError, ExitCode
+from shared.logs import get_logger, log_limited
+from shared.observe import HealthReport, ObserveServer
+from shared.pki.files import PkiError
+from shared.process import StopRequest
+from shared.protocol import MemoryBudget
+from shared.reload import Change, Reason, ReloadWatcher
+from shared.tasks import cancel, spawn
+from shared.tunnel.gaps import GapWatch
+
+CONTROL_SOCKET: Final = "control.sock"
+
+log = get_logger("connector")
+
+
+class Tunnels(Protocol):
+    """The tunnels to all relays, kept up for ever."""
+
+    @property
+    def open_count(self) -> int:
+        """Tunnels by which a push could come now."""
+
+    def start(self) -> None:
+        """Dial, and go on dialling."""
+
+    def update_targets(self, targets: Mapping[str, str]) -> None:
+        """Tell every relay what is exposed from now on: kinds by name."""
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Each tunnel for `status`, JSON-able."""
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new pushes, let those in flight end within so many seconds, and say goodbye."""
+
+    async def close(self) -> None:
+        """End all tunnels at once."""
+
+
+class ConnectorApp:
+    """One connector. Make it inside a running event loop, `start` it once, `stop` it once."""
+
+    def __init__(
+        self,
+        path: Path,
+        loaded: Loaded[ConnectorConfig],
+        make_tunnels: Callable[[ConnectorApp], Tunnels],
+        materials: dict[str, Materials] | None = None,
+    ) -> None:
+        """Reads what targets name, unless `materials` holds it. Raises PkiError."""
+        config = loaded.config
+        self.path = path
+        self.state = ConnectorState.STARTING
+        self.started_at = time.time()
+        self.last_reload: Outcome | None = None
+        self._loaded = loaded
+        self._loop = loop = asyncio.get_running_loop()
+        self.budget = MemoryBudget(config.memory.budget)
+        self.gaps = GapWatch(loop)
+        self.metrics = ConnectorMetrics()
+        found = read_materials(config) if materials is None else materials
+        self.targets = TargetTable(make_targets(config, found, self.metrics, loop, _log_connect_fault))
+        self._access_log = AccessLog(loop, 1) if config.log.access == "stdout" else None
+        self.dispatcher = Dispatcher(self.targets, loop, self.metrics, self._access_log)
+        self.tunnels = make_tunnels(self)
+        self._watcher = ReloadWatcher(lambda: watched_files(self._loaded), self._on_change)
+        self._reloading = asyncio.Lock()
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._control: ControlServer | None = None
+        self._observe: ObserveServer | None = None
+        self._add_gauges()
+
+    @property
+    def config(self) -> ConnectorConfig:
+        """The config in force."""
+        return self._loaded.config
+
+    @property
+    def observe_port(self) -> int | None:
+        """Where /readyz is, if anywhere."""
+        return self._observe.port if self._observe is not None else None
+
+    # --- start and end
+
+    async def start(self, stop_request: StopRequest) -> None:
+        """Open the doors and dial. CommandError, with nothing left open, when that is not possible."""
+        config = self.config
+        self._watcher.prime()
+        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        control = ControlServer(config.state_dir / CONTROL_SOCKET, control_routes(self, stop_request))
+        await control.start()
+        self._control = control
+        if config.observe is not None:
+            await self._open_observe(config)
+        self.gaps.start()
+        self.tunnels.start()
+        self.state = ConnectorState.SERVING
+        self._tasks = [spawn(self._watcher.run(), "reload watcher")]
+        log.info(
+            "connector started",
+            config=str(self.path),
+            relays=[str(relay) for relay in config.relays],
+            targets=list(self.targets.by_name),
+            observe=self.observe_port,
+        )
+
+    async def drain(self) -> None:
+        """Announce the end to the relays, and let pushes in flight end within `drain.timeout`."""
+        timeout = self.config.drain.timeout
+        self.state = ConnectorState.DRAINING
+        log.info("draining", in_flight=self.dispatcher.in_flight, timeout=timeout)
+        await self.tunnels.drain(timeout)
+
+    async def stop(self) -> None:
+        """End everything at once. Safe after a start that failed, and after a drain."""
+        self.state = ConnectorState.STOPPED
+        await cancel(*self._tasks)
+        lost = self.dispatcher.in_flight
+        self.dispatcher.abort("connector-draining")
+        await self.tunnels.close()
+        self.targets.close()
+        if self._observe is not None:
+            await self._observe.close()
+        if self._control is not None:
+            await self._control.close()
+        self.gaps.stop()
+        if self._access_log is not None:
+            self._access_log.flush()
+        log.info("connector stopped", in_flight=lost)
+
+    # --- reload
+
+    def request_reload(self) -> None:
+        """Read the config again soon: SIGHUP."""
+        self._watcher.trigger()
+
+    async def reload(self) -> Outcome:
+        """Read the config, secrets and certificates again, and use them if all is good; else keep everything."""
+        async with self._reloading:
+            outcome = self.last_reload = await self._reload()
+        describe_outcome(log, outcome, self.path)
+        return outcome
+
+    async def _reload(self) -> Outcome:
+        try:
+            loaded = await asyncio.to_thread(read_config, self.path, ConnectorConfig)
+            if keys := restart_keys(self.config, loaded.config):
+                return Outcome.refused([f"{key} changes only with a restart" for key in keys])
+            materials = await asyncio.to_thread(read_materials, loaded.config)
+        except ConfigError as error:
+            return Outcome.refused([str(problem) for problem in error.problems])
+        except PkiError as error:
+            return Outcome.refused([str(error)])
+        return Outcome.taken(self._use(loaded, materials))
+
+    def _use(self, loaded: Loaded[ConnectorConfig], materials: dict[str, Materials]) -> list[str]:
+        """From here on nothing can fail, and nothing waits: a push sees the old targets or the new ones."""
+        old, new = self.config, loaded.config
+        announced = self.targets.announcement()
+        targets = make_targets(new, materials, self.metrics, self._loop, _log_connect_fault)
+        changes = self.targets.replace(targets)
+        self._loaded = loaded
+        self.metrics.keep_only(set(self.targets.by_name))
+        if self.targets.announcement() != announced:
+            self.tunnels.update_targets(self.targets.announcement())
+        return describe_changes(old, new, changes)
+
+    async def _on_change(self, change: Change) -> None:
+        if change.reason is Reason.FILES:
+            log.info("files changed", paths=[str(path) for path in change.paths])
+        await self.reload()
+
+    # --- what is asked
+
+    def health(self) -> HealthReport:
+        """What /readyz answers."""
+        return health.report(self.state, self.tunnels.open_count, self.targets.by_name.values())
+
+    def status(self) -> dict[str, Any]:
+        """What `connector-agent status` shows."""
+        return status_view(self)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of pushes under way, and how many may be."""
+        return {"used": self.budget.used, "budget": self.budget.limit, "victims": self.budget.victims}
+
+    # --- parts
+
+    async def _open_observe(self, config: ConnectorConfig) -> None:
+        if config.observe is None:
+            return
+        listen = config.observe.listen
+        observe = ObserveServer(listen, self.health, self.metrics.render)
+        try:
+            await observe.start()
+        except OSError as error:
+            await observe.close()
+            raise CommandError(
+                ExitCode.FAILED,
+                f"cannot listen on {listen} (observe.listen): {error.strerror or error}",
+                "Stop what listens there already, or choose another address.",
+                "cannot-listen",
+            ) from error
+        self._observe = observe
+
+    def _add_gauges(self) -> None:
+        gauge = self.metrics.gauge
+        gauge("qanat_connector_memory_used_bytes", "Bytes of pushes under way.", lambda: self.budget.used)
+        gauge("qanat_connector_memory_budget_bytes", "memory.budget.", lambda: self.budget.limit)
+        gauge("qanat_connector_tunnels", "Tunnels that are up.", lambda: self.tunnels.open_count)
+        gauge("qanat_connector_target_up", "Whether the last push got an answer.", self._up, ("target",))
+        gauge("qanat_connector_connections", "Connections to the target.", self._connections, ("target", "state"))
+
+    def _up(self) -> dict[tuple[str, ...], float]:
+        states = {name: health.target_state(target) for name, target in self.targets.by_name.items()}
+        return {(name,): float(state == "ok") for name, state in states.items() if state != "unknown"}
+
+    def _connections(self) -> dict[tuple[str, ...], float]:
+        counts: dict[tuple[str, ...], float] = {}
+        for name, target in self.targets.by_name.items():
+            counts[name, "busy"] = target.pool.total - target.pool.idle
+            counts[name, "idle"] = target.pool.idle
+        return counts
+
+
+def _log_connect_fault(target: str, fault: LocalFault) -> None:
+    """The one place where a target's address and the cause are told: this side's log."""
+    log_limited(
+        log, "warning", f"connect {target}", "cannot connect to the target",
+        target=target, code=fault.fault.code, detail=fault.detail,
+    )  # fmt: skip

@@ -1,0 +1,120 @@
+"""From the config to targets: secrets and certificates are read, policies compiled, pools made.
+
+Reading may block and may fail, and is done first (`read_materials`, in a thread while the daemon runs); making targets
+of it cannot fail, so that a reload takes all of it or nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from connector_agent.access import AccessRules, Rule
+from connector_agent.config import ConnectorConfig, TargetConfig, TargetTlsConfig
+from connector_agent.headers_policy import HeaderPolicy, check_header_value
+from connector_agent.targets import Target, Timeouts
+from connector_agent.upstream.connect import Endpoint
+from connector_agent.upstream.pool import UpstreamPool
+from shared.pki.files import PkiError, read_private
+from shared.pki.tls import target_client_context
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from connector_agent.metrics import ConnectorMetrics
+    from shared.errors import LocalFault
+
+OnFault = Callable[[str, "LocalFault"], None]
+"""Takes a target's name and why a connect to it failed."""
+
+
+class Materials(NamedTuple):
+    """What a target's files hold: header values by name, and the TLS context with a hash of what it was made of."""
+
+    secrets: dict[str, str]
+    context: ssl.SSLContext | None
+    digest: bytes
+
+
+def read_materials(config: ConnectorConfig) -> dict[str, Materials]:
+    """Read all files that targets name. PkiError names the file and the remedy, never what is in it."""
+    contexts: dict[tuple[Path | None, ...], tuple[ssl.SSLContext, bytes]] = {}
+    materials = {}
+    for target in config.targets:
+        context, digest = None, b""
+        if target.url is not None and target.url.scheme == "https":
+            tls = target.tls or TargetTlsConfig()
+            files = (tls.ca, tls.certificate, tls.key)
+            if files not in contexts:
+                contexts[files] = (target_client_context(*files), _digest(files))
+            context, digest = contexts[files]
+        secrets = {name: _read_secret(path, name) for name, path in target.headers.set_from_files.items()}
+        materials[target.name] = Materials(secrets, context, digest)
+    return materials
+
+
+def make_targets(
+    config: ConnectorConfig,
+    materials: dict[str, Materials],
+    metrics: ConnectorMetrics,
+    loop: AbstractEventLoop,
+    on_fault: OnFault,
+) -> list[Target]:
+    """A target for each of the config's. Nothing is connected yet."""
+    return [_make_target(target, materials[target.name], metrics, loop, on_fault) for target in config.targets]
+
+
+def _make_target(
+    config: TargetConfig, materials: Materials, metrics: ConnectorMetrics, loop: AbstractEventLoop, on_fault: OnFault
+) -> Target:
+    url, name = config.url, config.name
+    if url is None:
+        raise ValueError(f"target {name!r} has no url")  # config_checks lets none of these pass
+    counts = metrics.target(name)
+    return Target(
+        name,
+        str(url),
+        AccessRules(Rule(rule.methods, rule.path, rule.sub_paths) for rule in config.allow),
+        HeaderPolicy(
+            url.authority,
+            keep_host=config.host == "keep",
+            fixed=config.headers.set,
+            secrets=materials.secrets,
+            remove=config.headers.remove,
+            allow=config.headers.allow,
+        ),
+        UpstreamPool(
+            Endpoint(url.host, url.port, materials.context, config.networks, config.timeouts.connect),
+            loop,
+            max_connections=config.limits.connections,
+            counts=counts,
+            on_fault=lambda fault: on_fault(name, fault),
+        ),
+        counts,
+        max_body=config.limits.body,
+        timeouts=Timeouts(config.timeouts.first_byte, config.timeouts.idle),
+        fingerprint=(config, materials.digest),
+    )
+
+
+def _read_secret(path: Path, name: str) -> str:
+    try:
+        return check_header_value(read_private(path, "header").decode("ascii"))
+    except PkiError:
+        raise
+    except ValueError as error:
+        reason = "it is not ASCII" if isinstance(error, UnicodeDecodeError) else str(error)
+        msg = f"{path}: cannot be the value of {name}: {reason}"
+        raise PkiError(msg) from None
+
+
+def _digest(files: tuple[Path | None, ...]) -> bytes:
+    """Tells whether the files have changed since; they were readable a moment ago."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for path in files:
+        hashed.update(path.read_bytes() if path is not None else b"")
+        hashed.update(b"\0")
+    return hashed.digest()

@@ -1,0 +1,117 @@
+"""What must hold between the values of a config, and what is probably not meant.
+
+Nothing is started or changed. Every flaw says where it stands and what to do. What keeps a target closed to everybody,
+or open to more than is meant, is an error: this program is a lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from connector_agent.config import ConnectorConfig, HeadersConfig, TargetConfig
+from connector_agent.headers_policy import CREDENTIALS, IDENTITY
+from connector_agent.upstream.connect import is_address, refusal
+from shared.config import Flaw
+from shared.config.problems import Key
+
+
+def find_flaws(config: ConnectorConfig) -> list[Flaw]:
+    """Everything that keeps the connector from starting with this config."""
+    flaws = [
+        Flaw(("relays", index), f"{relay} is listed twice")
+        for index, relay in enumerate(config.relays)
+        if relay in config.relays[:index]
+    ]
+    names: set[str] = set()
+    for index, target in enumerate(config.targets):
+        where: Key = ("targets", index)
+        if target.name in names:
+            flaws.append(Flaw((*where, "name"), f"there is already a target called {target.name!r}"))
+        names.add(target.name)
+        flaws += _target(target, where)
+    return flaws
+
+
+def find_warnings(config: ConnectorConfig) -> list[Flaw]:
+    """What works, but is probably not meant."""
+    warnings = []
+    if not config.targets:
+        warnings.append(Flaw(("targets",), "no targets: this connector exposes nothing"))
+    for index, target in enumerate(config.targets):
+        url = target.url
+        if url is not None and url.scheme == "http" and target.headers.set_from_files:
+            warnings.append(
+                Flaw(("targets", index, "url"), "the injected credential crosses the network readable; use https")
+            )
+        allowed = {name.lower().encode("ascii") for name in target.headers.allow}
+        for name in sorted(allowed - IDENTITY):
+            where = ("targets", index, "headers", "allow")
+            warnings.append(Flaw(where, f"{name.decode('ascii')} would pass anyway; allow is for identity headers"))
+    return warnings
+
+
+def _target(target: TargetConfig, where: Key) -> Iterator[Flaw]:
+    name = target.name
+    if (target.url is None) == (target.tcp is None):
+        yield Flaw(where, f"target {name!r} needs a url, or tcp, and not both")
+        return
+    if target.tcp is not None:
+        yield Flaw((*where, "tcp"), "targets of kind tcp are not served by this version; use an http or https url")
+        return
+    if not target.allow:
+        yield Flaw(
+            where,
+            f"target {name!r} allows nothing; say what may reach it: allow: [{{methods: [POST], path: /v1/metrics}}]",
+        )
+    for index, rule in enumerate(target.allow):
+        if rule.sub_paths and len(rule.path) > 1 and rule.path.endswith("/"):
+            yield Flaw(
+                (*where, "allow", index, "path"),
+                "drop the '/' at the end: the path and all below it match without it; "
+                "or say sub_paths: false for exactly this path",
+            )
+    yield from _tls(target, where)
+    yield from _address(target, where)
+    yield from _headers(target.headers, (*where, "headers"))
+
+
+def _tls(target: TargetConfig, where: Key) -> Iterator[Flaw]:
+    tls = target.tls
+    if tls is None:
+        return
+    if target.url is not None and target.url.scheme == "http":
+        yield Flaw((*where, "tls"), "the url is http, so there is no TLS; write https, or drop tls")
+    if (tls.certificate is None) != (tls.key is None):
+        yield Flaw((*where, "tls"), "certificate and key are given together or not at all")
+
+
+def _address(target: TargetConfig, where: Key) -> Iterator[Flaw]:
+    """An address in the url can be judged now; a name is when it is resolved, each time."""
+    if target.url is None or not is_address(target.url.host):
+        return
+    reason = refusal(target.url.host, target.networks)
+    if reason is not None:
+        yield Flaw((*where, "url"), f"{target.url.host} {reason}; it would never be dialled")
+
+
+def _headers(headers: HeadersConfig, where: Key) -> Iterator[Flaw]:
+    seen: dict[str, str] = {}
+    lists: dict[str, Iterable[str]] = {
+        "set": headers.set,
+        "set_from_files": headers.set_from_files,
+        "remove": headers.remove,
+        "allow": headers.allow,
+    }
+    for key, names in lists.items():
+        yield from _twice(key, names, seen, where)
+    for name in headers.set:
+        if name.lower().encode("ascii") in CREDENTIALS:
+            yield Flaw((*where, "set", name), f"{name} is a secret; it belongs into a file, see set_from_files")
+
+
+def _twice(key: str, names: Iterable[str], seen: dict[str, str], where: Key) -> Iterator[Flaw]:
+    for index, name in enumerate(names):
+        first = seen.setdefault(name.lower(), key)
+        if first != key or sum(name.lower() == other.lower() for other in names) > 1:
+            part: str | int = name if key.startswith("set") else index
+            yield Flaw((*where, key, part), f"{name} stands in {first} too; say one thing about it")
