@@ -85,7 +85,7 @@ class ChunkedDecoder:
         position = 0
         end = len(data)
         remaining = self._remaining
-        while position < end or remaining:
+        while position < end:
             if remaining:
                 piece = data[position : position + remaining]
                 pieces.append(piece)
@@ -95,10 +95,9 @@ class ChunkedDecoder:
                     break
             match = self._size.match(data, position)
             if match is None:
-                if position < end:
-                    self._pending = data[position:]
-                    if self._begun.fullmatch(self._pending) is None:
-                        raise BadChunk(self._code, "chunk size")
+                if self._begun.fullmatch(data, position) is None:
+                    raise BadChunk(self._code, "chunk size")
+                self._pending = data[position:]
                 break
             self._size = _NEXT_SIZE
             self._begun = _NEXT_SIZE_BEGUN

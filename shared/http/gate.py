@@ -75,8 +75,9 @@ RESPONSE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t -~\x80-\
 FIELD: Final = re.compile(rb"([^:]+):[ \t]*([^\r]*)\r\n")
 """Splits header lines that passed the gate into names and values."""
 
+_LABEL: Final = rb"[a-z0-9_-]{1,63}+"
 HOST: Final = re.compile(
-    rb"(?:(?:[a-z0-9_-]{1,63}+\.)*+[a-z0-9_-]{1,63}+\.?+|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5}+)?+", re.IGNORECASE
+    rb"(?:" + _LABEL + rb"(?:\." + _LABEL + rb")*+\.?+|\[[0-9a-f:.]{2,45}\])(?::[0-9]{1,5}+)?+", re.IGNORECASE
 )
 """host[:port], or a bracketed IPv6 address: what may stand in Host."""
 

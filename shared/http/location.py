@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_ORIGIN: Final = re.compile(rb"(?:(https?):)?//([^/?#@\\]*)", re.IGNORECASE)
+_ORIGIN: Final = re.compile(rb"(?:(https?):)?//([^/?#]*)", re.IGNORECASE)
 _SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*:")
 _CLEAN: Final = re.compile(rb"[!-\[\]-~]*")
 _DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
