@@ -140,7 +140,8 @@ class Connection:
         self._drain_by = float("inf")
         self._drain_is_acked = False
         self._parsers: dict[int, Callable[[int, int, bytes], None]] = {
-            PING: self._on_ping, PONG: self._on_pong, DRAIN: self._on_drain, TARGETS: self._on_targets, CREDIT: self._on_credit,
+            PING: self._on_ping, PONG: self._on_pong, CREDIT: self._on_credit,
+            DRAIN: self._on_drain, TARGETS: self._on_targets,
         }  # fmt: skip
         self.deadline = self._hello_by
         budget.join(self.table)
@@ -588,8 +589,8 @@ class Connection:
 
     def _accept_body(self, stream: Stream, event: Event, size: int) -> bool:
         """Let the stream's state and credit judge; a violation ends the tunnel."""
-        self.budget.used += size
         if stream.receive(event, size):
+            self.budget.used += size
             if not size or stream.unconsumed == size:
                 stream.progress_at = self._now
             return True

@@ -58,8 +58,20 @@ class TunnelWindow:
     """
 
     __slots__ = (
-        "_best", "_bound", "_credited", "_in_old_best", "_min_round_trip", "_old_min_round_trip", "_reserve", "_rotate_at",
-        "_sample_at", "_sample_credited", "_sample_mark", "_sent", "_smallest", "window",
+        "_best",
+        "_bound",
+        "_credited",
+        "_min_round_trip",
+        "_old_best",
+        "_old_min_round_trip",
+        "_reserve",
+        "_rotate_at",
+        "_sample_at",
+        "_sample_credited",
+        "_sample_mark",
+        "_sent",
+        "_smallest",
+        "window",
     )  # fmt: skip
 
     PERIOD = 5.0
@@ -72,7 +84,7 @@ class TunnelWindow:
         self._sent = 0
         self._credited = 0
         self._best = 0.0
-        self._in_old_best = 0.0
+        self._old_best = 0.0
         self._min_round_trip = self._old_min_round_trip = float("inf")
         self._rotate_at = now + self.PERIOD
         self._sample_at = -1.0
@@ -119,9 +131,9 @@ class TunnelWindow:
         self._sample_at = -1.0
         if now >= self._rotate_at:
             self._rotate_at = now + self.PERIOD
-            self._in_old_best, self._best = self._best, 0.0
+            self._old_best, self._best = self._best, 0.0
             self._old_min_round_trip, self._min_round_trip = self._min_round_trip, float("inf")
         self._best = max(self._best, rate)
         self._min_round_trip = min(self._min_round_trip, elapsed)
-        wanted = 2 * max(self._best, self._in_old_best) * self.round_trip
+        wanted = 2 * max(self._best, self._old_best) * self.round_trip + self._reserve
         self.window = int(min(max(wanted, self._smallest), self._bound))

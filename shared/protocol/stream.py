@@ -83,8 +83,8 @@ class Stream:
     nothing."""
 
     __slots__ = (
-        "_chunks", "_connection", "_end_queued", "_offset", "_receiving", "_sending", "buffered", "credit", "deadline", "handler",
-        "id", "is_finished", "is_queued", "pending_head", "progress_at", "receive_window", "sent_bytes", "unconsumed",
+        "_chunks", "_connection", "_end_queued", "_offset", "_receiving", "_sending", "buffered", "credit", "deadline",
+        "handler", "id", "is_finished", "is_queued", "pending_head", "progress_at", "receive_window", "sent_bytes", "unconsumed",
         "wants_writable", "was_sent",
     )  # fmt: skip
 
@@ -182,8 +182,9 @@ class Stream:
             window = self.receive_window
             if window is None:
                 window = self.receive_window = self._connection.new_receive_window()
+            if not window.on_received(n):
+                return False
             self.unconsumed += n
-            return window.on_received(n)
         return True
 
     @property

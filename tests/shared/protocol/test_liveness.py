@@ -1,0 +1,107 @@
+"""Silence, seen from both sides, in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.protocol import Role, Settings
+from tests.shared.protocol.kit import End, Pair
+
+
+def test_an_idle_tunnel_lives_by_pings() -> None:
+    pair = Pair()
+    for _ in range(600):
+        pair.advance(0.1)
+        pair.tick()
+        pair.roundtrip()
+    assert pair.relay.failure is pair.connector.failure is None
+
+
+def test_an_idle_tunnel_pings_rarely() -> None:
+    pair = Pair()
+    count = 0
+    for _ in range(600):
+        pair.advance(0.1)
+        pair.tick()
+        count += pair.transfer(pair.connector, pair.relay)
+        pair.roundtrip()
+    assert 6 <= count <= 9
+
+
+@pytest.mark.parametrize("silent", ["relay", "connector"])
+def test_a_silent_peer_is_given_up_after_20_s_when_idle(silent: str) -> None:
+    pair = Pair()
+    survivor = pair.connector if silent == "relay" else pair.relay
+    elapsed = 0.0
+    while survivor.failure is None:
+        pair.advance(0.1)
+        elapsed += 0.1
+        pair.tick()
+        survivor.messages()
+        assert elapsed < 21
+    assert survivor.failure == "silent"
+    assert elapsed == pytest.approx(20, abs=0.3)
+
+
+def test_with_a_push_in_flight_the_relay_doubts_after_2_s_and_gives_up_after_5() -> None:
+    pair = Pair()
+    pair.advance(19)  # the silence before the push does not count
+    push = pair.relay.open()
+    pair.relay.messages()
+    assert pair.relay.core.can_open
+    suspect_at = dead_at = 0.0
+    elapsed = 0.0
+    while not dead_at:
+        pair.advance(0.05)
+        elapsed += 0.05
+        pair.tick()
+        if pair.relay.core.is_suspect and not suspect_at:
+            suspect_at = elapsed
+            assert not pair.relay.core.can_open
+        if pair.relay.failure:
+            dead_at = elapsed
+        assert elapsed < 6
+    assert suspect_at == pytest.approx(2, abs=0.1)
+    assert dead_at == pytest.approx(5, abs=0.1)
+    assert push.log[-1][0] == "reset"
+
+
+def test_a_slow_target_makes_no_tunnel_suspect() -> None:
+    pair = Pair()
+    pair.relay.open()
+    pair.roundtrip()
+    for _ in range(600):
+        pair.advance(0.05)
+        pair.tick()
+        pair.roundtrip()
+        assert not pair.relay.core.is_suspect
+    assert pair.relay.failure is pair.connector.failure is None
+
+
+def test_our_own_absence_is_no_silence_of_the_peer() -> None:
+    pair = Pair()
+    pair.relay.open()
+    pair.relay.messages()
+    pair.relay.now += 60
+    pair.relay.core.note_gap(pair.relay.now)
+    pair.relay.core.handle_deadline(pair.relay.now)
+    assert pair.relay.failure is None
+
+
+def test_a_peer_that_never_says_hello_is_given_up() -> None:
+    end = End(Role.RELAY, Settings(hello_timeout=5.0))
+    end.now += 4.9
+    end.core.handle_deadline(end.now)
+    assert end.failure is None
+    end.now += 0.2
+    end.core.handle_deadline(end.now)
+    assert end.failure == "silent"
+
+
+def test_a_flood_of_pings_is_answered_once() -> None:
+    pair = Pair()
+    from shared.protocol import frames  # next to its only use
+
+    pair.relay.feed(*(frames.ping(token) * 1 for token in range(10_000)))
+    (message,) = pair.relay.messages()
+    assert [frame.type for frame in frames.parse(message)] == [frames.PONG]
