@@ -32,8 +32,18 @@ _OPTIONS: Final = orjson.OPT_APPEND_NEWLINE
 class AccessLog:
     """Writes records to a file descriptor that somebody else owns. All calls come from the event loop's thread."""
 
-    __slots__ = ("_fd", "_is_file", "_is_scheduled", "_lines", "_loop", "_max_pending", "_poll", "_told",
-        "dropped", "pending")
+    __slots__ = (
+        "_fd",
+        "_is_file",
+        "_is_scheduled",
+        "_lines",
+        "_loop",
+        "_max_pending",
+        "_poll",
+        "_told",
+        "dropped",
+        "pending",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, max_pending: int = MAX_PENDING) -> None:
         self.dropped = 0
@@ -72,19 +82,20 @@ class AccessLog:
 
     def _write(self) -> None:
         self._is_scheduled = False
-        self._drain()
+        is_flowing = self._drain()
         if self._lines:
             self._is_scheduled = True
             self._loop.call_later(_RETRY, self._write)
-        elif self.dropped > self._told:
+        elif is_flowing and self.dropped > self._told:
             count, self._told = self.dropped - self._told, self.dropped
             self.line({"time": utc_now(), "event": "access lines were dropped", "count": count})
 
-    def _drain(self, patience: float = 0.0) -> None:
+    def _drain(self, patience: float = 0.0) -> bool:
+        """Write what the reader takes. False if it is gone: what waited is lost then."""
         end = time.monotonic() + patience
         while self._lines:
             if not self._is_file and not self._poll.poll(max(0.0, end - time.monotonic()) * 1000):
-                return
+                break
             chunk = self._next_chunk()
             try:
                 written = os.write(self._fd, chunk)
@@ -93,12 +104,13 @@ class AccessLog:
             except OSError:
                 # The disk is full, or the reader is gone: keep nothing for it, and start anew with the next line.
                 self._lose()
-                return
+                return False
             self.pending -= written
             if written < len(chunk):
                 self._lines.appendleft(chunk[written:])
             if not written:
-                return
+                break
+        return True
 
     def _next_chunk(self) -> bytes:
         """Takes the lines of one write: all of them for a file, else whole lines up to PIPE_BUF, or a piece of one."""

@@ -78,11 +78,12 @@ class ControlUnreachable(CommandError):
 
 
 class ControlServer:
-    """Serves `routes` at the Unix socket `path` while the daemon runs."""
+    """Serves `routes` at the Unix socket `path`; running handlers get `grace` seconds at the end."""
 
-    def __init__(self, path: Path, routes: Routes) -> None:
+    def __init__(self, path: Path, routes: Routes, grace: float = 2.0) -> None:
         self._path = path
         self._routes = routes
+        self._grace = grace
         self._runner: web.AppRunner | None = None
         self._socket_id: tuple[int, int] | None = None
 
@@ -93,12 +94,12 @@ class ControlServer:
         app = web.Application(client_max_size=MAX_BODY, middlewares=[_guard])
         for (method, url), handler in self._routes.items():
             app.router.add_route(method, url, _adapt(handler))
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=self._grace)
         await self._runner.setup()
         await web.SockSite(self._runner, listener).start()
 
     async def close(self) -> None:
-        """Stop listening, let running handlers end within two seconds, and remove the socket if it is still ours."""
+        """Stop listening, let running handlers end, and remove the socket if it is still ours."""
         if self._runner is not None:
             if self._socket_id is not None and _identity(self._path) == self._socket_id:
                 self._path.unlink(missing_ok=True)
@@ -148,17 +149,21 @@ def check_path(path: Path) -> None:
 def bind_socket(path: Path) -> socket.socket:
     """A bound Unix socket, 0600, in a directory made with 0700 if it is missing. A dead daemon's is replaced."""
     check_path(path)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)  # so that the socket never exists with wider permissions, not even for a moment
     try:
-        listener.bind(os.fspath(path))
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _remove_stale(path)
+        mask = os.umask(0o177)  # so that the socket never exists with wider permissions, not even for a moment
+        try:
+            listener.bind(os.fspath(path))
+        finally:
+            os.umask(mask)
+    except CommandError:
+        listener.close()
+        raise
     except OSError as error:
         listener.close()
         raise CommandError(ExitCode.FAILED, f"cannot make the control socket {path}: {error.strerror}") from error
-    finally:
-        os.umask(mask)
     return listener
 
 

@@ -114,6 +114,7 @@ class ReloadWatcher:
             seen = await self._look()
             if not self._triggered.is_set():
                 if not _differing(self._known, seen):
+                    self._known = seen  # with what has come to be watched, and without what no longer is
                     continue
                 seen = await self._settled(seen)
             reason = Reason.SIGNAL if self._triggered.is_set() else Reason.FILES

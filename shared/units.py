@@ -82,7 +82,7 @@ def format_duration(seconds: float) -> str:
 def _shown(value: object) -> str:
     """What was written, short enough for a message; only numbers and texts, never a whole structure."""
     if isinstance(value, str):
-        return f'"{value[:40]}"'.encode("ascii", "backslashreplace").decode("ascii")
+        return f'"{value[:40]}"'.encode("unicode_escape").decode("ascii")
     if isinstance(value, int | float):
         return str(value)[:40]
     return "a list" if isinstance(value, list) else "a mapping" if isinstance(value, dict) else "nothing"

@@ -14,7 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, Val
 from shared.config.problems import Key
 from shared.config.tree import Text
 
-_HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62}\.?)*", re.ASCII)
+_LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?", re.ASCII)
 _PORT: Final = re.compile(r"0|[1-9][0-9]{0,4}", re.ASCII)
 
 
@@ -101,7 +102,7 @@ class HostPort(NamedTuple):
 
 
 def parse_listen(value: object) -> Listen:
-    """":8443", "127.0.0.1:0", "[::1]:443"; ValueError says what is wrong."""
+    """ ":8443", "127.0.0.1:0", "[::1]:443"; ValueError says what is wrong."""
     if isinstance(value, Listen):
         return value
     parts = _split(value)
@@ -111,7 +112,7 @@ def parse_listen(value: object) -> Listen:
 
 
 def parse_host_port(value: object) -> HostPort:
-    """"syslog.corp.local:514", "[::1]:514"; ValueError says what is wrong."""
+    """ "syslog.corp.local:514", "[::1]:514"; ValueError says what is wrong."""
     if isinstance(value, HostPort):
         return value
     parts = _split(value)

@@ -46,6 +46,6 @@ def dotted(key: Iterable[str | int]) -> str:
         elif _PLAIN_KEY.fullmatch(part):
             text += f".{part}" if text else part
         else:
-            shown = part[:60].encode("ascii", "backslashreplace").decode("ascii")
+            shown = part[:60].encode("unicode_escape").decode("ascii")
             text += f'["{shown}"]'
     return text

@@ -19,7 +19,7 @@ from shared.config.problems import ConfigError, Key, Problem, dotted
 MAX_FILE: Final = 16 << 20
 """Bytes of the largest config file; nobody writes one by hand that is larger, and a wrong path may lead anywhere."""
 
-MAX_NODES: Final = 1_000_000
+MAX_NODES: Final = 500_000
 """Values in one file, aliases counted each time: a few lines of nested aliases would otherwise fill the memory."""
 
 
@@ -191,6 +191,6 @@ class _Reader:
         return None
 
     def _refuse_tag(self, node: yaml.Node, key: Key) -> None:
-        shown = node.tag[:60].encode("ascii", "backslashreplace").decode("ascii")
+        shown = node.tag[:60].encode("unicode_escape").decode("ascii")
         line = node.start_mark.line + 1
         self.problems.append(Problem(self._path, line, dotted(key), f"the tag {shown} is not known here"))
