@@ -84,7 +84,8 @@ class Stream:
 
     __slots__ = (
         "_chunks", "_connection", "_end_queued", "_offset", "_receiving", "_sending", "buffered", "credit", "deadline",
-        "handler", "id", "is_finished", "is_queued", "pending_head", "progress_at", "receive_window", "sent_bytes", "unconsumed",
+        "handler", "id", "is_finished", "is_queued", "pending_head", "progress_at", "receive_window", "sent_bytes",
+        "unconsumed",
         "wants_writable", "was_sent",
     )  # fmt: skip
 

@@ -84,8 +84,10 @@ def in_state(role: Role, state: str) -> End:
 
 VIOLATIONS = {
     Role.RELAY: {
-        "HELLO", "OPEN", "OPEN+END", "OPEN again", "OPEN 0", "OPEN short", "OPEN cut head", "ANSWER short",
-        "ANSWER cut head", "ANSWER unknown", "DATA 0", "DATA unknown", "RESET short", "RESET unknown", "CREDIT 0", "CREDIT short",
+        "HELLO", "OPEN", "OPEN+END", "OPEN again", "OPEN 0", "OPEN short", "OPEN cut head",
+        "ANSWER short",
+        "ANSWER cut head", "ANSWER unknown", "DATA 0", "DATA unknown", "RESET short", "RESET unknown",
+        "CREDIT 0", "CREDIT short",
         "PING short", "PONG short", "PONG of the future", "DRAIN short", "TARGETS bad",
     },
     Role.CONNECTOR: {
