@@ -39,14 +39,20 @@ class Gate:
 
     def __init__(self, max_in_flight: int = 0, rate: float = 0.0, burst: float = 0.0) -> None:
         self.in_flight = 0
-        self._full_at = 0.0
+        self._full_at = self._interval = self._tolerance = 0.0
         self.configure(max_in_flight, rate, burst)
 
     def configure(self, max_in_flight: int, rate: float, burst: float) -> None:
-        """Set the limits: pushes at once, pushes a second, and how many may come at once after a pause (at least 1)."""
+        """Set the limits: pushes at once, pushes a second, and how many may come at once after a pause (at least 1).
+
+        What is in flight stays counted. A rate or burst that differs starts with a full bucket.
+        """
         self.max_in_flight = max_in_flight
-        self._interval = 1.0 / rate if rate > 0.0 else 0.0
-        self._tolerance = (max(burst, 1.0) - 1.0) * self._interval + _SLACK
+        interval = 1.0 / rate if rate > 0.0 else 0.0
+        tolerance = (max(burst, 1.0) - 1.0) * interval + _SLACK
+        if (interval, tolerance) != (self._interval, self._tolerance):
+            self._full_at = 0.0  # a new bucket, and it is full
+            self._interval, self._tolerance = interval, tolerance
 
     def is_shut(self, now: float) -> bool:
         """Whether one more push is too much. Asking takes nothing from the bucket."""

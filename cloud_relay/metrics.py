@@ -6,7 +6,7 @@ Labels hold names of the config and codes of the catalogue only, never anything 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -115,25 +115,12 @@ class ListenerMetrics:
         self.faults[fault.code] = self.faults.get(fault.code, 0) + 1
 
 
-class TunnelMetrics:
-    """The counters of the tunnel listener: `refused` counts handshakes by the fault's code, `closed` sessions too."""
+class TunnelCounts(Protocol):
+    """What the tunnel listener counted since the start: handshakes refused by code, or ended without an answer."""
 
-    __slots__ = ("accepted", "attached", "closed", "handshakes", "refused")
-
-    def __init__(self) -> None:
-        self.accepted = 0
-        self.handshakes = 0
-        self.attached = 0
-        self.refused: dict[str, int] = {}
-        self.closed: dict[str, int] = {}
-
-    def refuse(self, code: str) -> None:
-        """Count a handshake that was refused with this code."""
-        self.refused[code] = self.refused.get(code, 0) + 1
-
-    def close(self, code: str) -> None:
-        """Count a session that ended with this code."""
-        self.closed[code] = self.closed.get(code, 0) + 1
+    accepted: int
+    failed: int
+    refused: dict[str, int]
 
 
 class RelayMetrics(Metrics):
@@ -144,7 +131,8 @@ class RelayMetrics(Metrics):
         self.routes: dict[tuple[str, str], RouteMetrics] = {}
         self.senders: dict[tuple[str, str], SenderMetrics] = {}
         self.listeners: dict[str, ListenerMetrics] = {}
-        self.tunnels = TunnelMetrics()
+        self.tunnels: TunnelCounts | None = None
+        """Set by whoever makes the tunnel listener."""
         self._total = self.histogram(
             "qanat_relay_push_seconds", "From the end of a push's head to the end of its answer.", _ROUTE
         )
@@ -256,15 +244,13 @@ class RelayMetrics(Metrics):
         )  # fmt: skip
 
     def _of_tunnels(self) -> Iterator[Metric]:
-        tunnels = self.tunnels
-        yield _counter("qanat_relay_tunnel_connections", "Connections accepted.", (), [((), tunnels.accepted)])
-        yield _gauge("qanat_relay_tunnel_handshakes", "Handshakes in progress.", (), [((), tunnels.handshakes)])
-        yield _counter("qanat_relay_tunnels_attached", "Tunnels that came up.", (), [((), tunnels.attached)])
-        for name, text, codes in (
-            ("refused", "Handshakes refused, by code.", tunnels.refused),
-            ("closed", "Tunnels that ended, by code.", tunnels.closed),
-        ):
-            yield _counter(f"qanat_relay_tunnels_{name}", text, ("code",), [((c,), n) for c, n in list(codes.items())])
+        counts = self.tunnels
+        if counts is None:
+            return
+        yield _counter("qanat_relay_tunnels_accepted", "Tunnels that came up.", (), [((), counts.accepted)])
+        yield _counter("qanat_relay_tunnel_handshakes_failed", "Handshakes that broke off.", (), [((), counts.failed)])
+        refused = [((code,), count) for code, count in list(counts.refused.items())]
+        yield _counter("qanat_relay_tunnels_refused", "Handshakes refused, by code.", ("code",), refused)
 
 
 def _fault(code: str) -> tuple[str, str]:

@@ -33,8 +33,6 @@ OVERLOADED: Final = FAULTS["overloaded"]
 MAX_REMEMBERED: Final = 4096
 """Good credentials that one realm remembers. A sender can spell its own in many ways, by blanks and by letter case."""
 
-_AUTHORIZATION: Final = b"authorization"
-
 
 class Sender:
     """Who may push. One object per sender and config; compared by identity."""
@@ -188,14 +186,10 @@ class Authenticator:
     def authenticate(self, route: Route, head: RequestHead) -> Verdict | asyncio.Future[Verdict]:
         """The sender, if it may use `route`; else the fault to answer with. A future only while a slow hash runs.
 
-        The future is the caller's own: cancelling it disturbs nobody else. Two Authorization headers are no credential.
+        The future is the caller's own: cancelling it disturbs nobody else. Two Authorization headers are no credential:
+        joined by a comma, as `fields` has them, they are none that any kind knows.
         """
-        value: bytes | None = None
-        for name, content in head.headers:
-            if len(name) == 13 and name.lower() == _AUTHORIZATION:
-                if value is not None:
-                    return UNAUTHENTICATED
-                value = content
+        value = head.fields.get(b"authorization")
         if value is None:
             return UNAUTHENTICATED
         verdict = route.realm.judge(value)

@@ -20,8 +20,6 @@ RESTART_KEYS: Final = (
     ("observe",),
     ("log",),
     ("memory",),
-    ("limits", "connections"),
-    ("limits", "connections_per_source"),
 )
 """What is bound once, at the start. The addresses of the ingress come on top."""
 

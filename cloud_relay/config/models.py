@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -52,6 +52,20 @@ def _trust_domain(text: str) -> str:
 
 def _as_list(value: object) -> object:
     return value if isinstance(value, list | tuple) else [value]
+
+
+Items = TypeVar("Items", bound=tuple[object, ...])
+
+
+def _some(message: str) -> AfterValidator:
+    """At least one item, or this message."""
+
+    def check(items: Items) -> Items:
+        if not items:
+            raise ValueError(message)
+        return items
+
+    return AfterValidator(check)
 
 
 Host = Annotated[str, AfterValidator(_host)]
@@ -155,6 +169,15 @@ class IngressLimitsConfig(ConfigModel):
     """The same from one address. A whole cloud region may come from one."""
 
 
+class DrainConfig(ConfigModel):
+    """What happens after SIGTERM. Together the times must be below what the service manager waits before it kills."""
+
+    delay: Annotated[Duration, Field(le=3600)] = 0.0
+    """How long new connections are still taken while /readyz says no: until the load balancer has noticed."""
+    timeout: Annotated[Duration, Field(le=3600)] = 25.0
+    """How long pushes in flight may then take. What is left is cut off."""
+
+
 class BasicConfig(ConfigModel):
     """HTTP Basic authentication."""
 
@@ -225,7 +248,7 @@ class RouteConfig(ConfigModel):
     name: Name
     """The route's name in logs and metrics. Unique within the tenant."""
     match: MatchConfig
-    senders: Annotated[tuple[Name, ...], Field(min_length=1)]
+    senders: Annotated[tuple[Name, ...], _some("a route that nobody may use is an error; name its senders")]
     """The tenant's senders that may use it. A route for nobody is an error, one for anybody is not possible."""
     to: ToConfig
     limits: RouteLimitsConfig = RouteLimitsConfig()
@@ -244,7 +267,7 @@ class RouteConfig(ConfigModel):
 class TenantConfig(ConfigModel):
     """An isolated customer."""
 
-    locations: Annotated[tuple[Name, ...], Field(min_length=1)]
+    locations: Annotated[tuple[Name, ...], _some("a tenant needs at least one location")]
     """Its data centers or network segments. A connector's certificate names one of them."""
     senders: tuple[SenderConfig, ...] = ()
     routes: tuple[RouteConfig, ...] = ()
@@ -258,13 +281,12 @@ class RelayConfig(ConfigModel):
     trust_domain: TrustDomain
     """The first part of every SPIFFE id that this relay knows: spiffe://<trust domain>/…"""
     tunnel: TunnelConfig
-    ingress: Annotated[tuple[IngressConfig, ...], Field(min_length=1)]
+    ingress: Annotated[tuple[IngressConfig, ...], _some("a relay needs at least one listener for senders")]
     observe: ObserveConfig | None = None
     log: LogConfig = LogConfig()
     memory: MemoryConfig = MemoryConfig()
     limits: IngressLimitsConfig = IngressLimitsConfig()
-    drain_timeout: Annotated[Duration, Field(le=3600)] = 25.0
-    """How long pushes in flight may take after SIGTERM. Below what the service manager waits before it kills."""
+    drain: DrainConfig = DrainConfig()
     tenants: dict[Name, TenantConfig] = Field(default_factory=dict)
 
     def flaws(self) -> Iterable[Flaw]:

@@ -136,6 +136,16 @@ def test_retry_after_is_a_short_whole_number() -> None:
     assert limits.retry_after(fast, make_route(), 0.0) == 2
 
 
+def test_a_rate_that_is_taken_away_holds_nobody_back() -> None:
+    gate = Gate(rate=1.0, burst=1.0)
+    gate.enter(0.0)
+    assert gate.is_shut(0.0)
+    gate.configure(0, 1.0, 1.0)
+    assert gate.is_shut(0.0)
+    gate.configure(0, 0.0, 0.0)
+    assert not gate.is_shut(0.0)
+
+
 def test_gates_are_kept_over_reloads_with_new_figures() -> None:
     limits = Limits()
     gate = limits.gate("acme", "route", "r", 5, 0.0, 0.0)

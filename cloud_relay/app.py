@@ -1,0 +1,262 @@
+"""The relay's composition root: makes everything from one config file, starts and ends it, and reloads.
+
+What outlives a reload: counters, gates, the registry of tunnels, the listeners. What a reload replaces, in one
+assignment each: the snapshot that pushes work on, the TLS contexts, and what the tunnel listener lets in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from cloud_relay import health
+from cloud_relay.config import RelayConfig, restart_keys
+from cloud_relay.control_api import control_routes
+from cloud_relay.doors import Contexts, Doors, load_contexts, require_contexts
+from cloud_relay.hashing import HashingPool
+from cloud_relay.health import RelayState
+from cloud_relay.ingress import Ingress, IngressContext, IngressSettings
+from cloud_relay.limits import Limits
+from cloud_relay.metrics import RelayMetrics
+from cloud_relay.policy import ConfigPolicy
+from cloud_relay.registry import Registry
+from cloud_relay.reloading import Outcome, describe_outcome, watched_files
+from cloud_relay.routing import Route
+from cloud_relay.senders import Authenticator
+from cloud_relay.snapshot import SnapshotBuilder
+from cloud_relay.status import status_view, version
+from cloud_relay.tunnels import TunnelLimits, TunnelListener
+from shared.access_log import AccessLog
+from shared.config import ConfigError, Loaded, read_config
+from shared.control import ControlServer
+from shared.logs import get_logger
+from shared.observe import HealthReport, ObserveServer
+from shared.pki.files import PkiError
+from shared.process import StopRequest
+from shared.protocol import MemoryBudget
+from shared.reload import Change, Reason, ReloadWatcher
+from shared.tasks import cancel, spawn
+from shared.tunnel.gaps import GapWatch
+
+CONTROL_SOCKET: Final = "control.sock"
+FORGET_AFTER: Final = 600.0
+"""Seconds. A good credential that was not used for one to two of these is judged anew."""
+
+TUNNEL_GRACE: Final = 2.0
+"""Seconds that tunnels get at the end, to say goodbye in good order."""
+
+log = get_logger("relay")
+
+
+class RelayApp:
+    """One relay. Make it inside a running event loop, `start` it once, `stop` it once."""
+
+    def __init__(self, path: Path, loaded: Loaded[RelayConfig]) -> None:
+        config = loaded.config
+        self.path = path
+        self.started_at = time.time()
+        self.last_reload: Outcome | None = None
+        self._loaded = loaded
+        self._loop = loop = asyncio.get_running_loop()
+        self._budget = MemoryBudget(config.memory.budget)
+        self._pool = HashingPool()
+        self._gaps = GapWatch(loop)
+        self.metrics = RelayMetrics()
+        self.limits = Limits(config.limits.in_flight, self._budget)
+        self.registry = Registry(loop)
+        self._builder = SnapshotBuilder(self.limits, self.metrics, self._pool)
+        self.snapshot = self._builder.build(config)
+        self._access_log = AccessLog(loop, 1) if config.log.access == "stdout" else _NoAccessLog()
+        self._ingress = Ingress(loop, self._context(), _report_bug, RelayState.STARTING)
+        self._watcher = ReloadWatcher(lambda: watched_files(self._loaded), self._on_change)
+        self._reloading = asyncio.Lock()
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._control: ControlServer | None = None
+        self.doors: Doors | None = None
+        self.metrics.gauge("qanat_relay_memory_used_bytes", "Bytes of pushes under way.", lambda: self._budget.used)
+        self.metrics.gauge("qanat_relay_memory_budget_bytes", "memory.budget.", lambda: self._budget.limit)
+        self.metrics.gauge(
+            "qanat_relay_tunnels", "Tunnels attached.", self._tunnel_counts, ("tenant", "location", "connector")
+        )
+        self.metrics.gauge(
+            "qanat_relay_route_up", "1 while a connector exposes its target.", self._up, ("tenant", "route")
+        )
+
+    @property
+    def config(self) -> RelayConfig:
+        """The config in force."""
+        return self.snapshot.config
+
+    @property
+    def state(self) -> RelayState:
+        """How far the process is."""
+        return self._ingress.state
+
+    # --- start and end
+
+    async def start(self, stop_request: StopRequest) -> None:
+        """Bind every listener and serve. CommandError when that is not possible; then `stop` closes what is open."""
+        config = self.config
+        self._watcher.prime()
+        contexts = require_contexts(config)
+        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        control = ControlServer(config.state_dir / CONTROL_SOCKET, control_routes(self, stop_request))
+        await control.start()
+        self._control = control
+        self._gaps.start()
+        self.doors = self._make_doors(contexts)
+        await self.doors.open()
+        self._ingress.state = RelayState.SERVING
+        self._tasks = [spawn(self._watcher.run(), "reload watcher"), spawn(self._age(), "credential memory")]
+        for door in self.doors.describe():
+            log.info("listening", **door)
+        routes = len(self.snapshot.table.routes)
+        log.info("relay started", config=str(self.path), tenants=len(config.tenants), routes=routes)
+
+    async def drain(self) -> None:
+        """Serve what comes for `drain.delay`, let pushes in flight end within `drain.timeout`, then end the tunnels."""
+        drain = self.config.drain
+        self._ingress.state = RelayState.DRAINING
+        log.info("draining", in_flight=self.limits.in_flight, delay=drain.delay, timeout=drain.timeout)
+        await asyncio.sleep(drain.delay)
+        if self.doors is not None:
+            await self.doors.close_ingress(drain.timeout)
+            self._ingress.state = RelayState.STOPPED
+            await self.doors.tunnel.drain(TUNNEL_GRACE)
+
+    async def stop(self) -> None:
+        """End everything at once."""
+        self._ingress.state = RelayState.STOPPED
+        await cancel(*self._tasks)
+        if self.doors is not None:
+            await self.doors.close()
+        if self._control is not None:
+            await self._control.close()
+        self._gaps.stop()
+        self._pool.close()
+        if isinstance(self._access_log, AccessLog):
+            self._access_log.flush()
+        log.info("relay stopped", in_flight=self.limits.in_flight)
+
+    # --- reload
+
+    def request_reload(self) -> None:
+        """Read the config again soon: SIGHUP."""
+        self._watcher.trigger()
+
+    async def reload(self) -> Outcome:
+        """Read the config and all certificates again, and use them if all of it is good; else keep everything."""
+        async with self._reloading:
+            outcome = self.last_reload = await self._reload()
+        describe_outcome(log, outcome, self.path)
+        return outcome
+
+    async def _reload(self) -> Outcome:
+        try:
+            loaded = await asyncio.to_thread(read_config, self.path, RelayConfig)
+            contexts = await asyncio.to_thread(load_contexts, loaded.config)
+        except ConfigError as error:
+            return Outcome.refused([str(problem) for problem in error.problems])
+        except PkiError as error:
+            return Outcome.refused([str(error)])
+        if keys := restart_keys(self.config, loaded.config):
+            return Outcome.refused([f"{key} changes only with a restart" for key in keys])
+        outcome = Outcome.taken(self.config, loaded.config)
+        self._use(loaded, contexts)
+        return outcome
+
+    def _use(self, loaded: Loaded[RelayConfig], contexts: Contexts) -> None:
+        """Nothing waits from here on: a push sees the old config or the new one, never a mixture."""
+        self.snapshot = self._builder.build(loaded.config, self.snapshot)
+        self._loaded = loaded
+        self._ingress.context = self._context()
+        if self.doors is not None:
+            self.doors.renew(contexts, ConfigPolicy(loaded.config))
+
+    async def _on_change(self, change: Change) -> None:
+        if change.reason is Reason.FILES:
+            log.info("files changed", paths=[str(path) for path in change.paths])
+        await self.reload()
+
+    # --- what is asked
+
+    def health(self) -> HealthReport:
+        """What /readyz answers."""
+        return health.report(self.state, self.snapshot.table, self.tunnels_of)
+
+    def status(self) -> dict[str, Any]:
+        """What `cloud-relay status` shows."""
+        return status_view(self)
+
+    def tunnels_of(self, route: Route) -> int:
+        """Tunnels by which a push of this route could go now."""
+        return self.registry.count(route.key)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of pushes under way, and how many may be."""
+        return {"used": self._budget.used, "budget": self._budget.limit, "victims": self._budget.victims}
+
+    # --- parts
+
+    def _context(self) -> IngressContext:
+        config = self.config.limits
+        return IngressContext(
+            routing=self.snapshot.table,
+            authenticator=Authenticator(),
+            limits=self.limits,
+            registry=self.registry,
+            budget=self._budget,
+            access_log=self._access_log,
+            settings=IngressSettings(
+                max_connections=config.connections, max_connections_per_source=config.connections_per_source
+            ),
+        )
+
+    def _make_doors(self, contexts: Contexts) -> Doors:
+        config = self.config
+        limits = config.tunnel.limits
+        tunnel = TunnelListener(
+            self._loop,
+            contexts.tunnel,
+            ConfigPolicy(config),
+            self.registry,
+            budget=self._budget,
+            gaps=self._gaps,
+            limits=TunnelLimits(
+                limits.handshakes, limits.handshakes_per_source, limits.handshake_timeout, limits.tunnels
+            ),
+            software=f"cloud-relay {version()}",
+        )
+        self.metrics.tunnels = tunnel.counts
+        observe = ObserveServer(config.observe.listen, self.health, self.metrics.render) if config.observe else None
+        return Doors(config, contexts, self._ingress, self.metrics, tunnel, observe)
+
+    def _tunnel_counts(self) -> dict[tuple[str, ...], float]:
+        counts: dict[tuple[str, ...], float] = {}
+        for session in self.registry.sessions():
+            identity = session.identity
+            key = (identity.tenant, identity.location, identity.connector)
+            counts[key] = counts.get(key, 0.0) + 1.0
+        return counts
+
+    def _up(self) -> dict[tuple[str, ...], float]:
+        return {(r.tenant, r.name): float(health.is_green(r, self.tunnels_of)) for r in self.snapshot.table.routes}
+
+    async def _age(self) -> None:
+        while True:
+            await asyncio.sleep(FORGET_AFTER)
+            for realm in self.snapshot.realms.values():
+                realm.remembered.age()
+
+
+class _NoAccessLog:
+    """Where access lines go when nobody wants them."""
+
+    def line(self, record: object) -> None:
+        """Drop it."""
+
+
+def _report_bug(error: BaseException, request_id: str) -> None:
+    log.error("a push failed by a bug of ours", request_id=request_id, exc_info=error)

@@ -1,0 +1,194 @@
+"""The command `cloud-relay`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
+
+import typer
+
+from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, emit, make_app, make_table, note, run
+
+if TYPE_CHECKING:
+    from cloud_relay.config import RelayConfig
+    from shared.config import Loaded
+
+DEFAULT_CONFIG: Final = Path("/etc/qanat/relay.yaml")
+
+app = make_app("cloud-relay", "The relay: takes pushes from senders and hands them to connectors in data centers.")
+secrets_app = make_app("secrets", "Make and hash what senders prove themselves with.")
+routes_app = make_app("routes", "Ask where a push would go.")
+app.add_typer(secrets_app, name="secrets")
+app.add_typer(routes_app, name="routes")
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    run(app)
+
+
+@app.command()
+def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Run the relay until SIGTERM. SIGHUP, or a change of its files, reloads the config."""
+    from cloud_relay.app import RelayApp
+    from shared.logs import get_logger, setup_logging
+    from shared.process import run_program
+
+    loaded = _load(config)
+    setup_logging(loaded.config.log.format, loaded.config.log.level)
+    for warning in _warnings(loaded.config):
+        get_logger("relay").warning("doubtful config", **warning)
+    run_program(lambda: RelayApp(config, loaded))
+
+
+@app.command()
+def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Look whether the relay would start with this config, and what in it is doubtful. Starts nothing."""
+    from cloud_relay.doors import require_contexts
+
+    loaded = _load(config)
+    require_contexts(loaded.config)
+    warnings = _warnings(loaded.config)
+    tenants = loaded.config.tenants
+    routes = sum(len(tenant.routes) for tenant in tenants.values())
+    lines = [f"{config} is good: {len(tenants)} tenants, {routes} routes"]
+    lines += [f"warning: {warning['key']}: {warning['message']}" for warning in warnings]
+    data = {"config": str(config), "tenants": len(tenants), "routes": routes, "warnings": warnings}
+    emit(data, schema="qanat.relay.check.v1", json=as_json, table="\n".join(lines))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the config file, for editors."""
+    from cloud_relay.config import RelayConfig
+    from shared.config import json_schema
+
+    shown = json_schema(RelayConfig)
+    emit(shown, schema=shown["$schema"], json=True, table="")
+
+
+@app.command()
+def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Show the running relay: listeners, connectors with their tunnels, and how the routes are."""
+    from cloud_relay.show import status_tables
+
+    answer = _ask(config, "GET", "/v1/status")
+    emit(answer, schema="qanat.relay.status.v1", json=as_json, table=lambda: status_tables(answer))
+
+
+@app.command()
+def reload(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Let the running relay read its config again, and say what changed."""
+    answer = _ask(config, "POST", "/v1/reload")
+    lines = answer["changes"] or ["nothing changed"]
+    emit(answer, schema="qanat.relay.reload.v1", json=as_json, table="\n".join(lines))
+
+
+@app.command()
+def drain(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Let the running relay finish the pushes in flight and end, as SIGTERM does."""
+    answer = _ask(config, "POST", "/v1/drain")
+    emit(answer, schema="qanat.relay.drain.v1", json=as_json, table=f"draining, {answer['in_flight']} pushes in flight")
+
+
+@app.command()
+def explain(code: str, as_json: JsonOption = False) -> None:
+    """Say what an error code means, and what to do."""
+    from cloud_relay.show import explain_fault
+
+    data, text = explain_fault(code)
+    emit(data, schema="qanat.fault.v1", json=as_json, table=text)
+
+
+@app.command()
+def version(as_json: JsonOption = False) -> None:
+    """Print the version."""
+    from cloud_relay.status import version as installed
+
+    emit({"version": installed()}, schema="qanat.version.v1", json=as_json, table=f"cloud-relay {installed()}")
+
+
+@secrets_app.command("new")
+def secrets_new(as_json: JsonOption = False) -> None:
+    """Make a secret for a sender, and the hash of it for the config. The secret is shown once, here."""
+    from shared.secrets import hash_secret, new_secret
+
+    secret = new_secret()
+    data = {"secret": secret, "hash": hash_secret(secret)}
+    table = make_table(("", ""), [("for the sender", secret), ("for the config", data["hash"])])
+    emit(data, schema="qanat.secret.v1", json=as_json, table=table)
+
+
+@secrets_app.command("hash")
+def secrets_hash(
+    generated: Annotated[
+        bool, typer.Option("--generated", help="It was made by a machine and has 128 random bits or more: use SHA-256.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Hash a password for the config. It is read from standard input, or asked for, never an argument."""
+    from shared.secrets import hash_password, hash_secret
+
+    secret = _read_secret()
+    if generated and len(secret) < 22:
+        raise CommandError(ExitCode.REFUSED, "a generated secret has at least 22 characters", "Leave --generated out.")
+    try:
+        hashed = hash_secret(secret) if generated else hash_password(secret)
+    except ValueError as error:
+        raise CommandError(ExitCode.REFUSED, str(error)) from error
+    emit({"hash": hashed}, schema="qanat.hash.v1", json=as_json, table=hashed)
+
+
+@routes_app.command("test")
+def routes_test(
+    method: Annotated[str, typer.Argument(help="As the sender would use it: POST")],
+    url: Annotated[str, typer.Argument(help="As the sender would push to: https://push.example.com/sap/frun")],
+    sender: Annotated[str | None, typer.Option(help="Also say whether this sender may use the route.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which route of the config a push would take, and to which target. Sends nothing."""
+    from cloud_relay.show import find_route, route_table
+
+    found = find_route(_load(config).config, method, url, sender)
+    emit(found, schema="qanat.relay.route.v1", json=as_json, table=lambda: route_table(found))
+
+
+def _load(path: Path) -> Loaded[RelayConfig]:
+    from cloud_relay.config import RelayConfig
+    from shared.config import read_config
+
+    return read_config(path, RelayConfig)
+
+
+def _warnings(config: RelayConfig) -> list[dict[str, str]]:
+    from cloud_relay.config import find_warnings
+    from shared.config.problems import dotted
+
+    return [{"key": dotted(flaw.key), "message": flaw.message} for flaw in find_warnings(config)]
+
+
+def _ask(config: Path, method: str, url: str) -> dict[str, Any]:
+    """One request to the running relay, found by the config's state_dir, however broken the rest of the config is."""
+    from shared.config.tree import Text, read_tree
+    from shared.control import control_request
+
+    entry = (read_tree(config.absolute()).entries or {}).get("state_dir")
+    value = entry.tree.value if entry is not None else None
+    if not isinstance(value, Text):
+        raise CommandError(ExitCode.CONFIG, f"{config} names no state_dir, where the relay's control socket is")
+    socket = value.source.parent / value / "control.sock"
+    return asyncio.run(control_request(socket, method, url))
+
+
+def _read_secret() -> str:
+    import sys
+
+    if sys.stdin.isatty():
+        return str(typer.prompt("Secret", hide_input=True, confirmation_prompt=True, err=True))
+    text = sys.stdin.read(4096).removesuffix("\n").removesuffix("\r")
+    if not text or "\n" in text:
+        raise CommandError(ExitCode.USAGE, "standard input must hold the secret, in one line")
+    note("Hashed what standard input held, without the line's end.")
+    return text

@@ -1,0 +1,172 @@
+"""What the command line shows: tables of a status, a route's way, an error code's meaning."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from cloud_relay.config import RelayConfig
+from cloud_relay.hashing import HashingPool
+from cloud_relay.limits import Limits
+from cloud_relay.metrics import RelayMetrics
+from cloud_relay.snapshot import SnapshotBuilder
+from shared.cli import CommandError, ExitCode, make_table
+from shared.errors import FAULTS
+from shared.units import format_duration, format_size
+
+_METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}", re.ASCII)
+_COLORS: Final = {"green": "green", "red": "red", "open": "green", "suspect": "yellow"}
+
+
+def explain_fault(code: str) -> tuple[dict[str, Any], str]:
+    """An entry of the catalogue, as data and as text. CommandError for an unknown code."""
+    fault = FAULTS.get(code)
+    if fault is None:
+        near = difflib.get_close_matches(code, FAULTS, n=3)
+        hint = f"Did you mean {' or '.join(near)}?" if near else "The codes are in docs/errors.md."
+        raise CommandError(ExitCode.NOT_FOUND, f"there is no code {code[:80]!r}", hint)
+    data = {
+        "code": fault.code,
+        "origin": fault.origin.value,
+        "status": fault.status,
+        "title": fault.title,
+        "remedy": fault.remedy,
+        "retry_after": fault.retry_after,
+        "closes": fault.closes,
+    }
+    answer = f"answered with {fault.status}" if fault.status else "no answer, the connection ends"
+    if fault.retry_after:
+        answer += ", with Retry-After"
+    return data, f"{fault.code} (origin: {fault.origin.value}; {answer})\n{fault.title}\n{fault.remedy}"
+
+
+# --- routes
+
+
+def find_route(config: RelayConfig, method: str, url: str, sender: str | None) -> dict[str, Any]:
+    """The way that a push to `url` would take. CommandError when there is none, or when the sender may not take it."""
+    if _METHOD.fullmatch(method) is None:
+        raise CommandError(ExitCode.USAGE, f"{method[:40]!r} is not a method", "Write it in capitals: POST")
+    host, path = _split(url)
+    pool = HashingPool()
+    try:
+        table = SnapshotBuilder(Limits(), RelayMetrics(process=False), pool).build(config).table
+    finally:
+        pool.close()
+    route = table.lookup(host, path)
+    if route is None:
+        fault = FAULTS["no-such-route" if table.has_host(host) else "unknown-host"]
+        raise CommandError(ExitCode.NOT_FOUND, fault.title, fault.remedy, fault.code, status=fault.status)
+    names = sorted(allowed.name for allowed in route.senders)
+    if sender is not None and sender not in names:
+        message = f"sender {sender!r} may not use route {route.tenant}/{route.name}, only {', '.join(names)}"
+        fault = FAULTS["sender-not-allowed"]
+        raise CommandError(ExitCode.REFUSED, message, fault.remedy, fault.code, status=fault.status)
+    limits = next(one for one in config.tenants[route.tenant].routes if one.name == route.name).limits
+    return {
+        "tenant": route.tenant,
+        "route": route.name,
+        "host": route.host.decode(),
+        "path": route.path.decode(),
+        "sub_paths": route.sub_paths,
+        "location": route.location,
+        "target": route.target,
+        "senders": names,
+        "limits": {
+            "body": limits.body, "rate": limits.rate, "burst": limits.burst, "in_flight": limits.in_flight,
+        },
+        "hold_s": route.hold,
+        "timeout_s": route.timeout,
+        "quota_status": route.quota_fault.status,
+    }  # fmt: skip
+
+
+def _split(url: str) -> tuple[bytes, bytes]:
+    """Host and raw path, as they would stand in the request."""
+    try:
+        parts = urlsplit(url)
+        host, path = parts.netloc.rpartition("@")[2].lower().encode("ascii"), (parts.path or "/").encode("ascii")
+    except ValueError as error:
+        raise CommandError(ExitCode.USAGE, "this is not a URL", "Write it as https://push.example.com/path") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise CommandError(ExitCode.USAGE, "this is not a URL", "Write it as https://push.example.com/path")
+    return host, path
+
+
+def route_table(route: dict[str, Any]) -> RenderableType:
+    """A route's way for people."""
+    limits = route["limits"]
+    rate = f"{limits['rate']:g}/s" if limits["rate"] else "any rate"
+    in_flight = f"{limits['in_flight']} at once" if limits["in_flight"] else "any number at once"
+    rows = [
+        ("route", f"{route['tenant']}/{route['route']}"),
+        ("matches", f"{route['host']}{route['path']}{' and below' if route['sub_paths'] else ''}"),
+        ("target", f"{route['target']} at {route['location']}; its connector judges method and path"),
+        ("senders", ", ".join(route["senders"])),
+        ("limits", f"{format_size(limits['body'])} a body, {rate}, {in_flight}; then {route['quota_status']}"),
+        ("waits", f"{format_duration(route['hold_s'])} for a connector, {format_duration(route['timeout_s'])} in all"),
+    ]
+    return make_table(("", ""), rows)
+
+
+# --- status
+
+
+def status_tables(status: dict[str, Any]) -> RenderableType:
+    """The whole status for people."""
+    memory = status["memory"]
+    head = (
+        f"cloud-relay {status['version']}, {status['state']}, up {format_duration(status['uptime_s'])}, "
+        f"{status['in_flight']} pushes in flight, {memory['used'] >> 20} of {memory['budget'] >> 20} MiB"
+    )
+    parts: list[RenderableType] = [Text(head)]
+    if status["reload"] is not None and not status["reload"]["taken"]:
+        parts += [Text(f"The config was not taken at {status['reload']['at']}:", style="red")]
+        parts += [Text(f"  {line}") for line in status["reload"]["lines"]]
+    listeners = [(d["kind"], ", ".join(d["bound"]), "TLS" if d["tls"] else "plain") for d in status["listeners"]]
+    parts += [Text(), make_table(("LISTENER", "ADDRESS", ""), listeners)]
+    parts += [Text(), make_table(("TENANT", "LOCATION", "CONNECTOR", "TUNNEL", "AGE", "RTT", "IN FLIGHT", "TARGETS"),
+                                 _tunnel_rows(status))]  # fmt: skip
+    routes = [
+        (
+            f"{r['tenant']}/{r['route']}",
+            Text(r["state"], style=_COLORS[r["state"]]),
+            f"{r['host']}{r['path']}",
+            f"{r['location']}/{r['target']}",
+            r["in_flight"],
+            r["pushes"],
+            " ".join(f"{key}:{count}" for key, count in r["answers"].items()) or "-",
+        )
+        for r in status["routes"]
+    ]
+    parts += [Text(), make_table(("ROUTE", "STATE", "MATCHES", "TO", "IN FLIGHT", "PUSHES", "ANSWERS"), routes)]
+    return Group(*parts)
+
+
+def _tunnel_rows(status: dict[str, Any]) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for tenant in status["tenants"]:
+        for location in tenant["locations"]:
+            where = (tenant["tenant"], location["location"])
+            if not location["connectors"]:
+                rows.append((*where, Text("none attached", style="red"), "", "", "", "", ""))
+            for connector in location["connectors"]:
+                rows += [_tunnel_row(where, connector["connector"], tunnel) for tunnel in connector["tunnels"]]
+    return rows
+
+
+def _tunnel_row(where: tuple[str, str], connector: str, tunnel: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        *where,
+        connector,
+        Text(tunnel["state"], style=_COLORS.get(tunnel["state"], "")),
+        format_duration(tunnel["age_s"]),
+        "-" if tunnel["rtt_ms"] is None else f"{tunnel['rtt_ms']} ms",
+        tunnel["in_flight"],
+        ", ".join(sorted(tunnel["targets"])) or "-",
+    )

@@ -1,0 +1,176 @@
+"""What `cloud-relay status` shows: the process, its listeners, who is attached, and how the routes are."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from cloud_relay.app import RelayApp
+    from cloud_relay.config import RelayConfig
+    from cloud_relay.metrics import RelayMetrics
+    from cloud_relay.routing import Route, RoutingTable
+
+
+class LinkView(Protocol):
+    """What a status needs of a link."""
+
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def rtt(self) -> float: ...
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def is_suspect(self) -> bool: ...
+    @property
+    def is_draining(self) -> bool: ...
+    def describe(self) -> str: ...
+
+
+class IdentityView(Protocol):
+    """Who a session belongs to."""
+
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def location(self) -> str: ...
+    @property
+    def connector(self) -> str: ...
+
+
+class SessionView(Protocol):
+    """What a status needs of a session. `attached_at` is the loop's time."""
+
+    @property
+    def identity(self) -> IdentityView: ...
+    @property
+    def link(self) -> LinkView: ...
+    @property
+    def targets(self) -> Mapping[str, str]: ...
+    @property
+    def attached_at(self) -> float: ...
+
+
+def version() -> str:
+    """Of the installed distribution."""
+    try:
+        return installed_version("qanat")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def timestamp(unix: float) -> str | None:
+    """RFC 3339 in UTC; None for 0.0, which stands for never."""
+    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="seconds").replace("+00:00", "Z") if unix else None
+
+
+def tenants_view(config: RelayConfig, sessions: Iterable[SessionView], now: float) -> list[dict[str, Any]]:
+    """Tenants, their locations, and the connectors attached there with their tunnels. `now` is the loop's time."""
+    attached: dict[tuple[str, str], dict[str, list[SessionView]]] = {}
+    for session in sessions:
+        identity = session.identity
+        connectors = attached.setdefault((identity.tenant, identity.location), {})
+        connectors.setdefault(identity.connector, []).append(session)
+    return [
+        {
+            "tenant": name,
+            "locations": [
+                {
+                    "location": location,
+                    "connectors": [
+                        {"connector": connector, "tunnels": [_tunnel(session, now) for session in tunnels]}
+                        for connector, tunnels in sorted(attached.get((name, location), {}).items())
+                    ],
+                }
+                for location in tenant.locations
+            ],
+        }
+        for name, tenant in config.tenants.items()
+    ]
+
+
+def routes_view(table: RoutingTable, tunnels: Callable[[Route], int]) -> list[dict[str, Any]]:
+    """Routes with their state and counts. `tunnels` counts those by which a push could go now."""
+    return [_route(route, tunnels(route)) for route in table.routes]
+
+
+def _tunnel(session: SessionView, now: float) -> dict[str, Any]:
+    link = session.link
+    return {
+        "state": _state(link),
+        "age_s": round(now - session.attached_at, 1),
+        "rtt_ms": round(link.rtt * 1e3, 2) if link.rtt < 1e6 else None,
+        "in_flight": link.in_flight,
+        "peer": link.describe(),
+        "targets": dict(session.targets),
+    }
+
+
+def _state(link: LinkView) -> str:
+    if not link.is_open:
+        return "closing"
+    if link.is_draining:
+        return "draining"
+    return "suspect" if link.is_suspect else "open"
+
+
+def _route(route: Route, tunnels: int) -> dict[str, Any]:
+    metrics = route.metrics
+    return {
+        "tenant": route.tenant,
+        "route": route.name,
+        "host": route.host.decode("ascii"),
+        "path": route.path.decode("ascii"),
+        "sub_paths": route.sub_paths,
+        "location": route.location,
+        "target": route.target,
+        "state": "green" if tunnels else "red",
+        "tunnels": tunnels,
+        "in_flight": metrics.in_flight,
+        "pushes": metrics.pushes,
+        "answers": {f"{status}xx": count for status, count in enumerate(metrics.by_class) if status and count},
+        "unanswered": metrics.by_class[0],
+        "faults": dict(metrics.faults),
+    }
+
+
+def status_view(app: RelayApp) -> dict[str, Any]:
+    """The whole status. Everything in it is JSON-able."""
+    now = asyncio.get_running_loop().time()
+    reload = app.last_reload
+    return {
+        "version": version(),
+        "state": app.state.value,
+        "started_at": timestamp(app.started_at),
+        "uptime_s": round(time.time() - app.started_at, 1),
+        "config": str(app.path),
+        "reload": None
+        if reload is None
+        else {"at": timestamp(reload.at), "taken": reload.is_taken, "lines": list(reload.lines)},
+        "in_flight": app.limits.in_flight,
+        "memory": app.memory(),
+        "listeners": app.doors.describe() if app.doors is not None else [],
+        "tenants": tenants_view(app.config, app.registry.sessions(), now),
+        "routes": routes_view(app.snapshot.table, app.tunnels_of),
+        "senders": senders_view(app.metrics),
+    }
+
+
+def senders_view(metrics: RelayMetrics) -> list[dict[str, Any]]:
+    """Senders with their counts."""
+    return [
+        {
+            "tenant": one.tenant,
+            "sender": one.sender,
+            "pushes": one.pushes,
+            "delivered": one.delivered,
+            "last_delivered": timestamp(one.last_delivered),
+        }
+        for one in metrics.senders.values()
+    ]
