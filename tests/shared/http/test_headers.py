@@ -54,10 +54,15 @@ def test_hop_by_hop_spoofed_and_overriding_headers_do_not_cross_in_any_spelling(
 
 @pytest.mark.parametrize(
     "field",
-    [b"X-Forwarded-For: 6.6.6.6", b"x-forwarded-user: root", b"X-FORWARDED-", b"Qanat-Error: x", b"qanat-anything: x"],
+    [
+        b"X-Forwarded-For: 6.6.6.6",
+        b"x-forwarded-user: root",
+        b"X-FORWARDED-PORT: 1",
+        b"Qanat-Error: x",
+        b"qanat-anything: x",
+    ],
 )
 def test_control_headers_and_everything_forwarded_are_the_relays_alone(field: bytes) -> None:
-    field = field if b":" in field else field + b"Port: 1"
     assert prepared(field) == [(b"Host", b"a"), *OURS]
 
 
