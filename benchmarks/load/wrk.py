@@ -1,0 +1,79 @@
+"""wrk: a closed loop of kept connections, each with one push in flight. Fast, but blind to what a stall delays."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+
+from benchmarks.load.figures import Load
+from benchmarks.programs import BenchmarkError, need_program
+from benchmarks.site import HOST, PASSWORD, USER, Site
+from benchmarks.systems.base import Endpoint
+
+# wrk prints microseconds; the last line of ours is JSON
+_SCRIPT = """\
+wrk.method = "POST"
+wrk.headers["Host"] = "{host}"
+wrk.headers["Content-Type"] = "application/octet-stream"
+wrk.headers["Authorization"] = "{authorization}"
+wrk.body = string.rep("q", {size})
+done = function(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format(
+    '\\n{{"us":%d,"requests":%d,"connect":%d,"read":%d,"write":%d,"status":%d,"timeout":%d,'
+    .. '"p50":%d,"p90":%d,"p99":%d,"p999":%d}}\\n',
+    summary.duration, summary.requests, e.connect, e.read, e.write, e.status, e.timeout,
+    latency:percentile(50), latency:percentile(90), latency:percentile(99), latency:percentile(99.9)))
+end
+"""
+
+_ERRORS = ("connect", "read", "write", "status", "timeout")
+
+
+def authorization() -> str:
+    """The sender's Basic credential as a header value."""
+    return "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+
+
+def script(size: int) -> str:
+    """The Lua that makes wrk push bodies of `size` bytes."""
+    return _SCRIPT.format(host=HOST, authorization=authorization(), size=size)
+
+
+def parse_output(text: str) -> Load:
+    """Reads what the script printed last.
+
+    Raises:
+        BenchmarkError: there is no such line.
+    """
+    lines = [line for line in text.splitlines() if line.startswith('{"us":')]
+    if not lines:
+        raise BenchmarkError(f"wrk printed no figures:\n{text[-800:]}")
+    figures: dict[str, int] = json.loads(lines[-1])
+    failures = {kind: figures[kind] for kind in _ERRORS if figures[kind]}
+    # wrk counts an answer that is not 2xx or 3xx as a request too
+    pushes = figures["requests"] - figures["status"]
+    p50, p90, p99, p999 = (figures[key] / 1e3 for key in ("p50", "p90", "p99", "p999"))
+    return Load(figures["us"] / 1e6, pushes, sum(failures.values()), p50, p90, p99, p999, failures)
+
+
+def run_wrk(site: Site, endpoint: Endpoint, path: str, *, size: int, in_flight: int, seconds: float) -> Load:
+    """Pushes from the cloud side for `seconds`; one thread, `in_flight` connections."""
+    program = need_program("wrk")
+    lua = site.folder / f"push-{size}.lua"
+    lua.write_text(script(size))
+    scheme = "https" if endpoint.is_tls else "http"
+    argv = [program.path, "-t1", f"-c{in_flight}", f"-d{max(1, round(seconds))}s", "--timeout", "30s", "-s", str(lua)]
+    argv.append(f"{scheme}://{endpoint.host}:{endpoint.port}{path}")
+    result = subprocess.run(
+        site.cloud.command(argv),
+        capture_output=True,
+        text=True,
+        timeout=seconds + 60,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", **program.environment},
+    )
+    if result.returncode != 0:
+        raise BenchmarkError(f"wrk failed: {result.stdout[-400:]} {result.stderr[-400:]}")
+    return parse_output(result.stdout)

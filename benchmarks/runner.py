@@ -1,0 +1,105 @@
+"""Runs scenarios over systems, interleaved: within each repeat every system has its turn."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.network import Network, two_networks, why_no_networks
+from benchmarks.nginx import start_target
+from benchmarks.programs import ROOT, BenchmarkError
+from benchmarks.results import Report, Result
+from benchmarks.scenarios import Bench, Figures, Plan, Scenario
+from benchmarks.side import Side, wait_for_file
+from benchmarks.site import Site, closing, make_certificate
+from benchmarks.systems import System
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run consists of."""
+
+    scenarios: Sequence[Scenario]
+    systems: Sequence[System]
+    plan: Plan
+    repeats: int
+    say: Say
+
+
+def run_all(run: Run, report: Report) -> None:
+    """Measures everything; what could not be measured is in `report.missing` with its reason."""
+    systems = []
+    for system in run.systems:
+        if lacking := system.missing():
+            report.missing[system.name] = f"missing: {', '.join(lacking)}"
+            run.say(f"{system.name}: left out, missing: {', '.join(lacking)}")
+        else:
+            systems.append(system)
+    for scenario in run.scenarios:
+        chosen = [system for system in systems if scenario.systems is None or system.name in scenario.systems]
+        if not chosen:
+            continue
+        if scenario.link is not None and (reason := why_no_networks()):
+            report.missing[scenario.name] = reason
+            run.say(f"{scenario.name}: left out, {reason}")
+            continue
+        try:
+            report.results += _run_scenario(run, scenario, chosen, report)
+        except (BenchmarkError, OSError) as error:
+            report.missing[scenario.name] = str(error)
+            run.say(f"{scenario.name}: {error}")
+
+
+def _run_scenario(run: Run, scenario: Scenario, systems: Sequence[System], report: Report) -> list[Result]:
+    measures: dict[str, list[Figures]] = {}
+    with _surroundings(scenario) as site, contextlib.ExitStack() as stack:
+        benches = []
+        for system in systems:
+            own = stack.enter_context(closing(site.subsite(system.name)))
+            try:
+                running = system.start(own, scenario.shape)
+            except BenchmarkError as error:
+                report.missing[f"{scenario.name}/{system.name}"] = str(error)
+                run.say(f"{scenario.name} {system.name}: does not start: {error}")
+                own.close()
+                continue
+            benches.append(Bench(system.name, own, running, run.plan))
+        for repeat in range(run.repeats):
+            for bench in benches:
+                run.say(f"{scenario.name} · {bench.system} · {repeat + 1}/{run.repeats}")
+                try:
+                    measures.setdefault(bench.system, []).append(scenario.measure(bench))
+                    bench.site.check()
+                except (BenchmarkError, OSError) as error:
+                    report.missing[f"{scenario.name}/{bench.system}"] = str(error)
+                    run.say(f"{scenario.name} {bench.system}: {error}")
+    return [Result.of(scenario.name, system, figures) for system, figures in measures.items() if figures]
+
+
+@contextlib.contextmanager
+def _surroundings(scenario: Scenario) -> Iterator[Site]:
+    """A folder, the certificate, the targets, and two networks if the scenario wants them."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qanat-bench-")))
+        folder.chmod(0o755)  # sshd reads its keys there as another user
+        network = Network(Side(), Side())
+        if scenario.link is not None:
+            network = stack.enter_context(two_networks(folder, scenario.link))
+        certificate, key, authority = make_certificate(folder)
+        site = Site(folder, certificate, key, authority, {}, network.cloud, network.premises)
+        stack.enter_context(closing(site))
+        site.targets = {"push": start_target(site), "sink": _start_sink(site)}
+        yield site
+
+
+def _start_sink(site: Site) -> int:
+    path = site.folder / "sink.port"
+    argv = [sys.executable, "-m", "benchmarks.sink", str(path), site.premises.listen_address]
+    process = site.start(site.premises, argv, "sink", {"PYTHONPATH": str(ROOT)})
+    return int(wait_for_file(path, process))

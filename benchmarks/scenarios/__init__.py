@@ -1,0 +1,14 @@
+"""The kinds of load, in the order in which they matter."""
+
+from __future__ import annotations
+
+from benchmarks.scenarios.base import Bench, Figures, Plan, Scenario
+from benchmarks.scenarios.bulk import SCENARIOS as BULK
+from benchmarks.scenarios.links import SCENARIOS as LINKS
+from benchmarks.scenarios.many import SCENARIOS as MANY
+from benchmarks.scenarios.mixed import SCENARIOS as MIXED
+from benchmarks.scenarios.small import SCENARIOS as SMALL
+
+SCENARIOS: tuple[Scenario, ...] = (*SMALL, *BULK, *MIXED, *MANY, *LINKS)
+
+__all__ = ["SCENARIOS", "Bench", "Figures", "Plan", "Scenario"]

@@ -1,0 +1,71 @@
+"""What a system is to the benchmarks."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass
+
+from benchmarks.programs import Process
+from benchmarks.site import Site
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a load generator pushes to."""
+
+    port: int
+    is_tls: bool
+    host: str = "127.0.0.1"
+
+
+@dataclass(slots=True)
+class Running:
+    """A system that is up: where its ingress is, and whose CPU and memory count as its own.
+
+    `roles` names processes whose memory is of interest by themselves (`relay`, `connector`).
+    """
+
+    endpoints: dict[tuple[str, bool], Endpoint]
+    counted: list[Process]
+    roles: dict[str, Process]
+
+    def endpoint(self, target: str, *, is_tls: bool) -> Endpoint:
+        return self.endpoints[target, is_tls]
+
+    @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self.counted]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How large a system is set up; 1 each is what the benchmarks take unless the scenario is about size."""
+
+    routes: int = 1
+    senders: int = 1
+
+
+ONE = Shape()
+
+
+class System(typing.Protocol):
+    """Something that carries pushes from an ingress to the targets."""
+
+    name: str
+
+    def missing(self) -> list[str]:
+        """What would have to be there; an empty list when it can start."""
+        ...
+
+    def start(self, site: Site, shape: Shape) -> Running:
+        """Starts its processes with the site and waits until pushes can cross."""
+        ...
+
+
+def both_doors(targets: typing.Iterable[str], tls_port: int, plain_port: int) -> dict[tuple[str, bool], Endpoint]:
+    """The endpoints of a system that has one TLS and one plain ingress for all targets."""
+    doors: dict[tuple[str, bool], Endpoint] = {}
+    for target in targets:
+        doors[target, True] = Endpoint(tls_port, is_tls=True)
+        doors[target, False] = Endpoint(plain_port, is_tls=False)
+    return doors
