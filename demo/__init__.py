@@ -1,0 +1,1 @@
+"""The main job in one command: senders push real measurements of this machine to a target behind a connector."""
