@@ -157,7 +157,8 @@ class Delivery:
         """The relay gave the push up, or its tunnel is lost: the target is told by the end of its connection."""
         if not self.is_over:
             fault = BY_WIRE.get(wire_code)
-            self._end(fault.code if fault is not None else f"reset-{wire_code}", is_known=False)
+            # A number that we do not know becomes no label of a metric: the relay could make up any.
+            self._end(fault.code if fault is not None else "reset", is_known=False)
 
     def on_writable(self) -> None:
         """The relay has taken enough of the answer."""

@@ -1,4 +1,4 @@
-"""A push from stream to target and back, told as transcripts: what the stream saw, what the target got, what is left."""
+"""A push from stream to target and back, as transcripts: what the stream saw, what the target got, what is left."""
 
 from __future__ import annotations
 
@@ -220,7 +220,8 @@ async def test_interim_answers_pass_and_100_is_swallowed() -> None:
 async def test_one_byte_segments() -> None:
     world = World()
     stream = await world.push(b"x")
-    for byte in b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n":
+    interim = b"HTTP/1.1 102 Processing\r\n\r\n"
+    for byte in interim + b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n":
         world.transport.gets(bytes([byte]))
     assert stream.body == b"abc"
     assert stream.ended
@@ -510,7 +511,9 @@ async def test_bytes_on_an_idle_connection_end_it() -> None:
     assert world.pool.total == 0
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.0 204 N\r\n\r\n"])
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.0 204 N\r\n\r\n"]
+)
 def test_a_connection_that_is_to_close_is_not_kept(answer: bytes) -> None:
     @scenario
     async def tell() -> None:
