@@ -2,6 +2,10 @@
 
 `tools/peers.sh` unpacks them into `.peers/`. Tests ask for one by the fixture `peer` (in conftest.py), which leaves the
 test out, loudly, when it is missing, and fails it under CI.
+
+How they start without touching the system: nginx with `-p FOLDER -e FILE -c FILE -g 'daemon off;'` and all its
+temporary paths in the config; tinyproxy with `-d`; haproxy with `-db`; sshd by its whole path with `-D -e -f FILE`, and
+not as root (it would look for a user of its own): `Popen(..., user=...)` of a system account that owns the host key.
 """
 
 from __future__ import annotations
