@@ -1,0 +1,224 @@
+"""Keeps N tunnels to one relay, for ever: one task that opens them one after the other.
+
+One after the other, since the next may only come when the one before carries traffic; so a relay that comes back after
+an outage has one handshake of each connector to do before any second one. A tunnel that the relay drains is replaced at
+once, and ends by itself when its pushes are done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from connector_agent.dialer import Dialer
+from connector_agent.handshake import REFUSALS, DialError
+from connector_agent.tunnel import Tunnel, TunnelState
+from shared.backoff import FIRST, Backoff
+from shared.errors import FAULTS
+from shared.logs import get_logger
+
+if TYPE_CHECKING:
+    from shared.tunnel.link import Link
+    from shared.tunnel.websocket_client import ClientTransport
+
+REFUSAL_DELAY: Final = 15.0
+"""Seconds until the next try when the relay refused: an operator has to do something first."""
+
+LIVED: Final = 5.0
+"""Seconds that a tunnel must have lived for the backoff to begin anew."""
+
+REPEAT_LOG: Final = 60.0
+"""Seconds after which a failure that goes on is logged again."""
+
+log = get_logger("connector.tunnels")
+
+
+class RelayKeeper:
+    """The tunnels to one relay. `make_link` makes a tunnel's link once its WebSocket is open. Run it as a task."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        count: int,
+        dialer: Dialer,
+        make_tunnel: Callable[[Callable[[Tunnel], None]], Tunnel],
+        make_link: Callable[[Tunnel], Link],
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.count = count
+        self.tunnels: list[Tunnel] = []
+        self.retiring: list[Tunnel] = []
+        self.state = TunnelState.CONNECTING
+        self.error: DialError | None = None
+        self.next_try_at = 0.0
+        self.tries = 0
+        self._dialer = dialer
+        self._make_tunnel = make_tunnel
+        self._make_link = make_link
+        self._jitter = jitter
+        self._backoff = Backoff(cap=1.0, source=jitter)
+        self._changed = asyncio.Event()
+        self._logged: tuple[str, float] = ("", 0.0)
+        self._is_stopping = False
+        self._owed = 0.0
+
+    def __repr__(self) -> str:
+        return f"<RelayKeeper {self.name} {len(self.tunnels)} of {self.count} tunnels, {self.state.value}>"
+
+    @property
+    def name(self) -> str:
+        """The relay's host:port."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    async def run(self) -> None:
+        """Dial, and go on. Cancelled, it leaves the tunnels that are open as they are."""
+        while not self._is_stopping:
+            if len(self.tunnels) >= self.count:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            delay, self._owed = self._owed, 0.0
+            if delay:
+                await self._wait(delay)
+            else:
+                await self._try()
+
+    def stop_dialling(self) -> None:
+        """Open no more tunnels."""
+        self._is_stopping = True
+        self._changed.set()
+
+    def all_tunnels(self) -> list[Tunnel]:
+        """Those that are kept, and those that drain."""
+        return [*self.tunnels, *self.retiring]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """A row for each tunnel that should be there. JSON-able."""
+        rows = [self._row(TunnelState.OPEN.value, tunnel) for tunnel in self.tunnels]
+        rows += [self._row("draining", tunnel) for tunnel in self.retiring]
+        for number in range(len(self.tunnels), self.count):
+            is_next = number == len(self.tunnels)
+            rows.append(self._row((self.state if is_next else TunnelState.PENDING).value, None, is_next=is_next))
+        return rows
+
+    # --- one try
+
+    async def _try(self) -> None:
+        """Open one tunnel and wait for its HELLO."""
+        self.state = TunnelState.CONNECTING
+        self.tries += 1
+        tunnel = self._make_tunnel(self._on_change)
+        try:
+            await self._open(tunnel)
+        except DialError as error:
+            self.error = error
+            self._log(error)
+            self._owe(error)
+            return
+        self.error = None
+        self._logged = ("", 0.0)
+        self.tunnels.append(tunnel)
+        self._note_advice(tunnel)
+        self._on_change(tunnel)  # it may have ended, or begun to drain, while nobody looked
+        log.info(
+            "tunnel open", relay=self.name, tunnels=len(self.tunnels),
+            proxy=str(self._dialer.proxies.for_host(self.host, self.port) or ""),
+        )  # fmt: skip
+
+    async def _open(self, tunnel: Tunnel) -> None:
+        def open_receiver(transport: ClientTransport) -> Link:
+            link = tunnel.link = self._make_link(tunnel)
+            link.start(transport)
+            return link
+
+        transport = await self._dialer.dial(self.host, self.port, open_receiver)
+        try:
+            await tunnel.greeted
+        except asyncio.CancelledError:
+            transport.abort()
+            raise
+        if tunnel.ended_by is not None:
+            raise _as_error(*tunnel.ended_by)
+
+    def _owe(self, error: DialError) -> None:
+        """Let the next try wait. Several tunnels that are lost together are one loss."""
+        if error.is_refusal:
+            self._owed = REFUSAL_DELAY * (0.8 + 0.2 * self._jitter())
+        elif not self._owed:
+            self._owed = next(self._backoff)
+
+    async def _wait(self, delay: float) -> None:
+        self.state = TunnelState.WAITING
+        loop = asyncio.get_running_loop()
+        self.next_try_at = loop.time() + delay
+        try:
+            async with asyncio.timeout(delay):
+                while not self._is_stopping:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+        self.next_try_at = 0.0
+
+    def _note_advice(self, tunnel: Tunnel) -> None:
+        if tunnel.relay_hello is not None:
+            self._backoff.cap = max(1.0, tunnel.relay_hello.reconnect_spread)
+
+    def _log(self, error: DialError) -> None:
+        now = asyncio.get_running_loop().time()
+        code, at = self._logged
+        if error.code == code and now - at < REPEAT_LOG:
+            return
+        self._logged = (error.code, now)
+        log.warning(
+            "no tunnel", relay=self.name, code=error.code, detail=error.text, remedy=error.remedy, tries=self.tries
+        )
+
+    # --- a tunnel changed
+
+    def _on_change(self, tunnel: Tunnel) -> None:
+        if tunnel.ended_by is not None:
+            self._forget(tunnel, *tunnel.ended_by)
+        elif tunnel in self.tunnels and not tunnel.is_usable:
+            self.tunnels.remove(tunnel)
+            self.retiring.append(tunnel)
+            self._owed = self._owed or self._jitter() * FIRST
+            log.info("the relay drains a tunnel", relay=self.name)
+        self._changed.set()
+
+    def _forget(self, tunnel: Tunnel, code: str, detail: str) -> None:
+        if tunnel in self.retiring:
+            self.retiring.remove(tunnel)
+        elif tunnel in self.tunnels:
+            self.tunnels.remove(tunnel)
+            self.error = _as_error(code, detail)
+            if tunnel.lived() >= LIVED:
+                self._backoff.reset()
+            self._owe(self.error)
+            if not self._is_stopping:
+                log.warning("tunnel lost", relay=self.name, code=code, detail=detail, lived=round(tunnel.lived(), 1))
+
+    def _row(self, state: str, tunnel: Tunnel | None, *, is_next: bool = False) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "relay": self.name, "state": state, "age_s": None, "rtt_ms": None, "in_flight": 0, "peer": "",
+            "error": None, "code": None, "next_try_s": None,
+        }  # fmt: skip
+        if tunnel is not None:
+            row.update(tunnel.describe())
+        elif is_next and self.error is not None:
+            row["error"] = f"{self.error.text} {self.error.remedy}".rstrip()
+            row["code"] = self.error.code
+        if is_next and self.next_try_at:
+            row["next_try_s"] = round(max(0.0, self.next_try_at - asyncio.get_running_loop().time()), 2)
+        return row
+
+
+def _as_error(code: str, detail: str) -> DialError:
+    """The end of a tunnel, as a failure."""
+    fault = FAULTS.get(code, FAULTS["connection-lost"])
+    return DialError(fault.code, f"{fault.title} {detail}".rstrip(), fault.remedy, is_refusal=code in REFUSALS)

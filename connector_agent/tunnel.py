@@ -1,0 +1,95 @@
+"""One tunnel of the connector: its link, and what is known of it for `status`."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from shared.logs import get_logger
+
+if TYPE_CHECKING:
+    from shared.protocol import Hello, Stream
+    from shared.tunnel.link import Link
+
+OnStream = Callable[["Stream", bytes, bytes, bool], None]
+
+log = get_logger("connector.tunnels")
+
+
+class TunnelState(enum.Enum):
+    """The life of one tunnel. `PENDING`: it waits for the first one of its relay to be open."""
+
+    PENDING = "pending"
+    CONNECTING = "connecting"
+    OPEN = "open"
+    WAITING = "waiting"
+
+
+class Tunnel:
+    """The LinkHandler of one link at the connector. `greeted` is done when HELLOs are exchanged or the link is over.
+
+    `on_change` is called when the link is ready, drains, or is over.
+    """
+
+    __slots__ = ("_loop", "_on_change", "ended_by", "greeted", "link", "on_stream", "opened_at", "relay_hello")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, on_stream: OnStream, on_change: Callable[[Tunnel], None]
+    ) -> None:
+        self._loop = loop
+        self._on_change = on_change
+        self.on_stream = on_stream  # the dispatcher's own: nothing in between for a push
+        self.link: Link | None = None
+        self.greeted: asyncio.Future[None] = loop.create_future()
+        self.opened_at = 0.0
+        self.relay_hello: Hello | None = None
+        self.ended_by: tuple[str, str] | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a push could come by it now."""
+        return self.link is not None and self.link.is_open and not self.link.is_draining
+
+    def lived(self) -> float:
+        """Seconds since HELLOs were exchanged, 0.0 if they never were."""
+        return self._loop.time() - self.opened_at if self.opened_at else 0.0
+
+    def describe(self) -> dict[str, Any]:
+        """What `status` shows of a link."""
+        link = self.link
+        if link is None:
+            return {}
+        return {
+            "age_s": round(self.lived(), 1),
+            "rtt_ms": round(link.rtt * 1e3, 2) if link.rtt < 1e6 else None,
+            "in_flight": link.in_flight,
+            "peer": link.describe(),
+        }
+
+    # LinkHandler
+
+    def on_ready(self, link: Link, hello: Hello) -> None:
+        self.opened_at = self._loop.time()
+        self.relay_hello = hello
+        self._greet()
+        self._on_change(self)
+
+    def on_targets(self, link: Link, targets: Mapping[str, str]) -> None:
+        """Never comes: a relay exposes nothing."""
+
+    def on_drain(self, link: Link, timeout: float) -> None:
+        self._on_change(self)
+
+    def on_closed(self, link: Link, code: str, detail: str) -> None:
+        self.ended_by = (code, detail)
+        self._greet()
+        self._on_change(self)
+
+    def on_handler_error(self, link: Link, error: Exception) -> None:
+        log.error("a push failed by a bug of ours", exc_info=error)
+
+    def _greet(self) -> None:
+        if not self.greeted.done():
+            self.greeted.set_result(None)

@@ -1,0 +1,163 @@
+"""The tunnels to all relays: made from the config, kept up, told of new targets, drained and closed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from connector_agent.credentials import Credentials
+from connector_agent.dialer import Dialer, ProxyChoice
+from connector_agent.proxy import Proxy, ProxyError, basic_authorization
+from connector_agent.relay_keeper import RelayKeeper
+from connector_agent.tunnel import OnStream, Tunnel
+from shared.exits import CommandError, ExitCode
+from shared.pki.files import read_private
+from shared.protocol import Hello, MemoryBudget, Role, Settings
+from shared.tasks import cancel, spawn
+from shared.tunnel.gaps import GapWatch
+from shared.tunnel.link import Link
+
+if TYPE_CHECKING:
+    from connector_agent.app import ConnectorApp
+    from connector_agent.config import ConnectorConfig
+
+
+class Tunnels:
+    """All tunnels of one connector process. Make it inside a running loop, `start` it once.
+
+    `targets` gives what is exposed, kind by name. Two endings: `drain` with grace, `close` at once.
+    """
+
+    def __init__(
+        self,
+        relays: list[tuple[str, int]],
+        dialer: Dialer,
+        on_stream: OnStream,
+        targets: Callable[[], Mapping[str, str]],
+        *,
+        count: int = 2,
+        budget: MemoryBudget,
+        gaps: GapWatch,
+        settings: Settings | None = None,
+        software: str = "qanat",
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_stream = on_stream
+        self._targets = targets
+        self._budget = budget
+        self._gaps = gaps
+        self._settings = settings or Settings()
+        self._software = software
+        self._instance = secrets.token_hex(8)
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.keepers = [
+            RelayKeeper(host, port, count, dialer, self._make_tunnel, self._make_link) for host, port in relays
+        ]
+
+    def __repr__(self) -> str:
+        return f"<Tunnels {self.open_count} open to {len(self.keepers)} relays>"
+
+    @property
+    def open_count(self) -> int:
+        """Tunnels by which a push could come now."""
+        return sum(tunnel.is_usable for keeper in self.keepers for tunnel in keeper.tunnels)
+
+    def start(self) -> None:
+        """Dial, and go on dialling."""
+        self._tasks = [spawn(keeper.run(), f"tunnels to {keeper.name}") for keeper in self.keepers]
+
+    def update_targets(self, targets: Mapping[str, str]) -> None:
+        """Tell every relay what is exposed from now on."""
+        for link in self._links():
+            if link.is_open:
+                link.update_targets(targets)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """A row for each tunnel that there is or should be."""
+        return [row for keeper in self.keepers for row in keeper.describe()]
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new pushes, let those in flight end within `seconds`, and say goodbye.
+
+        When cancelled, nothing new is dialled and what is open drains on: `close` ends it.
+        """
+        await self._stop_dialling()
+        links = self._links()
+        for link in links:
+            link.drain(seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._until_ended()
+        except TimeoutError:
+            for link in self._links():
+                link.close("going-away")
+
+    async def close(self) -> None:
+        """End all tunnels at once."""
+        await self._stop_dialling()
+        for link in self._links():
+            link.abort()
+        await self._until_ended()
+
+    async def _stop_dialling(self) -> None:
+        for keeper in self.keepers:
+            keeper.stop_dialling()
+        tasks, self._tasks = self._tasks, []
+        await cancel(*tasks)
+
+    async def _until_ended(self) -> None:
+        while self._links():
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _links(self) -> list[Link]:
+        every = [tunnel.link for keeper in self.keepers for tunnel in keeper.all_tunnels()]
+        return [link for link in every if link is not None]
+
+    def _make_tunnel(self, on_change: Callable[[Tunnel], None]) -> Tunnel:
+        def note(tunnel: Tunnel) -> None:
+            on_change(tunnel)
+            self._changed.set()
+
+        return Tunnel(self._loop, self._on_stream, note)
+
+    def _make_link(self, tunnel: Tunnel) -> Link:
+        hello = Hello(software=self._software, instance=self._instance, targets=dict(self._targets()))
+        return Link(
+            Role.CONNECTOR, tunnel, hello, settings=self._settings, budget=self._budget, gaps=self._gaps,
+            loop=self._loop,
+        )  # fmt: skip
+
+
+def make_tunnels(app: ConnectorApp, environ: Mapping[str, str] = os.environ) -> Tunnels:
+    """The tunnels that a config wants. PkiError or CommandError where a file or the proxy cannot be used."""
+    config = app.config
+    credentials = Credentials(config.tls.certificate, config.tls.key, config.tls.ca)
+    try:
+        proxies = choose_proxies(config, environ)
+    except ProxyError as error:
+        remedy = "Mend the config's proxy, or https_proxy in the environment."
+        raise CommandError(ExitCode.CONFIG, str(error), remedy, error.code) from error
+    return Tunnels(
+        [(relay.host, relay.port) for relay in config.relays],
+        Dialer(credentials.contexts, proxies),
+        app.dispatcher.on_stream,
+        app.targets.announcement,
+        count=config.tunnels,
+        budget=app.budget,
+        gaps=app.gaps,
+    )
+
+
+def choose_proxies(config: ConnectorConfig, environ: Mapping[str, str]) -> ProxyChoice:
+    """The config's proxy, else the environment's. Raises ProxyError or PkiError."""
+    if config.proxy is None:
+        return ProxyChoice.from_environment(environ)
+    url, auth_file = config.proxy.url, config.proxy.auth_file
+    authorization = basic_authorization(read_private(auth_file, "proxy credentials")) if auth_file else None
+    proxy = Proxy(url.scheme, url.host, url.port, authorization)
+    return ProxyChoice(proxy, config.proxy.no_proxy, skips_loopback=False)
