@@ -128,6 +128,7 @@ class RelayApp:
 
     async def stop(self) -> None:
         """End everything at once."""
+        has_started = self.state is not RelayState.STARTING
         self._ingress.state = RelayState.STOPPED
         await cancel(*self._tasks)
         if self.doors is not None:
@@ -138,7 +139,8 @@ class RelayApp:
         self._pool.close()
         if isinstance(self._access_log, AccessLog):
             self._access_log.flush()
-        log.info("relay stopped", in_flight=self.limits.in_flight)
+        if has_started:
+            log.info("relay stopped", in_flight=self.limits.in_flight)
 
     # --- reload
 
@@ -149,6 +151,7 @@ class RelayApp:
     async def reload(self) -> Outcome:
         """Read the config and all certificates again, and use them if all of it is good; else keep everything."""
         async with self._reloading:
+            self._watcher.prime()  # what is read now is not news to the watcher
             outcome = self.last_reload = await self._reload()
         describe_outcome(log, outcome, self.path)
         return outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -139,7 +140,8 @@ async def _bind(binding: Coroutine[Any, Any, None], key: str, address: Listen) -
     try:
         await binding
     except OSError as error:
-        reason = error.strerror or str(error)
+        # asyncio repeats the address in `strerror`, and a failed look-up of a name has no errno of the system's.
+        reason = os.strerror(error.errno) if isinstance(error.errno, int) and error.errno > 0 else str(error)
         raise CommandError(
             ExitCode.FAILED,
             f"cannot listen on {address} ({key}): {reason}",

@@ -37,8 +37,11 @@ class Logger(Protocol):
 
 def describe_outcome(log: Logger, outcome: Outcome, path: Path) -> None:
     """Say in the log what changed, or why nothing did."""
-    if outcome.is_taken:
+    if outcome.is_taken and outcome.lines:
         log.info("config reloaded", path=str(path), changes=list(outcome.lines))
+        return
+    if outcome.is_taken:
+        log.info("config and certificates read again; nothing changed in the config", path=str(path))
         return
     log.error("config not taken; the old one stays in force", path=str(path), problems=list(outcome.lines))
 

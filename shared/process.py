@@ -59,7 +59,7 @@ def run_program(make: Callable[[], Program]) -> None:
     """
     raise_file_limit()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_supervise(make()))
+        runner.run(_supervise(make))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -90,8 +90,9 @@ def tune_gc() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
-async def _supervise(program: Program) -> None:
+async def _supervise(make: Callable[[], Program]) -> None:
     loop = asyncio.get_running_loop()
+    program = make()
     stop_request = StopRequest()
     handlers: dict[int, Callable[[], None]] = {
         signal.SIGTERM: stop_request,
@@ -116,5 +117,7 @@ async def _drain(program: Program, stop_request: StopRequest) -> None:
     hurried = spawn(stop_request.is_urgent.wait(), "second stop request")
     try:
         await asyncio.wait((drained, hurried), return_when=asyncio.FIRST_COMPLETED)
+        if drained.done():
+            drained.result()
     finally:
         await cancel(drained, hurried)

@@ -1,0 +1,307 @@
+"""The whole relay in this process: its doors, a push that crosses, reload, drain. Real sockets, no target."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from cloud_relay.app import RelayApp
+from cloud_relay.config import RelayConfig
+from cloud_relay.health import RelayState
+from shared.config import read_config
+from shared.control import control_request
+from shared.exits import CommandError, ExitCode
+from shared.process import StopRequest
+from tests.cloud_relay.connector_double import attached
+from tests.support.development import Pki
+
+Document = dict[str, Any]
+PUSH = "http://push.example.com/sap/frun/x"
+TAKEN = r"cannot listen on 127\.0\.0\.1:\d+ \(ingress\[0\]\.listen\): Address"
+S4 = {"Authorization": "Basic " + base64.b64encode(b"s4:s4-password").decode()}
+
+
+@dataclass
+class World:
+    """A relay that runs, its config, and what asks it."""
+
+    pki: Pki
+    path: Path
+    document: Document
+    app: RelayApp
+    stop_request: StopRequest = field(default_factory=StopRequest)
+
+    def port(self, kind: str) -> int:
+        assert self.app.doors is not None
+        bound = next(door["bound"][0] for door in self.app.doors.describe() if door["kind"] == kind)
+        return int(bound.rpartition(":")[2])
+
+    def write(self, document: Document) -> None:
+        self.path.write_text(yaml.safe_dump(document, sort_keys=False))
+
+    async def ask(self, method: str, url: str) -> dict[str, Any]:
+        return await control_request(self.app.config.state_dir / "control.sock", method, url)
+
+    async def push(
+        self, session: aiohttp.ClientSession, url: str = PUSH, body: bytes = b"hello", headers: Any = S4
+    ) -> tuple[int, bytes, Any]:
+        host, slash, path = url.removeprefix("http://").partition("/")
+        where = f"http://127.0.0.1:{self.port('ingress')}{slash}{path}"
+        async with session.post(where, data=body, headers={**headers, "Host": host}) as answer:
+            return answer.status, await answer.read(), answer.headers
+
+
+@asynccontextmanager
+async def running(folder: Path, document: Document) -> AsyncIterator[World]:
+    pki = Pki(folder)
+    pair = pki.relay()
+    document["tunnel"]["tls"] = {
+        "certificate": str(pair.certificate), "key": str(pair.key), "client_ca": str(pki.ca),
+    }  # fmt: skip
+    document["observe"] = {"listen": "127.0.0.1:0"}
+    document["log"] = {"access": "off"}
+    path = folder / "relay.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    app = RelayApp(path, read_config(path, RelayConfig))
+    world = World(pki, path, document, app)
+    try:
+        await app.start(world.stop_request)
+        yield world
+    finally:
+        await app.stop()
+
+
+@pytest.fixture
+async def world(tmp_path: Path, relay_document: Document) -> AsyncIterator[World]:
+    async with running(tmp_path, relay_document) as world:
+        yield world
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+async def test_a_push_crosses(world: World, session: aiohttp.ClientSession) -> None:
+    async with attached(world.pki, world.port("tunnel"), {"focused-run": "http"}) as connector:
+        connector.status = 202
+        status, body, _ = await world.push(session)
+        assert (status, body) == (202, b"hello")
+        push = connector.pushes[0]
+        assert (push.target, push.sender, push.route, push.method) == ("focused-run", "s4", "frun", b"POST")
+        assert push.path == b"/sap/frun/x"
+        assert not any(name.lower() == b"authorization" for name, _ in push.headers)
+        big = bytes(range(256)) * 3000
+        assert (await world.push(session, body=big))[1] == big
+    metrics = world.app.metrics.routes["acme", "frun"]
+    assert metrics.by_class[2] == 2
+    assert world.app.limits.in_flight == 0
+
+
+FAULTS = [
+    ("http://push.example.com/elsewhere", S4, 404, "no-such-route"),
+    ("http://elsewhere.example.com/", S4, 421, "unknown-host"),
+    (PUSH, {}, 401, "unauthenticated"),
+    (PUSH, {"Authorization": "Bearer ibp-3"}, 401, "unauthenticated"),
+    ("http://push.example.com/write", {"Authorization": "Bearer ibp-2"}, 403, "sender-not-allowed"),
+]
+
+
+@pytest.mark.parametrize(("url", "headers", "status", "code"), FAULTS)
+async def test_what_is_answered_without_a_connector(
+    url: str, headers: dict[str, str], status: int, code: str, world: World, session: aiohttp.ClientSession
+) -> None:
+    answered, body, fields = await world.push(session, url, headers=headers)
+    assert (answered, json.loads(body)["code"], fields["Qanat-Error"]) == (status, code, code)
+    assert (fields.get("WWW-Authenticate") is not None) == (status == 401)
+
+
+async def test_another_tenants_connector_gets_nothing(tmp_path: Path, relay_document: Document) -> None:
+    for route in relay_document["tenants"]["acme"]["routes"]:
+        route["hold"] = 0
+    async with running(tmp_path, relay_document) as world, aiohttp.ClientSession() as session:
+        theirs = world.pki.connector("c9", tenant="globex")
+        async with attached(world.pki, world.port("tunnel"), {"focused-run": "http"}, theirs) as connector:
+            status, body, _ = await world.push(session)
+            assert (status, json.loads(body)["code"]) == (503, "no-connector")
+            assert connector.pushes == []
+
+
+async def test_a_push_waits_for_a_connector(world: World, session: aiohttp.ClientSession) -> None:
+    async with asyncio.TaskGroup() as group:
+        push = group.create_task(world.push(session))
+        while not world.app.limits.in_flight:
+            await asyncio.sleep(0.01)
+        async with attached(world.pki, world.port("tunnel"), {"focused-run": "http"}):
+            assert (await push)[0] == 200
+
+
+async def test_the_observe_door(world: World, session: aiohttp.ClientSession) -> None:
+    base = f"http://127.0.0.1:{world.port('observe')}"
+    async with session.get(f"{base}/readyz") as answer:
+        report = await answer.json()
+    assert (answer.status, report["ready"], report["routes"]["red"]) == (200, True, 3)
+    async with (
+        attached(world.pki, world.port("tunnel"), {"focused-run": "http"}),
+        session.get(f"{base}/metrics") as got,
+    ):
+        shown = await got.text()
+    assert 'qanat_relay_route_up{route="frun",tenant="acme"} 1.0' in shown
+    assert 'qanat_relay_route_up{route="exact",tenant="acme"} 0.0' in shown
+    assert 'qanat_relay_tunnels{connector="c1",location="walldorf",tenant="acme"} 1.0' in shown
+
+
+async def test_status(world: World, session: aiohttp.ClientSession) -> None:
+    async with attached(world.pki, world.port("tunnel"), {"focused-run": "http"}):
+        await world.push(session)
+        status = await world.ask("GET", "/v1/status")
+    assert status["state"] == "serving"
+    assert [door["kind"] for door in status["listeners"]] == ["tunnel", "ingress", "observe"]
+    walldorf = status["tenants"][0]["locations"][0]
+    assert walldorf["connectors"][0]["connector"] == "c1"
+    assert walldorf["connectors"][0]["tunnels"][0]["targets"] == {"focused-run": "http"}
+    states = {(route["tenant"], route["route"]): route["state"] for route in status["routes"]}
+    assert states == {("acme", "frun"): "green", ("acme", "exact"): "red", ("globex", "all"): "red"}
+    assert status["routes"][0]["answers"] == {"2xx": 1}
+    assert status["senders"][0]["last_delivered"] is not None
+    from cloud_relay.show import status_tables
+
+    assert status_tables(status) is not None
+
+
+# --- reload
+
+
+async def test_a_reload_counts_from_the_next_push_on(world: World, session: aiohttp.ClientSession) -> None:
+    async with attached(world.pki, world.port("tunnel"), {"focused-run": "http"}) as connector:
+        connector.is_holding = True
+        async with asyncio.TaskGroup() as group:
+            old = group.create_task(world.push(session))
+            await connector.arrived.wait()
+            document = world.document
+            document["tenants"]["acme"]["routes"][0]["senders"] = ["ibp"]
+            world.write(document)
+            answer = await world.ask("POST", "/v1/reload")
+            assert answer["changes"] == ["route acme/frun changed: senders"]
+            status, body, _ = await world.push(session)
+            assert (status, json.loads(body)["code"]) == (403, "sender-not-allowed")
+            connector.let_go()
+            assert (await old)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda d: d.update(colour="blue"), "colour: this key is not known"),
+        (lambda d: d["tunnel"].update(listen="127.0.0.1:1"), "tunnel.listen changes only with a restart"),
+        (lambda d: d["tunnel"]["tls"].update(client_ca=d["tunnel"]["tls"]["key"]), "relay-r1.key"),
+    ],
+)
+async def test_a_bad_file_changes_nothing(
+    edit: Callable[[Document], object], message: str, world: World, session: aiohttp.ClientSession
+) -> None:
+    before = world.app.snapshot
+    edit(world.document)
+    world.write(world.document)
+    with pytest.raises(CommandError, match=message) as caught:
+        await world.ask("POST", "/v1/reload")
+    assert caught.value.exit_code is ExitCode.REFUSED
+    assert world.app.snapshot is before
+    async with attached(world.pki, world.port("tunnel"), {"focused-run": "http"}):
+        assert (await world.push(session))[0] == 200
+    assert (await world.ask("GET", "/v1/status"))["reload"]["taken"] is False
+
+
+async def test_tunnels_of_what_was_removed_end(world: World) -> None:
+    theirs = world.pki.connector("c9", tenant="globex")
+    async with (
+        attached(world.pki, world.port("tunnel"), {"focused-run": "http"}) as ours,
+        attached(world.pki, world.port("tunnel"), {"focused-run": "http"}, theirs) as gone,
+    ):
+        del world.document["tenants"]["globex"]
+        world.write(world.document)
+        await world.ask("POST", "/v1/reload")
+        async with asyncio.timeout(1):
+            assert await gone.closed == "unknown-location"
+        assert not ours.closed.done()
+
+
+# --- the end
+
+
+async def test_a_drain_lets_pushes_end(world: World, session: aiohttp.ClientSession) -> None:
+    async with attached(world.pki, world.port("tunnel"), {"focused-run": "http"}) as connector:
+        connector.is_holding = True
+        async with asyncio.TaskGroup() as group:
+            push = group.create_task(world.push(session))
+            await connector.arrived.wait()
+            await world.ask("POST", "/v1/drain")
+            assert world.stop_request.is_wanted.is_set()
+            drain = group.create_task(world.app.drain())
+            while world.app.state is not RelayState.DRAINING:
+                await asyncio.sleep(0)
+            assert not world.app.health().ready
+            connector.let_go()
+            status, _, headers = await push
+            assert (status, headers["Connection"].lower()) == (200, "close")
+            await drain
+        assert await connector.closed == "going-away"
+
+
+async def test_a_drain_has_an_end(tmp_path: Path, relay_document: Document) -> None:
+    relay_document["drain"] = {"timeout": "100ms"}
+    async with running(tmp_path, relay_document) as world, aiohttp.ClientSession() as session:
+        async with attached(world.pki, world.port("tunnel"), {"focused-run": "http"}) as connector:
+            connector.is_holding = True
+            push = asyncio.get_running_loop().create_task(world.push(session))
+            await connector.arrived.wait()
+            await world.app.drain()
+            with pytest.raises(aiohttp.ClientError):
+                await push
+        assert world.app.limits.in_flight == 0
+
+
+async def test_a_taken_port_is_named(tmp_path: Path, relay_document: Document) -> None:
+    async with running(tmp_path, relay_document) as world:
+        relay_document["state_dir"] = "other"
+        relay_document["ingress"][0]["listen"] = f"127.0.0.1:{world.port('ingress')}"
+        with pytest.raises(CommandError, match=TAKEN) as caught:
+            async with running(tmp_path, relay_document):
+                pass
+        assert caught.value.code == "cannot-listen"
+
+
+async def test_two_relays_in_one_state_dir(tmp_path: Path, relay_document: Document) -> None:
+    async with running(tmp_path, relay_document):
+        with pytest.raises(CommandError) as caught:
+            async with running(tmp_path, relay_document):
+                pass
+    assert caught.value.exit_code is ExitCode.REFUSED
+
+
+async def test_nothing_is_left_behind(tmp_path: Path, relay_document: Document) -> None:
+    before = asyncio.all_tasks()
+    async with (
+        running(tmp_path, relay_document) as world,
+        aiohttp.ClientSession() as session,
+        attached(world.pki, world.port("tunnel"), {"focused-run": "http"}),
+    ):
+        await world.push(session)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(2):
+            while asyncio.all_tasks() - before:
+                await asyncio.sleep(0.01)
+    assert asyncio.all_tasks() == before
+    assert not (tmp_path / "state" / "control.sock").exists()
