@@ -48,7 +48,8 @@ class SnapshotBuilder:
         for name, tenant in config.tenants.items():
             senders = {sender.name: self._sender(name, sender) for sender in tenant.senders}
             realm = realms[name] = self._realm(name, tenant, senders, previous)
-            routes += [self._route(name, route, tenant, senders, realm) for route in tenant.routes]
+            schemes = {sender.name: _schemes(sender) for sender in tenant.senders}
+            routes += [self._route(name, route, senders, schemes, realm) for route in tenant.routes]
             gates.update((name, "sender", sender.name) for sender in tenant.senders)
             gates.update((name, "route", route.name) for route in tenant.routes)
         self.limits.keep_only(gates)
@@ -85,9 +86,13 @@ class SnapshotBuilder:
         return Realm(name, kinds, succeeds=old, same=_unchanged(previous.config.tenants[name], tenant, senders))
 
     def _route(
-        self, tenant: str, config: RouteConfig, of_tenant: TenantConfig, senders: dict[str, Sender], realm: Realm
+        self,
+        tenant: str,
+        config: RouteConfig,
+        senders: dict[str, Sender],
+        schemes: dict[str, set[bytes]],
+        realm: Realm,
     ) -> Route:
-        allowed = [sender for sender in of_tenant.senders if sender.name in config.senders]
         return Route(
             tenant=tenant,
             name=config.name,
@@ -96,7 +101,7 @@ class SnapshotBuilder:
             sub_paths=config.match.sub_paths,
             location=config.to.location,
             target=config.to.target,
-            senders=frozenset(senders[sender.name] for sender in allowed),
+            senders=frozenset(senders[name] for name in config.senders),
             realm=realm,
             gate=self.limits.gate(tenant, "route", config.name, *_figures(config.limits)),
             metrics=self.metrics.route(tenant, config.name),
@@ -106,7 +111,7 @@ class SnapshotBuilder:
             timeout=config.timeout,
             pass_authorization=config.pass_authorization,
             idempotent=config.idempotent,
-            www_authenticate=realm.challenges(_schemes(allowed)),
+            www_authenticate=realm.challenges(set().union(*(schemes[name] for name in config.senders))),
         )
 
 
@@ -117,9 +122,8 @@ def _figures(limits: SenderLimitsConfig) -> tuple[int, float, float]:
     return limits.in_flight or 0, rate, burst
 
 
-def _schemes(senders: list[SenderConfig]) -> set[bytes]:
-    schemes = {Basic.scheme for sender in senders if sender.basic}
-    return schemes | {Bearer.scheme for sender in senders if sender.bearer}
+def _schemes(sender: SenderConfig) -> set[bytes]:
+    return ({Basic.scheme} if sender.basic else set()) | ({Bearer.scheme} if sender.bearer else set())
 
 
 def _unchanged(old: TenantConfig, new: TenantConfig, senders: dict[str, Sender]) -> dict[str, Sender]:

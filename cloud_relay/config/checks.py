@@ -83,8 +83,9 @@ def _tenant(name: str, tenant: TenantConfig) -> Iterator[Flaw]:
     for index, sender in enumerate(tenant.senders):
         yield from _sender(sender, (*where, "senders", index))
     yield from _credentials(tenant, where)
+    senders = {sender.name for sender in tenant.senders}
     for index, route in enumerate(tenant.routes):
-        yield from _route(name, tenant, route, (*where, "routes", index))
+        yield from _route(name, tenant, senders, route, (*where, "routes", index))
 
 
 def _twice(names: Iterable[str], where: Key, kind: str, key: str | None = None) -> Iterator[Flaw]:
@@ -122,8 +123,7 @@ def _credentials(tenant: TenantConfig, where: Key) -> Iterator[Flaw]:
                 yield Flaw((*at, "bearer", "token_hash", position), f"the token already belongs to sender {owner!r}")
 
 
-def _route(name: str, tenant: TenantConfig, route: RouteConfig, where: Key) -> Iterator[Flaw]:
-    senders = [sender.name for sender in tenant.senders]
+def _route(name: str, tenant: TenantConfig, senders: set[str], route: RouteConfig, where: Key) -> Iterator[Flaw]:
     for index, sender in enumerate(route.senders):
         if sender not in senders:
             yield Flaw((*where, "senders", index), _unknown("sender", sender, senders, name))

@@ -159,12 +159,12 @@ class MemoryConfig(ConfigModel):
 
 
 class IngressLimitsConfig(ConfigModel):
-    """Limits of all ingress listeners together."""
+    """What senders may occupy, all tenants together."""
 
     in_flight: Annotated[int, Field(ge=1, le=10_000_000)] = 16384
     """Pushes at once. One more gets 503."""
     connections: Annotated[int, Field(ge=1, le=10_000_000)] = 16384
-    """Sender connections at once. One more is closed."""
+    """Sender connections at once, of each listener. One more is closed."""
     connections_per_source: Annotated[int, Field(ge=1, le=10_000_000)] = 4096
     """The same from one address. A whole cloud region may come from one."""
 
