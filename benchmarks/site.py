@@ -46,6 +46,11 @@ class Site:
         self.processes.append(process)
         return process
 
+    def end(self, process: Process) -> None:
+        """Ends one process before the others."""
+        self.processes.remove(process)
+        process.stop()
+
     def check(self) -> None:
         """Are all still running?
 

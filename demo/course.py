@@ -68,6 +68,10 @@ class Progress:
 
     def faults(self) -> list[str]:
         found = self.ledger.faults()
+        served = {push.rpartition("/")[0] for push in self.ledger.acknowledged}
+        found += [
+            f"{name}: no push was acknowledged" for name in (*OTLP_SENDERS, *REMOTE_WRITE_SENDERS) if name not in served
+        ]
         if math.isinf(self.recovery_s):
             found.append("no push was acknowledged after the connector had been started again")
         return found

@@ -35,6 +35,7 @@ class OtlpSender:
         self._interval = settings.interval_s
         self._adapter = RecordingAdapter()
         session = requests.Session()
+        session.trust_env = False  # or a CA bundle or proxy of the environment would win over our own settings
         session.mount("https://", self._adapter)
         session.mount("http://", self._adapter)
         self._exporter = OTLPMetricExporter(

@@ -67,13 +67,16 @@ def conclude(progress: Progress, console: Console) -> int:
     """Prints the verdict and the last line; 0 when nobody was lied to."""
     ledger = progress.ledger
     for reason, count in ledger.reasons.most_common(8):
-        console.print(f"  {count} tries ended with: {reason}", highlight=False, markup=False)
-    faults = progress.faults()
+        console.print(f"  {count} tries ended with: {reason}", highlight=False, markup=False, soft_wrap=True)
+    has_failed = "failed" in progress.remarks
+    faults = [] if has_failed else progress.faults()
     for fault in faults[:20]:
         console.print(f"  FAULT {fault}", highlight=False, markup=False, soft_wrap=True)
-    code = 1 if faults or "failed" in progress.remarks else 0
-    verdict = "every acknowledged push arrived" if code == 0 else f"{max(1, len(faults))} faults"
-    console.print(f"  {len(ledger.delivered)} pushes with {ledger.series} series arrived; {verdict}", highlight=False)
+    code = 1 if faults or has_failed else 0
+    verdict = (
+        "every acknowledged push is among them" if not ledger.lost else f"{len(ledger.lost)} acknowledged ones did not"
+    )
+    console.print(f"  {len(ledger.delivered)} pushes with {ledger.series:,} series arrived; {verdict}", highlight=False)
     console.file.write(ledger.last_line(progress.recovery_s) + "\n")
     console.file.flush()
     return code

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from benchmarks.programs import Process
 from benchmarks.site import Site
@@ -22,12 +22,14 @@ class Endpoint:
 class Running:
     """A system that is up: where its ingress is, and whose CPU and memory count as its own.
 
-    `roles` names processes whose memory is of interest by themselves (`relay`, `connector`).
+    `roles` names processes whose memory is of interest by themselves (`relay`, `connector`); `details` is what a
+    scenario for this system alone needs to know.
     """
 
     endpoints: dict[tuple[str, bool], Endpoint]
     counted: list[Process]
     roles: dict[str, Process]
+    details: dict[str, str] = field(default_factory=dict)
 
     def endpoint(self, target: str, *, is_tls: bool) -> Endpoint:
         return self.endpoints[target, is_tls]
@@ -43,6 +45,7 @@ class Shape:
 
     routes: int = 1
     senders: int = 1
+    idle_connectors: int = 0
 
 
 ONE = Shape()

@@ -19,6 +19,7 @@ from benchmarks.systems.base import Running, Shape, both_doors
 from shared.secrets import hash_secret
 
 TENANT, LOCATION, CONNECTOR = "bench", "here", "c1"
+IDLE_TENANT, IDLE_LOCATION = "idle", "many"
 TRUST_DOMAIN = "bench.localhost"
 _BODY = "2GiB"
 _READY_S = 20.0
@@ -54,7 +55,8 @@ def relay_config(site: Site, ports: dict[str, int], shape: Shape) -> dict[str, A
                 "senders": [_sender(number) for number in range(shape.senders)],
                 "routes": [_route(target, f"/{target}", target) for target in site.targets]
                 + [_route(f"other-{number}", f"/other/{number}", "push") for number in range(1, shape.routes)],
-            }
+            },
+            IDLE_TENANT: {"locations": [IDLE_LOCATION]},
         },
     }
 
@@ -113,7 +115,8 @@ class Qanat:
 
     def start(self, site: Site, shape: Shape) -> Running:
         ports = {name: free_port() for name in ("tunnel", "tls", "plain", "relay", "connector")}
-        _make_pki(site)
+        idle = [f"c{number}" for number in range(shape.idle_connectors)]
+        _make_pki(site, [f"{TENANT}/{LOCATION}/{CONNECTOR}", *(f"{IDLE_TENANT}/{IDLE_LOCATION}/{one}" for one in idle)])
         relay = self._start(site, site.cloud, "relay", [str(_command("cloud-relay")), "serve"],
                             relay_config(site, ports, shape))  # fmt: skip
         connector = self._start(site, site.premises, "connector", [str(_command("connector-agent")), "run"],
@@ -122,7 +125,12 @@ class Qanat:
         _wait_until_ready(connector, site.premises, ports["connector"])
         time.sleep(0.5)  # the second tunnel comes after the first
         doors = both_doors(site.targets, ports["tls"], ports["plain"])
-        return Running(doors, [relay, connector], {"relay": relay, "connector": connector})
+        details = {
+            "pki": str(site.folder / "pki"),
+            "tunnel_port": str(ports["tunnel"]),
+            "identities": " ".join(f"connector.{IDLE_TENANT}.{IDLE_LOCATION}.{one}" for one in idle),
+        }
+        return Running(doors, [relay, connector], {"relay": relay, "connector": connector}, details)
 
     def _start(self, site: Site, side: Side, name: str, argv: list[str], config: dict[str, Any]) -> Process:
         path = site.folder / f"{name}.yaml"
@@ -134,9 +142,11 @@ def _command(name: str) -> Path:
     return Path(sys.executable).with_name(name)
 
 
-def _make_pki(site: Site) -> None:
+def _make_pki(site: Site, connectors: list[str]) -> None:
     argv = [sys.executable, str(ROOT / "certs" / "generate.py"), "--out", str(site.folder / "pki"), "--days", "1"]
-    argv += ["--trust-domain", TRUST_DOMAIN, "--connector", f"{TENANT}/{LOCATION}/{CONNECTOR}"]
+    argv += ["--trust-domain", TRUST_DOMAIN]
+    for connector in connectors:
+        argv += ["--connector", connector]
     for host in dict.fromkeys((HOST, "127.0.0.1", site.cloud.address)):
         argv += ["--host", host]
     result = subprocess.run(

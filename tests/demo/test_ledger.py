@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from demo.course import Progress
 from demo.ledger import Ledger, percentile
 
 
@@ -76,8 +77,11 @@ def test_a_push_that_nobody_sent_is_a_fault() -> None:
     assert ledger.faults() == ["b/9: delivered, but nobody sent it"]
 
 
-def test_nothing_at_all_is_a_fault() -> None:
-    assert Ledger().faults() == ["no push was acknowledged"]
+def test_a_sender_that_got_nothing_through_is_a_fault() -> None:
+    progress = Progress(ledger_of(sent("prometheus-1/1"), acknowledged("prometheus-1/1"), delivered("prometheus-1/1")))
+    assert "application-1: no push was acknowledged" in progress.faults()
+    assert "prometheus-1: no push was acknowledged" not in progress.faults()
+    assert any("started again" in fault for fault in progress.faults())
 
 
 def test_a_repeated_delivery_counts_once() -> None:
