@@ -1,0 +1,131 @@
+"""The end of a push, as counters and as one line of the access log.
+
+No header value and no payload is ever in it; what came from a sender is capped and drawn from a narrow alphabet.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from shared.logs import utc_now
+
+if TYPE_CHECKING:
+    from cloud_relay.ingress.connection import SenderConnection
+    from cloud_relay.ingress.context import Ingress, IngressContext
+    from cloud_relay.ingress.push_end import PushEnd
+    from shared.errors import Fault
+
+MAX_PATH: Final = 256
+"""Characters of a path in a line."""
+
+_stamp: tuple[int, str] = (0, "")
+
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+def _now() -> str:
+    """The time for a line; the last one is kept, since many lines share a millisecond."""
+    global _stamp  # one entry, replaced whole
+    millisecond = int(time.time() * 1000)
+    if _stamp[0] != millisecond:
+        _stamp = (millisecond, utc_now())
+    return _stamp[1]
+
+
+def log_push(push: PushEnd, context: IngressContext, connection: SenderConnection, now: float) -> None:
+    """Count and log a push that is over. `now` is the loop's time. Durations in the line are milliseconds."""
+    route, sender, session = push.route, push.sender, push.session
+    fault, status = push.fault, push.status
+    total = now - push.began
+    if route is not None and sender is not None and session is not None and push.answered_at and fault is None:
+        # The target's own answer: by far the most frequent case, so it is made in one go.
+        beyond = push.answered_at - push.opened_at
+        head = push.head
+        record: dict[str, Any] = {
+            "time": _now(),
+            "request_id": push.request_id,
+            "tenant": route.tenant,
+            "route": route.name,
+            "sender": sender.name,
+            "source": connection.source,
+            "method": head.method.decode(),
+            "path": _shown_path(head.path),
+            "status": status,
+            "bytes_in": push.bytes_in,
+            "bytes_out": push.bytes_out,
+            "total_ms": int(total * 1e6) / 1e3,
+            "beyond_ms": int(beyond * 1e6) / 1e3,
+            "connector": session.identity.connector,
+            "attempt": push.attempt,
+        }
+        of_sender = sender.metrics
+        of_sender.pushes += 1
+        if 200 <= status < 300:
+            of_sender.delivered += 1
+            of_sender.last_delivered = time.time()
+    else:
+        beyond = push.answered_at - push.opened_at if push.answered_at else -1.0
+        record = _unusual_record(push, connection, total, beyond)
+        if sender is not None:
+            sender.metrics.pushes += 1
+    if push.waited:
+        record["waited_ms"] = int(push.waited * 1e6) / 1e3
+    theirs = push.head.fields.get(b"x-request-id")
+    if theirs is not None and _REQUEST_ID.fullmatch(theirs) is not None:
+        record["sender_request_id"] = theirs.decode()
+    if route is not None:
+        metrics = route.metrics
+        metrics.bytes_in += push.bytes_in
+        metrics.bytes_out += push.bytes_out
+        metrics.dropped_headers += push.head.dropped
+        metrics.finished(status, fault, total, push.waited, beyond)
+    else:
+        connection.metrics.dropped_headers += push.head.dropped
+        if fault is not None:
+            connection.metrics.failed(fault)
+    context.access_log.line(record)
+
+
+def _unusual_record(push: PushEnd, connection: SenderConnection, total: float, beyond: float) -> dict[str, Any]:
+    head, fault, route, sender, session = push.head, push.fault, push.route, push.sender, push.session
+    record: dict[str, Any] = {"time": _now(), "request_id": push.request_id}
+    if route is not None:
+        record |= {"tenant": route.tenant, "route": route.name}
+    if sender is not None:
+        record["sender"] = sender.name
+    record |= {
+        "source": connection.source,
+        "method": head.method.decode(),
+        "path": _shown_path(head.path),
+        "status": push.status,
+        "bytes_in": push.bytes_in,
+        "bytes_out": push.bytes_out,
+        "total_ms": int(total * 1e6) / 1e3,
+    }
+    if beyond >= 0.0:
+        record["beyond_ms"] = int(beyond * 1e6) / 1e3
+    if session is not None:
+        record |= {"connector": session.identity.connector, "attempt": push.attempt}
+    if fault is not None:
+        record |= {"code": fault.code, "origin": fault.origin.value}
+    return record
+
+
+def _shown_path(path: bytes) -> str:
+    return path.decode() if len(path) <= MAX_PATH else path[:MAX_PATH].decode()
+
+
+def log_refused(ingress: Ingress, request_id: str, source: str, fault: Fault) -> None:
+    """Log what was refused, or given up, before there was a request to speak of."""
+    ingress.context.access_log.line(
+        {
+            "time": _now(),
+            "request_id": request_id,
+            "source": source,
+            "status": fault.status or 0,
+            "code": fault.code,
+            "origin": fault.origin.value,
+        }
+    )

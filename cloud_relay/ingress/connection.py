@@ -1,0 +1,390 @@
+"""One sender's connection: where heads and bodies begin and end, one push at a time.
+
+Theory of operation. HEAD collects a head, up to the CRLFCRLF that we find. BODY takes the rest of a body that did not
+come along with its head; it is handed to the push, or thrown away when the push was answered already. WAITING has the
+whole request and waits for its push; what comes now belongs to later requests and is kept, bounded, in order to notice
+the sender hanging up. LINGERING has answered for the last time and throws input away, so that the sender can read.
+
+            ┌───────────── answered, kept alive ─────────────┐
+            ▼                                                │
+          HEAD ── head, part of its body ──▶ BODY ── end ──▶ WAITING
+            │                                 │ answered       │ answered, closing
+            └── refused ─────▶ LINGERING ◀────┘                ▼
+                                   └── end, time, bytes ──▶ CLOSED
+
+Nothing here knows routes, tunnels or statuses: see push.py. Bytes of one request never reach the parser of another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, cast
+
+from cloud_relay.health import RelayState
+from cloud_relay.ingress.access import log_refused
+from cloud_relay.ingress.body import BodyReader, LengthReader, Pace, begin_body
+from cloud_relay.ingress.closing import EndingConnection, State
+from cloud_relay.ingress.push import Push
+from shared.errors import FAULTS, Fault
+from shared.http.chunked import BadChunk
+from shared.http.gate import BadRequest, check_unfinished_request_head, find_head_end
+from shared.http.problem import problem_response
+from shared.http.requests import parse_request_head
+
+if TYPE_CHECKING:
+    from cloud_relay.ingress.context import Ingress
+    from cloud_relay.metrics import ListenerMetrics
+
+
+# Looking an Enum's member up costs an attribute access on every call; the hot path binds them once.
+_HEAD, _BODY, _WAITING, _LINGERING, _CLOSED = State
+
+_SERVING: Final = RelayState.SERVING
+_INTERNAL: Final = FAULTS["internal-error"]
+_TOO_LARGE: Final = FAULTS["headers-too-large"]
+_TOO_SLOW: Final = FAULTS["sender-too-slow"]
+_GONE: Final = FAULTS["sender-gone"]
+_INCOMPLETE: Final = FAULTS["incomplete-body"]
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class SenderConnection(EndingConnection):
+    """The ingress's side of one connection. `on_made` is called first, `on_lost` as the last thing, once.
+
+    `source` is the sender's address, `scheme` "http" or "https".
+    """
+
+    __slots__ = (
+        "_is_advancing", "_on_lost", "_on_made", "_owes_continue", "_push", "_skipped", "metrics", "scheme", "source",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        ingress: Ingress,
+        metrics: ListenerMetrics,
+        on_lost: Callable[[SenderConnection], None],
+        *,
+        source: str,
+        scheme: str,
+        on_made: Callable[[SenderConnection], None] | None = None,
+    ) -> None:
+        super().__init__(ingress, self._on_timer)
+        self.metrics = metrics
+        self.source = source
+        self.scheme = scheme
+        self._on_lost = on_lost
+        self._on_made = on_made
+        self._push: Push | None = None
+        self._skipped = 0
+        self._is_advancing = False
+        self._owes_continue = False
+
+    def __repr__(self) -> str:
+        return f"<SenderConnection {self._state.value} buffer={len(self._buffer)} push={self._push!r}>"
+
+    # ---------------------------------------------------------------- what the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        if self._on_made is not None:
+            self._on_made(self)
+            self._on_made = None
+        self._timer.set(self.ingress.time() + self.settings.keep_alive_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        state = self._state
+        try:
+            if state is _BODY or (state is _HEAD and not self._buffer):
+                self._advance(data)
+            elif state is _HEAD:
+                self._collect(data)
+            elif state is _WAITING:
+                self._keep(data)
+            elif state is _LINGERING:
+                self._throw_away(data)
+        except Exception as error:  # noqa: BLE001 - reported by on_bug; a bug in one push must harm no other
+            self._fail(error)
+
+    def eof_received(self) -> bool:
+        """The sender hung up. A half-closed connection looks the same, and is treated the same."""
+        self._end_push()
+        self._close()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_push()
+        self._state = _CLOSED
+        self._timer.close()
+        self._on_lost(self)
+
+    def pause_writing(self) -> None:
+        self._is_write_blocked = True
+
+    def resume_writing(self) -> None:
+        self._is_write_blocked = False
+        try:
+            if self._push is not None:
+                self._push.on_drained()
+            elif self._state is _HEAD:
+                self._next()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(error)
+
+    # ---------------------------------------------------------------- what the push calls
+
+    def can_skip_body(self) -> bool:
+        """Whether what is missing of the body is little enough to be read and thrown away, to keep the connection."""
+        body = self._body
+        return self._state is _WAITING or (type(body) is LengthReader and body.remaining <= self.settings.skip_body)
+
+    def body_is_wanted(self) -> None:
+        """The push has a place to go: a sender that asked first may send its body."""
+        if self._owes_continue:
+            self._owes_continue = False
+            if self._state is _BODY:
+                self.transport.write(_CONTINUE)
+                if self._pace is not None:
+                    self._pace.resume(self.ingress.time())
+
+    def arm(self) -> None:
+        """Set the timer to the earliest thing that can become due while a request is in hand."""
+        due = self._push.due if self._push is not None else 0.0
+        if self._pace is not None and self._state is _BODY:
+            slow = self._pace.due(self.ingress.time())
+            if not due or slow < due:
+                due = slow
+        if due:
+            self._timer.set(due)
+
+    def push_finished(self, *, keep: bool) -> None:
+        """The push is over and its answer written. `keep`: the connection may be used again."""
+        self._push = None
+        if self._state is _CLOSED:
+            return
+        if not keep:
+            if self._state is _WAITING and not self._buffer and not self._is_paused:
+                self._close()
+            else:
+                self._linger()
+        elif self._state is _BODY:
+            self._skipped = 0
+            self.resume_reading()
+            self.arm()
+        else:
+            self._state = _HEAD
+            if not self._is_advancing:
+                self._next()
+
+    def cut_off(self) -> None:
+        """End with a RST: an answer has begun and cannot be completed."""
+        self._push = None
+        self._cut()
+
+    # ---------------------------------------------------------------- what the listener calls
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of a request is here."""
+        return self._state is _HEAD and not self._buffer
+
+    def close_if_idle(self) -> None:
+        """Close unless a request is under way."""
+        if self.is_idle:
+            self._close()
+
+    def abort(self) -> None:
+        """End at once, whatever is under way."""
+        self._end_push()
+        self._cut()
+
+    # ---------------------------------------------------------------- reading
+
+    def _advance(self, data: bytes) -> None:
+        """Go through bytes from the start of a head, or from within a body."""
+        self._is_advancing = True
+        try:
+            while data:
+                state = self._state
+                if state is _HEAD:
+                    data = self._take_head(data)
+                elif state is _BODY:
+                    data = self._take_body(data)
+                elif state is _WAITING:
+                    self._keep(data)
+                    return
+                else:
+                    return
+        finally:
+            self._is_advancing = False
+        if self._state is _HEAD and (not self._buffer or self._is_write_blocked):
+            self._rest()
+
+    def _rest(self) -> None:
+        """Between two requests, or while the sender does not read its answers: only the keep-alive time-out runs."""
+        if self.ingress.state is not _SERVING:
+            self._close()
+        else:
+            self._timer.set(self.ingress.time() + self.settings.keep_alive_timeout)
+
+    def _take_head(self, data: bytes) -> bytes:
+        if self._is_write_blocked:  # the sender does not read its answers: the next push waits until it does
+            self._keep(data)
+            return b""
+        end = find_head_end(data)
+        if end < 0:
+            self._buffer += data
+            self._timer.set(self.ingress.time() + self.settings.head_timeout)
+            self._check_unfinished(0)
+            return b""
+        self.metrics.requests += 1
+        try:
+            head = parse_request_head(data if end == len(data) else data[:end])
+            body, rest, reader = begin_body(head, data[end:])
+        except (BadRequest, BadChunk) as error:
+            self._refuse(error.fault)
+            return b""
+        ingress = self.ingress
+        now = ingress.time()
+        push = self._push = Push(self, ingress, head, now)
+        if reader is None:
+            self._state = _WAITING
+            push.start(body, whole=True)
+            if self._push is push:
+                self._timer.set(push.due)
+            return rest
+        self._state = _BODY
+        self._body = reader
+        settings = self.settings
+        pace = self._pace = Pace(settings.slow_body_rate, settings.slow_body_window, now)
+        self._owes_continue = head.expects_continue and not body
+        if self._owes_continue:
+            pace.pause(now)
+        push.start(body, whole=False)
+        self.arm()
+        return rest
+
+    def _take_body(self, data: bytes) -> bytes:
+        reader, pace = cast(BodyReader, self._body), cast(Pace, self._pace)
+        pace.count(len(data))
+        try:
+            body, whole, rest = reader.feed(data)
+        except BadChunk as error:
+            if self._push is not None:
+                self._push.refuse_body(error.fault)
+            else:
+                self._linger()
+            return b""
+        if whole:
+            self._state = _WAITING
+            self._body = self._pace = None
+        push = self._push
+        if push is not None:
+            push.on_body(body, whole)
+        elif whole:
+            self._state = _HEAD
+        else:
+            self._skipped += len(data)
+            if self._skipped > self.settings.skip_body:
+                self._linger()
+        return rest
+
+    def _collect(self, data: bytes) -> None:
+        """Add to a head of which a part is here already."""
+        buffer = self._buffer
+        if self._is_write_blocked:
+            self._keep(data)
+            return
+        start = len(buffer)
+        buffer += data
+        if find_head_end(buffer, start) < 0:
+            self._check_unfinished(start)
+            return
+        data = bytes(buffer)
+        buffer.clear()
+        self._advance(data)
+
+    def _check_unfinished(self, start: int) -> None:
+        try:
+            check_unfinished_request_head(self._buffer, start)
+        except BadRequest as error:
+            self._refuse(error.fault)
+
+    def _keep(self, data: bytes) -> None:
+        """Bytes of later requests: kept for their turn."""
+        self._buffer += data
+        if len(self._buffer) >= self.settings.pipeline_buffer:
+            self.pause_reading()
+
+    def _next(self) -> None:
+        """Go on with what was kept while the last push was answered."""
+        self.resume_reading()
+        buffer = self._buffer
+        if not buffer or self._is_write_blocked:
+            self._rest()
+        else:
+            data = bytes(buffer)
+            buffer.clear()
+            self._advance(data)
+
+    # ---------------------------------------------------------------- ending
+
+    def _refuse(self, fault: Fault) -> None:
+        """Answer a request that never became a push, and close."""
+        ingress = self.ingress
+        request_id = ingress.new_request_id()
+        self.metrics.failed(fault)
+        log_refused(ingress, request_id, self.source, fault)
+        retry_after = ingress.retry_after() if fault.retry_after else None
+        self.transport.write(problem_response(fault, request_id, keep_alive=False, retry_after=retry_after))
+        self._linger()
+
+    def _end_push(self, fault: Fault | None = None) -> None:
+        """The sender is gone, or not worth an answer: end its push, if there is one."""
+        push, self._push = self._push, None
+        if push is not None:
+            try:
+                push.abandon(fault or (_INCOMPLETE if self._state is _BODY else _GONE))
+            except Exception as error:  # noqa: BLE001 - as above
+                self.ingress.on_bug(error, push.request_id)
+
+    def _fail(self, error: BaseException) -> None:
+        """A bug of ours: say so to the sender where that is still possible, and close."""
+        push = self._push
+        self.ingress.on_bug(error, push.request_id if push is not None else "")
+        try:
+            if push is not None:
+                push.crash()
+            elif self._state is _HEAD:
+                self._refuse(_INTERNAL)
+            else:
+                self.abort()
+        except Exception as second:  # noqa: BLE001 - as above
+            self.ingress.on_bug(second, "")
+            self.abort()
+
+    # ---------------------------------------------------------------- time
+
+    def _on_timer(self) -> None:
+        try:
+            self._on_due(self.ingress.time())
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(error)
+
+    def _on_due(self, now: float) -> None:
+        state, push, pace = self._state, self._push, self._pace
+        if state is _CLOSED or state is _LINGERING:
+            self._give_up()
+        elif state is _HEAD:
+            if self._buffer:
+                self.metrics.failed(_TOO_SLOW)
+                log_refused(self.ingress, self.ingress.new_request_id(), self.source, _TOO_SLOW)
+            self._close()
+        elif state is _BODY and pace is not None and pace.is_too_slow(now):
+            self._end_push(_TOO_SLOW)
+            self._cut()
+        else:
+            if push is not None and push.due and now >= push.due:
+                push.on_due(now)
+            if self._state in {_BODY, _WAITING}:
+                self.arm()

@@ -1,0 +1,145 @@
+"""What a push takes from outside, in one snapshot, so that a reload is atomic per push."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cloud_relay.health import RelayState
+from cloud_relay.ingress.retry import RetryBudget
+from shared.errors import Fault
+
+if TYPE_CHECKING:
+    from cloud_relay.limits import Limits
+    from cloud_relay.routing import Route, RouteKey, RoutingTable
+    from cloud_relay.senders import Sender
+    from shared.http.requests import RequestHead
+    from shared.protocol import MemoryBudget, Stream, StreamHandler
+
+
+class TunnelLink(Protocol):
+    """What a push needs of a session's link."""
+
+    def open_stream(
+        self, handler: StreamHandler, head: bytes, body: bytes = b"", end: bool = False, deadline: float = 0.0
+    ) -> Stream: ...
+
+
+class TunnelIdentity(Protocol):
+    @property
+    def connector(self) -> str: ...
+
+
+class TunnelSession(Protocol):
+    """What a push needs of a session."""
+
+    @property
+    def identity(self) -> TunnelIdentity: ...
+    @property
+    def link(self) -> TunnelLink: ...
+
+
+class Waiter(Protocol):
+    def cancel(self) -> None: ...
+
+
+class SessionRegistry(Protocol):
+    """Where sessions are found. A waiter's callback comes once, when a session for its key shows up."""
+
+    def choose(
+        self, tenant: str, location: str, target: str, exclude: tuple[Any, ...] = ()
+    ) -> TunnelSession | None: ...
+    def wait(self, key: RouteKey, callback: Callable[[], None]) -> Waiter: ...
+
+
+class SenderAuthenticator(Protocol):
+    """Who sends this? A future where the answer takes a hash that must not block the loop."""
+
+    def authenticate(self, route: Route, head: RequestHead) -> Sender | Fault | asyncio.Future[Sender | Fault]: ...
+
+
+class AccessLog(Protocol):
+    """Where access lines go."""
+
+    def line(self, record: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class IngressSettings:
+    """Limits of a sender's connection. Seconds and bytes."""
+
+    head_timeout: float = 5.0
+    """From a head's first byte to its last. A sender that needs longer is cut off without an answer."""
+    keep_alive_timeout: float = 75.0
+    """How long a connection may wait for its next request: longer than load balancers do (60 s), so that they close."""
+    slow_body_rate: int = 1024
+    """Bytes a second that a body must bring, on average over each window that was not paused by us."""
+    slow_body_window: float = 10.0
+    idle_timeout: float = 60.0
+    """Once the answer has begun: how long neither side may move a byte. Stalled senders count."""
+    linger_time: float = 5.0
+    """After an early answer: how long input is thrown away, so that the sender reads the answer before the end."""
+    linger_bytes: int = 16 * 1024 * 1024
+    pipeline_buffer: int = 64 * 1024
+    """Bytes of later requests that are taken in while one is being answered; then reading stops."""
+    replay_buffer: int = 64 * 1024
+    """The longest body that can be sent a second time, and what is taken in of one that waits for a connector."""
+    skip_body: int = 256 * 1024
+    """The longest rest of a refused body that is read and thrown away to keep the connection."""
+    max_connections: int = 16384
+    max_connections_per_source: int = 4096
+    """One source may be a whole cloud region behind one address."""
+    max_tries: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngressContext:
+    """Everything that one push uses: fetched once, at its head."""
+
+    routing: RoutingTable
+    authenticator: SenderAuthenticator
+    limits: Limits
+    registry: SessionRegistry
+    budget: MemoryBudget
+    access_log: AccessLog
+    settings: IngressSettings = field(default_factory=IngressSettings)
+
+
+class Ingress:
+    """The one mutable object that all listeners and connections of a process share.
+
+    `context` is replaced by a reload. `state` moves on with the process: before SERVING, and from STOPPED on, every
+    push gets 503 `starting`; while DRAINING pushes are served and each answer closes its connection. `on_bug` is told
+    of every exception that our own code raised while it worked on a push: it logs with a traceback, rarely enough.
+    """
+
+    __slots__ = ("_number", "_prefix", "context", "loop", "on_bug", "retries", "state", "time")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: IngressContext,
+        on_bug: Callable[[BaseException, str], None],
+        state: RelayState = RelayState.SERVING,
+    ) -> None:
+        self.loop = loop
+        self.time = loop.time
+        self.context = context
+        self.on_bug = on_bug
+        self.state = state
+        self.retries = RetryBudget()
+        self._prefix = secrets.token_hex(6)
+        self._number = itertools.count(1)
+
+    def new_request_id(self) -> str:
+        """Unique without coordination: 48 random bits for this process, and a counter. Nothing is a sender's choice."""
+        return f"{self._prefix}-{next(self._number):08x}"
+
+    def retry_after(self) -> int:
+        """Seconds for `Retry-After`: few, for we recover in about one, and spread, so that not all come at once."""
+        return random.randrange(1, 6)

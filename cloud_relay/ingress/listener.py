@@ -1,0 +1,238 @@
+"""A listener for senders: a port, perhaps TLS, and the caps on connections.
+
+It accepts by itself, so that the caps are judged before TLS, on asyncio and uvloop alike: a flood costs no handshakes.
+What is over a cap is closed without a word, which every sender takes for a lost connection and tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import TYPE_CHECKING, Final
+
+from cloud_relay.ingress.connection import SenderConnection
+from shared.logs import get_logger, log_limited
+from shared.tasks import spawn
+
+if TYPE_CHECKING:
+    from cloud_relay.ingress.context import Ingress
+    from cloud_relay.metrics import ListenerMetrics
+
+BACKLOG: Final = 4096
+"""Connections that the kernel holds until we accept them: 4,000 pushes may come within one second."""
+
+HANDSHAKE_TIMEOUT: Final = 5.0
+SHUTDOWN_TIMEOUT: Final = 3.0
+"""Seconds; asyncio's own are 60 and 30."""
+
+_AT_ONCE: Final = 64
+"""Connections accepted in one turn of the loop; the rest can wait for the next one."""
+
+_PAUSE: Final = 0.5
+"""Seconds without accepting after the system had no descriptor or memory for a connection."""
+
+_log = get_logger("relay.ingress")
+
+
+class IngressListener:
+    """One address. `tls` may be replaced at any time: it counts for connections from then on.
+
+    Three endings: `stop_accepting`, then `close` with grace or `abort`.
+    """
+
+    def __init__(self, ingress: Ingress, metrics: ListenerMetrics, tls: ssl.SSLContext | None = None) -> None:
+        self.ingress = ingress
+        self.metrics = metrics
+        self.tls = tls
+        self._loop = ingress.loop
+        self._sockets: list[socket.socket] = []
+        self._arrivals: set[_Arrival] = set()
+        self._connections: set[SenderConnection] = set()
+        self._per_source: dict[str, int] = {}
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
+
+    async def listen(self, host: str | None, port: int) -> None:
+        """Bind and accept; `host` None means all interfaces, `port` 0 any. Raises OSError when that cannot be had."""
+        found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        try:
+            for family, kind, protocol, _, address in dict.fromkeys(found):
+                self._sockets.append(_bound(socket.socket(family, kind, protocol), address))
+        except OSError:
+            self.stop_accepting()
+            raise
+        for sock in self._sockets:
+            self._loop.add_reader(sock, self._accept, sock)
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where it is bound: (host, port), the port never 0."""
+        return [sock.getsockname()[:2] for sock in self._sockets]
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that are open, those in their TLS handshake included."""
+        return self.metrics.open
+
+    def stop_accepting(self) -> None:
+        """Close the port. Connections stay."""
+        sockets, self._sockets = self._sockets, []
+        for sock in sockets:
+            self._loop.remove_reader(sock)
+            sock.close()
+
+    async def close(self, grace: float) -> None:
+        """Close the port and what is idle, let pushes finish for `grace` seconds, abort the rest.
+
+        When cancelled, the port is closed and what is left stays open: `abort` ends it.
+        """
+        self.stop_accepting()
+        for connection in list(self._connections):
+            connection.close_if_idle()
+        try:
+            async with asyncio.timeout(grace):
+                await self._is_empty.wait()
+        except TimeoutError:
+            pass
+        self.abort()
+
+    def abort(self) -> None:
+        """End everything at once."""
+        self.stop_accepting()
+        for arrival in list(self._arrivals):
+            arrival.abort()
+        for connection in list(self._connections):
+            connection.abort()
+
+    # ---------------------------------------------------------------- accepting
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                sock, address = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionError):
+                return
+            except OSError as error:  # no descriptor or no memory is left: what is here goes first
+                log_limited(_log, "error", "accept", "no connection can be accepted", cause=str(error))
+                self._loop.remove_reader(listening)
+                self._loop.call_later(_PAUSE, self._accept_again, listening)
+                return
+            source = str(address[0]).partition("%")[0] if isinstance(address, tuple) else "unknown"
+            if self._admit(source):
+                sock.settimeout(0.0)
+                self._arrivals.add(_Arrival(self, sock, source))
+            else:
+                sock.close()
+
+    def _accept_again(self, listening: socket.socket) -> None:
+        if listening in self._sockets:
+            self._loop.add_reader(listening, self._accept, listening)
+
+    def _admit(self, source: str) -> bool:
+        settings = self.ingress.context.settings
+        held = self._per_source.get(source, 0)
+        if self.metrics.open >= settings.max_connections or held >= settings.max_connections_per_source:
+            self.metrics.refused += 1
+            return False
+        self._per_source[source] = held + 1
+        self.metrics.accepted += 1
+        self.metrics.open += 1
+        self._is_empty.clear()
+        return True
+
+    def _release(self, source: str) -> None:
+        self.metrics.open -= 1
+        held = self._per_source[source] - 1
+        if held:
+            self._per_source[source] = held
+        else:
+            del self._per_source[source]
+        if not self._per_source:
+            self._is_empty.set()
+
+    # ---------------------------------------------------------------- what arrivals and connections call
+
+    def arrived(self, arrival: _Arrival, connection: SenderConnection) -> None:
+        """A connection is ready for requests; from now on it counts for itself."""
+        self._arrivals.discard(arrival)
+        self._connections.add(connection)
+
+    def failed(self, arrival: _Arrival) -> None:
+        """A connection ended before it was ready."""
+        if arrival in self._arrivals:
+            self._arrivals.discard(arrival)
+            self._release(arrival.source)
+
+    def lost(self, connection: SenderConnection) -> None:
+        """A connection that was ready ended."""
+        self._connections.discard(connection)
+        self._release(connection.source)
+
+
+class _Arrival:
+    """A connection from accept to its first request: TLS, where there is any, and then a protocol for it."""
+
+    __slots__ = ("_has_started", "_is_aborted", "_listener", "_sock", "_task", "source")
+
+    def __init__(self, listener: IngressListener, sock: socket.socket, source: str) -> None:
+        self.source = source
+        self._listener = listener
+        self._sock = sock
+        self._has_started = False
+        self._is_aborted = False
+        self._task = spawn(self._welcome(), "ingress arrival")
+
+    def abort(self) -> None:
+        """End at once. A task that never began would leave its socket open, so it is let begin."""
+        self._is_aborted = True
+        if self._has_started:
+            self._task.cancel()
+
+    async def _welcome(self) -> None:
+        self._has_started = True
+        if self._is_aborted:
+            self._sock.close()
+            self._listener.failed(self)
+            return
+        listener, tls = self._listener, self._listener.tls
+        try:
+            await listener.ingress.loop.connect_accepted_socket(
+                self._new_connection,
+                self._sock,
+                ssl=tls,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT if tls else None,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT if tls else None,
+            )
+        except (OSError, ssl.SSLError):
+            listener.metrics.tls_failed += 1
+        finally:
+            listener.failed(self)  # does nothing to one that is ready
+
+    def _new_connection(self) -> SenderConnection:
+        listener = self._listener
+        return SenderConnection(
+            listener.ingress,
+            listener.metrics,
+            listener.lost,
+            on_made=self._on_made,
+            source=self.source,
+            scheme="https" if listener.tls else "http",
+        )
+
+    def _on_made(self, connection: SenderConnection) -> None:
+        self._listener.arrived(self, connection)
+
+
+def _bound(sock: socket.socket, address: tuple[object, ...]) -> socket.socket:
+    try:
+        sock.settimeout(0.0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,118 @@
+"""The way back of a push: its answer, from the tunnel to the sender, with back-pressure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cloud_relay.health import RelayState
+from cloud_relay.ingress.answer import AnswerFraming, BadAnswer, interim_head
+from cloud_relay.ingress.push_end import PushEnd, PushState
+from shared.errors import FAULTS
+from shared.http.push_head import HeadError, decode_answer
+
+_OPEN, _ANSWERING, _DRAINING, _DONE = PushState.OPEN, PushState.ANSWERING, PushState.DRAINING, PushState.DONE
+
+_SERVING: Final = RelayState.SERVING
+_BAD_ANSWER: Final = FAULTS["target-malformed-answer"]
+_UNREAD: Final = FAULTS["incomplete-body"]
+
+
+class PushAnswer(PushEnd):
+    """What a push does with its answer; the answering half of a `StreamHandler`."""
+
+    __slots__ = ()
+
+    def on_answer(self, head: bytes, body: bytes, end: bool, interim: bool) -> None:
+        """See StreamHandler."""
+        try:
+            if self._state is not _OPEN:
+                return
+            if interim:
+                self._pass_interim(head)
+            else:
+                self._answer(head, body, end)
+        except Exception as error:  # noqa: BLE001 - reported by on_bug
+            self._on_bug(error)
+
+    def on_data(self, data: bytes, end: bool) -> None:
+        """See StreamHandler."""
+        try:
+            if self._state is _ANSWERING:
+                self._pass_data(data, end)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._on_bug(error)
+
+    def on_drained(self) -> None:
+        """The sender has read what it was sent."""
+        owed, self._owed = self._owed, 0
+        if owed and self._stream is not None:
+            self._progress = self._ingress.time()
+            self._stream.consumed(owed)
+        if self._state is _DRAINING:
+            self._finish_answer()
+
+    def _pass_interim(self, raw: bytes) -> None:
+        try:
+            data = interim_head(decode_answer(raw), self.head)
+        except HeadError:
+            self._fail(_BAD_ANSWER)
+            return
+        if data and not self._connection.is_write_blocked:
+            self._connection.transport.write(data)
+
+    def _answer(self, raw: bytes, body: bytes, end: bool) -> None:
+        head, connection = self.head, self._connection
+        keep_alive = head.keep_alive and self._has_whole_body and self._ingress.state is _SERVING
+        framing = AnswerFraming(keep_alive=keep_alive)
+        try:
+            answer = decode_answer(raw)
+            data = framing.head(answer, body, end, head)
+        except (HeadError, BadAnswer):
+            self._fail(_BAD_ANSWER)
+            return
+        self._framing = framing
+        self._pieces = None
+        self.fault = None
+        self.status = answer.status
+        self._state = _ANSWERING
+        self.answered_at = self._progress = now = self._ingress.time()
+        connection.transport.write(data)
+        self._account(len(body), end)
+        if self._state is not _DONE:
+            self.due = now + self._context.settings.idle_timeout
+            connection.arm()
+
+    def _pass_data(self, data: bytes, end: bool) -> None:
+        framing = self._framing
+        if framing is None:
+            return
+        try:
+            framed = framing.more(data, end)
+        except BadAnswer:
+            self._fail(_BAD_ANSWER)
+            return
+        self._progress = self._ingress.time()
+        if framed:
+            self._connection.transport.write(framed)
+        self._account(len(data), end)
+
+    def _account(self, size: int, end: bool) -> None:
+        """`size` bytes of the answer were written: give their credit back once the sender takes them."""
+        self.bytes_out += size
+        if self._connection.is_write_blocked:
+            self._owed += size
+            if end:
+                self._state = _DRAINING
+            return
+        stream = self._stream
+        if size and stream is not None:
+            stream.consumed(size)
+        if end:
+            self._finish_answer()
+
+    def _finish_answer(self) -> None:
+        if not self._has_whole_body:  # an early answer: the rest of the body is of no use
+            self._reset_stream(_UNREAD)
+        framing = self._framing
+        self._settle()
+        self._connection.push_finished(keep=framing is not None and framing.keep_alive)

@@ -1,0 +1,325 @@
+"""The listener over real sockets, plain and TLS, on plain asyncio and on uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import trustme
+import uvloop
+
+from cloud_relay.ingress.context import IngressSettings
+from cloud_relay.ingress.listener import IngressListener
+from shared.pki.tls import KeyPair, ingress_server_context
+from tests.cloud_relay.ingress.kit import Relay
+from tests.cloud_relay.ingress.wire import parse_answers, post
+
+Main = Callable[[], Awaitable[None]]
+NAME = "push.example.com"
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Main], None]:
+    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+
+    def run(main: Main) -> None:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(_within(main()))
+
+    return run
+
+
+async def _within(work: Awaitable[None]) -> None:
+    async with asyncio.timeout(20):
+        await work
+
+
+class Pki:
+    def __init__(self, folder: Any) -> None:
+        self.ca = trustme.CA()
+        self.pairs = [self.pair(folder, name) for name in (NAME, "other.example.com")]
+        self.client = ssl.create_default_context()
+        self.ca.configure_trust(self.client)
+
+    def pair(self, folder: Any, name: str) -> KeyPair:
+        issued = self.ca.issue_cert(name)
+        certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+        certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+        key.touch(mode=0o600)
+        issued.private_key_pem.write_to_path(str(key))
+        return KeyPair(certificate, key)
+
+    def server(self) -> ssl.SSLContext:
+        return ingress_server_context(self.pairs)
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return Pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(params=["plain", "tls"])
+def tls(request: pytest.FixtureRequest, pki: Pki) -> Pki | None:
+    return pki if request.param == "tls" else None
+
+
+@contextlib.asynccontextmanager
+async def listening(tls: Pki | None = None, **options: Any) -> AsyncIterator[tuple[Relay, IngressListener]]:
+    loop = asyncio.get_running_loop()
+    relay = Relay(clock=loop, **options)
+    relay.assert_all_closed = lambda: None  # type: ignore[method-assign] # the clock is real here
+    listener = IngressListener(relay.ingress, relay.metrics, tls.server() if tls else None)
+    await listener.listen("127.0.0.1", 0)
+    assert listener.addresses[0][1] > 0
+    try:
+        yield relay, listener
+    finally:
+        listener.abort()
+        await until(lambda: not listener.open_connections)
+        assert relay.metrics.open == 0
+        assert relay.in_flight == (0, 0, 0)
+        assert relay.bugs == []
+
+
+async def connect(listener: IngressListener, tls: Pki | None, name: str = NAME) -> tuple[Any, Any]:
+    host, port = listener.addresses[0]
+    if tls is None:
+        return await asyncio.open_connection(host, port)
+    return await asyncio.open_connection(host, port, ssl=tls.client, server_hostname=name)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait until something holds; bounded by the test's own time-out."""
+    while not condition():
+        await asyncio.sleep(0.002)
+
+
+async def ended(reader: Any) -> bytes:
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        return bytes(await reader.read())
+    return b""
+
+
+def test_pushes_over_one_connection(run, tls):
+    async def main() -> None:
+        async with listening(tls) as (relay, listener):
+            reader, writer = await connect(listener, tls)
+            for n in range(3):
+                writer.write(post(b"%d" % n * 2048))
+                await until(lambda: relay.streams[n:] and relay.stream.ended)  # noqa: B023 - awaited at once
+                assert relay.stream.body == b"%d" % n * 2048
+                relay.stream.answer(200, b"ok")
+                answer = parse_answers(await reader.readuntil(b"ok"))[0]
+                assert (answer.status, answer.body) == (200, b"ok")
+            headers = dict(relay.stream.head.headers)
+            assert headers[b"X-Forwarded-For"] == b"127.0.0.1"
+            assert headers[b"X-Forwarded-Proto"] == (b"https" if tls else b"http")
+            assert relay.metrics.accepted == relay.metrics.open == 1
+            writer.close()
+            await until(lambda: relay.metrics.open == 0)
+
+    run(main)
+
+
+def test_the_certificate_is_chosen_by_name(run, pki):
+    async def main() -> None:
+        async with listening(pki) as (_, listener):
+            for name in (NAME, "other.example.com"):
+                _, writer = await connect(listener, pki, name)
+                certificate = writer.get_extra_info("peercert")
+                assert certificate["subjectAltName"] == (("DNS", name),)
+                writer.close()
+
+    run(main)
+
+
+def test_a_sender_that_hangs_up_cancels(run, tls):
+    async def main() -> None:
+        async with listening(tls) as (relay, listener):
+            _, writer = await connect(listener, tls)
+            writer.write(post(b"x"))
+            await until(lambda: relay.streams)
+            writer.close()
+            await until(lambda: relay.stream.was_reset)
+            assert relay.stream.was_reset == (108, False)
+
+    run(main)
+
+
+def test_a_refusal_is_read_by_a_sender_that_is_still_sending(run, tls):
+    async def main() -> None:
+        async with listening(tls, max_body=1000) as (_, listener):
+            reader, writer = await connect(listener, tls)
+            writer.write(post(b"", content_length="3000000") + b"x" * 3_000_000)
+            answer = parse_answers(await reader.readuntil(b"}"))[0]
+            assert answer.status == 413
+            writer.close()
+            await until(lambda: not listener.open_connections)
+
+    run(main)
+
+
+def test_a_begun_answer_that_fails_never_looks_whole(run, tls):
+    async def main() -> None:
+        async with listening(tls) as (relay, listener):
+            reader, writer = await connect(listener, tls)
+            writer.write(post(b"x", version="1.0"))
+            await until(lambda: relay.streams)
+            relay.stream.answer(200, b"half", end=False)
+            await reader.readuntil(b"half")
+            relay.stream.fail("target-lost")
+            if tls is None:
+                with pytest.raises(ConnectionResetError):
+                    await reader.read()
+            else:  # asyncio hides a TLS truncation from its readers
+                assert await ended(reader) == b""
+            writer.close()
+
+    run(main)
+
+
+def test_http10_answers_end_with_the_connection(run, tls):
+    async def main() -> None:
+        async with listening(tls) as (relay, listener):
+            reader, writer = await connect(listener, tls)
+            writer.write(post(b"x", version="1.0"))
+            await until(lambda: relay.streams)
+            relay.stream.answer(200, b"half", end=False)
+            relay.stream.data(b" whole", end=True)
+            assert (await reader.read()).endswith(b"half whole")
+            writer.close()
+
+    run(main)
+
+
+def test_back_pressure_both_ways(run, tls):
+    async def main() -> None:
+        async with listening(tls, max_body=1 << 30) as (relay, listener):
+            relay.registry.sessions[0].link.new_streams_have_room = False
+            reader, writer = await connect(listener, tls)
+            size = 30 << 20
+            sending = asyncio.get_running_loop().create_task(_send(writer, post(b"", content_length=str(size)), size))
+            await until(lambda: relay.streams)
+            await asyncio.sleep(0.1)
+            assert len(relay.stream.body) < 2 << 20
+            relay.stream.make_room()
+            await until(lambda: relay.stream.ended)
+            await sending
+            relay.stream.answer(200, b"a" * 1000, end=False)
+            for _ in range(300):
+                relay.stream.data(b"b" * 65536)
+                await asyncio.sleep(0)
+            assert relay.stream.handed - relay.stream.taken > 1 << 20
+            stop = asyncio.get_running_loop().create_task(reader.readuntil(b"\r\n0\r\n\r\n"))
+            await asyncio.sleep(0.01)
+            relay.stream.data(b"", end=True)
+            with contextlib.suppress(asyncio.LimitOverrunError):
+                await stop
+            while relay.stream.taken < relay.stream.handed:
+                await reader.read(1 << 20)
+            writer.close()
+
+    run(main)
+
+
+async def _send(writer: Any, head: bytes, size: int) -> None:
+    writer.write(head)
+    for _ in range(size >> 16):
+        writer.write(bytes(65536))
+        await writer.drain()
+
+
+@pytest.mark.parametrize(
+    "settings", [IngressSettings(max_connections=2), IngressSettings(max_connections_per_source=2)]
+)
+def test_caps_on_connections(run, tls, settings):
+    async def main() -> None:
+        async with listening(tls, settings=settings) as (relay, listener):
+            kept = [await connect(listener, tls) for _ in range(2)]
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                reader, writer = await connect(listener, tls)
+                assert await ended(reader) == b""
+                writer.close()
+            assert relay.metrics.refused == 1
+            for _, writer in kept:
+                writer.close()
+            await until(lambda: not listener.open_connections)
+            _, writer = await connect(listener, tls)
+            await until(lambda: listener.open_connections)
+            writer.close()
+
+    run(main)
+
+
+def test_what_is_no_tls_is_counted_and_forgotten(run, pki):
+    async def main() -> None:
+        async with listening(pki) as (relay, listener):
+            reader, writer = await connect(listener, None)
+            writer.write(post(b"x"))
+            await ended(reader)
+            writer.close()
+            _, gone = await connect(listener, None)
+            gone.close()
+            await until(lambda: relay.metrics.tls_failed == 2)
+            assert relay.streams == []
+
+    run(main)
+
+
+def test_closing_with_grace(run, tls):
+    async def main() -> None:
+        async with listening(tls) as (relay, listener):
+            idle, of_idle = await connect(listener, tls)
+            reader, writer = await connect(listener, tls)
+            writer.write(post(b"x", connection="close"))
+            await until(lambda: relay.streams)
+            address = listener.addresses[0]
+            closing = asyncio.get_running_loop().create_task(listener.close(10.0))
+            await until(lambda: listener.open_connections == 1)
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(*address)
+            relay.stream.answer(200, b"done")
+            assert (await reader.read()).endswith(b"done")
+            assert await ended(idle) == b""
+            writer.close()
+            of_idle.close()
+            await closing
+
+    run(main)
+
+
+def test_grace_is_bounded(run, tls):
+    async def main() -> None:
+        async with listening(tls) as (relay, listener):
+            _, writer = await connect(listener, tls)
+            writer.write(post(b"x"))
+            await until(lambda: relay.streams)
+            await listener.close(0.05)
+            await until(lambda: not listener.open_connections)
+            assert relay.stream.was_reset
+            writer.close()
+
+    run(main)
+
+
+def test_many_connections_at_once(run, tls):
+    async def push(relay: Relay, listener: IngressListener) -> int:
+        reader, writer = await connect(listener, tls)
+        writer.write(post(b"x"))
+        line = await reader.readline()
+        writer.close()
+        return int(line.split()[1])
+
+    async def main() -> None:
+        async with listening(tls, max_in_flight=0) as (relay, listener):
+            pushes = [asyncio.get_running_loop().create_task(push(relay, listener)) for _ in range(100)]
+            for n in range(100):
+                await until(lambda: relay.streams[n:])  # noqa: B023 - awaited at once
+                relay.streams[n].answer(204)
+            assert await asyncio.gather(*pushes) == [204] * 100
+
+    run(main)

@@ -1,0 +1,229 @@
+"""The deadline, and trying again."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cloud_relay.ingress.judge import judge
+from tests.cloud_relay.ingress.kit import Relay
+from tests.cloud_relay.ingress.wire import code_of, post
+
+
+def test_the_deadline_ends_at_the_status_line():
+    relay = Relay(timeout=5.0)
+    sender = relay.connect()
+    sender.send(post(b"x"))
+    relay.sleep(5.1)
+    assert relay.stream.was_reset == (164, False)
+    assert code_of(judge(relay, sender)) == "deadline-exceeded"
+    assert not sender.is_closed
+
+
+def test_the_deadline_counts_from_the_head_and_includes_holding():
+    relay = Relay(connectors=0, timeout=5.0)
+    sender = relay.connect()
+    sender.send(post(b"x"))
+    relay.sleep(2.5)
+    relay.attach()
+    relay.sleep(2.4)
+    assert sender.answers() == []
+    relay.sleep(0.2)
+    assert code_of(sender.last) == "deadline-exceeded"
+
+
+def test_an_upload_that_moves_is_not_the_targets_fault():
+    relay = Relay(timeout=5.0)
+    sender = relay.connect()
+    sender.send(post(b"", content_length="200000"))
+    assert relay.stream.deadline > relay.clock.now + 190
+    for _ in range(20):
+        relay.sleep(1)
+        sender.send(b"x" * 10000)
+    assert relay.stream.ended
+    relay.sleep(4)
+    assert sender.answers() == []
+    relay.sleep(1.1)
+    assert code_of(sender.last) == "deadline-exceeded"
+
+
+def test_a_target_that_does_not_read_is_too_slow():
+    relay = Relay(timeout=5.0)
+    relay.registry.sessions[0].link.new_streams_have_room = False
+    sender = relay.connect()
+    sender.send(post(b"", content_length="200000") + b"x" * 1000)
+    assert sender.transport.is_paused
+    relay.sleep(5.1)
+    assert code_of(sender.last) == "deadline-exceeded"
+    assert not sender.transport.is_paused
+    relay.assert_nothing_left()
+
+
+# Trying again.
+
+
+def test_refused_goes_to_another_connector():
+    relay = Relay(connectors=2)
+    sender = relay.connect()
+    sender.send(post(b"abc"))
+    relay.streams[0].fail("connector-overloaded", refused=True)
+    first, second = relay.streams
+    assert second.link is not first.link
+    assert (first.head.attempt, second.head.attempt) == (1, 2)
+    assert first.head.request_id == second.head.request_id
+    assert second.first == (b"abc", True)
+    second.answer(200)
+    assert relay.access_log.lines[0]["attempt"] == 2
+    assert relay.access_log.lines[0]["connector"] == "c2"
+    assert relay.route_metrics.retries == 1
+    relay.assert_nothing_left()
+
+
+@pytest.mark.parametrize(("sent", "again"), [(False, True), (True, False)])
+def test_a_lost_tunnel(sent, again):
+    relay = Relay(connectors=2)
+    sender = relay.connect()
+    sender.send(post(b"abc"))
+    relay.registry.detach(relay.registry.sessions[0], sent=sent)
+    assert (len(relay.streams) == 2) is again
+    if again:
+        relay.stream.answer(200)
+        assert sender.answers() == [(200, b"")]
+    else:
+        assert code_of(judge(relay, sender)) == "tunnel-lost"
+    relay.assert_nothing_left()
+
+
+def test_idempotent_routes_try_again_in_any_case():
+    relay = Relay(connectors=2, idempotent=True)
+    sender = relay.connect()
+    sender.send(post(b"abc"))
+    relay.registry.detach(relay.registry.sessions[0], sent=True)
+    relay.stream.answer(200)
+    assert sender.answers() == [(200, b"")]
+    relay.assert_nothing_left()
+
+
+def test_at_most_two_more_tries_never_the_same_while_there_is_another():
+    relay = Relay(connectors=5)
+    sender = relay.connect()
+    sender.send(post(b"abc"))
+    for _ in range(5):
+        relay.stream.fail("target-unreachable", refused=True)
+    assert len({id(stream.link) for stream in relay.streams}) == 3
+    assert len(relay.streams) == 3
+    assert code_of(judge(relay, sender)) == "target-unreachable"
+
+
+def test_not_at_the_only_connector_unless_the_route_is_idempotent():
+    for idempotent, tries in ((False, 1), (True, 3)):
+        relay = Relay(idempotent=idempotent)
+        sender = relay.connect()
+        sender.send(post(b"abc"))
+        for _ in range(3):
+            relay.stream.fail("target-unreachable", refused=True)
+        assert len(relay.streams) == tries
+        assert code_of(judge(relay, sender)) == "target-unreachable"
+
+
+def test_a_draining_connector_is_waited_for():
+    relay = Relay()
+    sender = relay.connect()
+    sender.send(post(b"abc"))
+    session = relay.registry.sessions.pop()
+    session.link.streams[0].fail("connector-draining", refused=True)
+    assert sender.answers() == []
+    relay.sleep(0.5)
+    relay.attach("c1-again")
+    assert relay.stream.head.attempt == 2
+    relay.stream.answer(200)
+    assert sender.answers() == [(200, b"")]
+    relay.assert_nothing_left()
+
+
+def test_and_if_none_comes_the_first_cause_is_told():
+    relay = Relay()
+    sender = relay.connect()
+    sender.send(post(b"abc"))
+    session = relay.registry.sessions.pop()
+    relay.sleep(1)
+    session.link.streams[0].fail("connector-draining", refused=True)
+    relay.sleep(2.1)
+    assert code_of(judge(relay, sender)) == "no-connector"
+
+
+def test_a_tunnel_that_closed_since_it_was_chosen():
+    relay = Relay(connectors=2)
+    relay.registry.sessions[0].link.can_open = False
+    sender = relay.connect()
+    sender.send(post(b"abc"))
+    relay.stream.answer(200)
+    assert sender.answers() == [(200, b"")]
+    relay.assert_nothing_left()
+
+
+def test_policy_is_final():
+    relay = Relay(connectors=2, idempotent=True)
+    sender = relay.connect()
+    sender.send(post(b"abc"))
+    relay.stream.fail("path-not-allowed", refused=True)
+    assert code_of(judge(relay, sender)) == "path-not-allowed"
+    assert len(relay.streams) == 1
+
+
+def test_a_long_body_cannot_be_sent_again():
+    relay = Relay(connectors=2)
+    sender = relay.connect()
+    sender.send(post(b"x" * 70_000), by=30_000)
+    relay.stream.fail("connector-overloaded", refused=True)
+    assert code_of(judge(relay, sender)) == "connector-overloaded"
+
+
+def test_the_body_so_far_is_sent_again_and_the_rest_follows():
+    relay = Relay(connectors=2)
+    sender = relay.connect()
+    sender.send(post(b"", content_length="6") + b"ab")
+    sender.send(b"cd")
+    relay.stream.fail("connector-overloaded", refused=True)
+    assert relay.stream.first == (b"abcd", False)
+    sender.send(b"ef")
+    assert relay.stream.body == b"abcdef"
+    assert relay.stream.ended
+    relay.stream.answer(200)
+    relay.assert_nothing_left()
+
+
+def test_not_past_the_deadline():
+    relay = Relay(connectors=2, timeout=5.0)
+    sender = relay.connect()
+    sender.send(post(b"abc"))
+    relay.clock.now += 5.0
+    relay.stream.fail("connector-overloaded", refused=True)
+    assert len(relay.streams) == 1
+    assert code_of(judge(relay, sender)) == "connector-overloaded"
+
+
+def test_within_a_budget():
+    relay = Relay(connectors=2, max_in_flight=0)
+    for _ in range(100):
+        sender = relay.connect()
+        sender.send(post(b"abc"))
+        relay.stream.fail("connector-overloaded", refused=True)
+        if len(sender.answers()) == 0:
+            relay.stream.fail("connector-overloaded", refused=True)
+    tries = len(relay.streams) - 100
+    assert 20 <= tries <= 10 + 20 + 1
+    relay.sleep(60)
+    sender = relay.connect()
+    sender.send(post(b"abc"))
+    relay.stream.fail("connector-overloaded", refused=True)
+    assert sender.answers() == []
+
+
+def test_nothing_after_the_answers_head():
+    relay = Relay(connectors=2, idempotent=True)
+    sender = relay.connect()
+    sender.send(post(b"abc"))
+    relay.stream.answer(200, b"x", end=False)
+    relay.stream.fail("target-lost", refused=True)
+    assert len(relay.streams) == 1
+    assert sender.transport.how_ended == "reset"
