@@ -105,6 +105,14 @@ class Delivery:
 
     def start(self, body: bytes, end: bool) -> None:
         """Begin with what the first frame held."""
+        try:
+            self._start(body, end)
+        except Exception:
+            # The tunnel resets the stream and reports the error; a connection that we hold would be held for ever.
+            self.abort("connector-error")
+            raise
+
+    def _start(self, body: bytes, end: bool) -> None:
         self.received = self._unreturned = len(body)
         self._is_ended = end
         code = self.target.access.check(self.push.method, self.push.path) or self._judge_size(end)
@@ -136,6 +144,13 @@ class Delivery:
             self._is_ended = end
             self._stream.consumed(size)
             return
+        try:
+            self._take_data(data, size, end)
+        except Exception:
+            self.abort("connector-error")
+            raise
+
+    def _take_data(self, data: bytes, size: int, end: bool) -> None:
         self.received += size
         self._unreturned += size
         self._is_ended = end

@@ -71,7 +71,7 @@ class FakeStream:
         self.deadline = deadline
         self.handler: StreamHandler = NO_HANDLER
         self.log: list[str] = []
-        self.body = b""
+        self.body = bytearray()
         self.handed_over = 0
         self.consumed_bytes = 0
         self.buffered = 0

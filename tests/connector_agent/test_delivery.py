@@ -796,3 +796,28 @@ async def test_the_access_line() -> None:
         "path": "/x", "status": 200, "bytes_in": 5, "bytes_out": 2, "reused": False,
     }  # fmt: skip
     assert world.metrics.target("t").by_class[2] == 1
+
+
+async def _more(stream: FakeStream) -> None:
+    stream.push_data(b"y", end=True)
+
+
+@pytest.mark.parametrize("when", ["start", "data"])
+def test_a_bug_of_ours_ends_one_push_and_leaves_nothing(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    @scenario
+    async def tell() -> None:
+        world = World()
+        await world.push(b"warm")
+        world.transport.gets(OK)
+        stream = FakeStream()
+        if when == "data":
+            await world.push(b"x", end=False, length=2, stream=stream)
+        monkeypatch.setattr(world.transport, "write", lambda data: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await (_more(stream) if when == "data" else world.push(b"x", stream=stream))
+        assert stream.log == ["reset connector-error"]
+        assert world.transport.state == "aborted"
+        await world.settle()
+        world.assert_clean(stream)
+
+    tell()
