@@ -210,9 +210,9 @@ class _Connect(asyncio.Protocol):
         self._fail("proxy-closed", f"ended the connection without an answer{f': {exc}' if exc else ''}")
 
     def _refused(self, status: int) -> None:
-        if status == 407:
+        if status in (407, 401):  # 401 is wrong here, and what tinyproxy says to wrong credentials
             told = "refused the credentials" if self._proxy.authorization else "asks for credentials"
-            self._fail("proxy-credentials-refused", f"{told} (407): look at proxy.auth_file")
+            self._fail("proxy-credentials-refused", f"{told} ({status}): look at proxy.auth_file")
         elif status == 403:
             self._fail("proxy-refused", "does not allow this host and port (403): have it allowed for CONNECT")
         else:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from cloud_relay.tunnels import TunnelLimits
-from connector_agent import relay_keeper
+from connector_agent import dialer, relay_keeper
+from connector_agent.dialer import ProxyChoice
+from connector_agent.proxy import Proxy, basic_authorization
 from shared import tasks
 from tests.support.development import Pki
 from tests.support.tunnels import KEY, World, world
@@ -141,13 +145,13 @@ async def test_an_instance_that_is_gone_is_replaced_at_once(tmp_path):
         assert await w.until(lambda: second.open_count == 2 and w.registry.count(KEY) == 2) < 1.0
 
 
-async def refused(w: World, code: str, **kwargs: object) -> None:
+async def refused(w: World, code: str, *, has_remedy: bool = True, **kwargs: object) -> None:
     tunnels = w.connect(**kwargs)  # type: ignore[arg-type]
     await w.until(lambda: w.error_of(tunnels) is not None)
     error = tunnels.keepers[0].error
     assert error is not None
     assert (error.code, error.is_refusal) == (code, True), str(error)
-    assert error.remedy
+    assert error.remedy or not has_remedy
     assert w.registry.sessions() == []
 
 
@@ -234,3 +238,56 @@ async def test_no_room_is_no_refusal(tmp_path):
 
 def test_delays_are_what_the_design_says():
     assert relay_keeper.REFUSAL_DELAY == 15.0
+
+
+@contextlib.asynccontextmanager
+async def tinyproxy(folder, peer, *lines: str):
+    """A tinyproxy on a free port, that connects anywhere on loopback."""
+    program = peer("tinyproxy")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = folder / "tinyproxy.conf"
+    config.write_text("\n".join([f"Port {port}", "Listen 127.0.0.1", "Timeout 60", "MaxClients 20", *lines, ""]))
+    process = await asyncio.create_subprocess_exec(
+        program.path, "-d", "-c", str(config), env=dict(program.environment), stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(10):
+            while True:
+                with contextlib.suppress(OSError):
+                    (await dialer.connect("127.0.0.1", port)).abort()
+                    break
+                await asyncio.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_through_tinyproxy(tmp_path, peer):
+    async with tinyproxy(tmp_path, peer, "BasicAuth connector letmein") as port, world(tmp_path) as w:
+        await w.serve()
+        right = Proxy("http", "127.0.0.1", port, basic_authorization(b"connector:letmein"))
+        tunnels = w.connect(proxies=ProxyChoice(right, skips_loopback=False))
+        await w.until_open(2)
+        assert (await w.push(b"x" * 100_000))[1] == b"x" * 100_000
+        await tunnels.close()
+        wrong = Proxy("http", "127.0.0.1", port, basic_authorization(b"connector:wrong"))
+        await w.until(lambda: w.registry.sessions() == [])
+        code = "proxy-credentials-refused"
+        await refused(w, code, proxies=ProxyChoice(wrong, skips_loopback=False), has_remedy=False)
+
+
+async def test_a_proxy_that_forbids_the_port(tmp_path, peer):
+    async with tinyproxy(tmp_path, peer, "ConnectPort 443") as port, world(tmp_path) as w:
+        await w.serve()
+        choice = ProxyChoice(Proxy("http", "127.0.0.1", port), skips_loopback=False)
+        await refused(w, "proxy-refused", proxies=choice, has_remedy=False)
+
+
+async def test_a_proxy_that_is_not_there(tmp_path):
+    async with world(tmp_path) as w:
+        await w.serve()
+        tunnels = w.connect(proxies=ProxyChoice(Proxy("http", "127.0.0.1", 1), skips_loopback=False))
+        await w.until(lambda: w.error_of(tunnels) == "proxy-connection-refused")

@@ -1,0 +1,75 @@
+"""The gate: limits, turns among sources, and that each place is given back."""
+
+from __future__ import annotations
+
+from cloud_relay.handshake_gate import WAITING_PER_SLOT, Arrival, HandshakeGate
+
+
+class Street:
+    """Arrivals, and what became of them."""
+
+    def __init__(self, limit: int, per_source: int) -> None:
+        self.gate = HandshakeGate(limit, per_source)
+        self.log: list[str] = []
+
+    def arrive(self, source: str, name: str = "") -> None:
+        name = name or source
+        self.gate.enter(
+            Arrival(source, lambda: self.log.append(name), lambda: self.log.append(f"dropped {name}"))
+        )
+
+
+def test_begins_at_once_while_there_is_room():
+    street = Street(2, 2)
+    street.arrive("a")
+    street.arrive("b")
+    street.arrive("c")
+    assert street.log == ["a", "b"]
+    street.gate.leave("a")
+    assert street.log == ["a", "b", "c"]
+
+
+def test_a_flood_waits_behind_itself():
+    street = Street(3, 1)
+    for number in range(5):
+        street.arrive("flood", f"flood{number}")
+    street.arrive("good")
+    assert street.log == ["flood0", "good"]
+    street.gate.leave("flood")
+    street.gate.leave("good")
+    assert street.log == ["flood0", "good", "flood1"]
+
+
+def test_sources_take_turns():
+    street = Street(1, 1)
+    for name in ("a1", "a2", "a3", "b1", "c1", "b2"):
+        street.arrive(name[0], name)
+    for source in "aabca":
+        street.gate.leave(source)
+    assert street.log == ["a1", "a2", "b1", "c1", "a3", "b2"]
+
+
+def test_what_is_too_much_is_dropped():
+    street = Street(1, 1)
+    for number in range(WAITING_PER_SLOT + 3):
+        street.arrive("a", f"a{number}")
+    assert street.log == ["a0", "dropped a9", "dropped a10"]
+    assert repr(street.gate) == "<HandshakeGate 1 in progress, 8 waiting, 2 dropped>"
+    street.gate.drop_waiting()
+    assert len([line for line in street.log if line.startswith("dropped")]) == WAITING_PER_SLOT + 2
+    street.gate.leave("a")
+    assert street.gate.in_progress == 0
+
+
+def test_one_that_leaves_within_its_start():
+    gate = HandshakeGate(1, 1)
+    log: list[int] = []
+
+    def start(number: int) -> None:
+        log.append(number)
+        gate.leave("a")
+
+    for number in range(3):
+        gate.enter(Arrival("a", lambda number=number: start(number), lambda: None))  # type: ignore[misc]
+    assert log == [0, 1, 2]
+    assert gate.in_progress == 0
