@@ -6,10 +6,12 @@ import asyncio
 import base64
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import AF_INET
 from typing import Any
 
 import aiohttp
@@ -236,6 +238,21 @@ async def test_tunnels_of_what_was_removed_end(world: World) -> None:
         async with asyncio.timeout(1):
             assert await gone.closed == "unknown-location"
         assert not ours.closed.done()
+
+
+async def test_new_certificates_count_for_new_connections(world: World) -> None:
+    async def shown() -> bytes:
+        context = ssl.create_default_context(cafile=world.pki.ca)
+        _, writer = await asyncio.open_connection("localhost", world.port("tunnel"), ssl=context, family=AF_INET)
+        tls = writer.get_extra_info("ssl_object")
+        writer.transport.abort()
+        return bytes(tls.getpeercert(binary_form=True))
+
+    before = await shown()
+    assert await shown() == before
+    world.pki.relay()
+    assert (await world.ask("POST", "/v1/reload"))["changes"] == []
+    assert await shown() != before
 
 
 # --- the end
