@@ -69,7 +69,7 @@ async def test_every_push_is_accounted_for(tmp_path: Path, is_terminal: bool) ->
     output = io.StringIO()
     console = Console(file=output, force_terminal=is_terminal, width=120)
 
-    code = await play(Door(), tmp_path, 3.0, console)
+    code = await play(Door(), tmp_path, 2.0, console)
 
     last = output.getvalue().splitlines()[-1]
     assert code == 0, output.getvalue()

@@ -1,0 +1,52 @@
+"""The configs with which Qanat is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.site import Site, make_certificate
+from benchmarks.systems.base import Shape
+from benchmarks.systems.qanat import _make_pki, connector_config, relay_config
+from cloud_relay.config import RelayConfig
+from connector_agent.config import ConnectorConfig
+from shared.config import load_config
+
+PORTS = {"tunnel": 1, "tls": 2, "plain": 3, "relay": 4, "connector": 5}
+
+
+@pytest.mark.parametrize("shape", [Shape(), Shape(routes=10, senders=20)], ids=repr)
+def test_both_programs_take_the_configs(tmp_path: Path, shape: Shape) -> None:
+    certificate, key, authority = make_certificate(tmp_path)
+    site = Site(tmp_path, certificate, key, authority, {"push": 11, "sink": 12})
+    _make_pki(site, ["bench/here/c1"])
+    (tmp_path / "relay.yaml").write_text(yaml.safe_dump(relay_config(site, PORTS, shape)))
+    (tmp_path / "connector.yaml").write_text(yaml.safe_dump(connector_config(site, PORTS)))
+
+    tenant = load_config(tmp_path / "relay.yaml", RelayConfig).tenants["bench"]
+    targets = load_config(tmp_path / "connector.yaml", ConnectorConfig).targets
+
+    assert (len(tenant.routes), len(tenant.senders)) == (shape.routes + 1, shape.senders)  # push and sink are two
+    assert [target.name for target in targets] == ["push", "sink"]
+
+
+def test_everything_that_people_run_is_on(tmp_path: Path) -> None:
+    site = Site(tmp_path, tmp_path, tmp_path, tmp_path, {"push": 11, "sink": 12})
+    relay, connector = relay_config(site, PORTS, Shape()), connector_config(site, PORTS)
+    assert relay["log"]["access"] == connector["log"]["access"] == "stdout"
+    assert relay["observe"]
+    assert connector["observe"]
+    for route in relay["tenants"]["bench"]["routes"]:
+        assert route["senders"]
+        assert {"rate", "in_flight", "body"} <= route["limits"].keys()
+
+
+def test_each_bar_has_a_scenario() -> None:
+    names = {one.name for one in SCENARIOS}
+    assert names >= {
+        "small-1", "small-16", "small-64", "small-256", "bulk-1mib", "small-beside-bulk", "burst-4000-kept",
+        "burst-4000-new", "idle-tunnels", "stalled-readers", "scale-100", "long-fat", "slow-link",
+    }  # fmt: skip
