@@ -149,7 +149,7 @@ class RelayKeeper:
         """Let the next try wait. Several tunnels that are lost together are one loss."""
         if error.is_refusal:
             self._owed = REFUSAL_DELAY * (0.8 + 0.2 * self._jitter())
-        elif not self._owed:
+        elif not self._owed and not self.next_try_at:
             self._owed = next(self._backoff)
 
     async def _wait(self, delay: float) -> None:

@@ -176,7 +176,7 @@ class World:
         return self.loop.time() - started
 
     async def until_open(self, count: int = 2) -> float:
-        return await self.until(lambda: self.registry.count(KEY) == count)
+        return await self.until(lambda: self.registry.count(KEY) >= count)
 
     def error_of(self, tunnels: Tunnels) -> str | None:
         """The code of the last failure."""
