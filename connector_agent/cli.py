@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -113,15 +114,18 @@ def _load(path: Path) -> Loaded[ConnectorConfig]:
 
 
 def _read_materials(config: ConnectorConfig) -> dict[str, Materials]:
-    """Read every file that the config names, the tunnel's own certificate included."""
+    """Read every file that the config names, those of the tunnels and of the proxy included."""
     from connector_agent.build import read_materials
+    from connector_agent.proxy import ProxyError
+    from connector_agent.tunnels import choose_proxies
     from shared.pki.files import PkiError
     from shared.pki.tls import tunnel_client_context
 
     try:
         tunnel_client_context(config.tls.ca, config.tls.certificate, config.tls.key)
+        choose_proxies(config, os.environ)
         return read_materials(config)
-    except PkiError as error:
+    except (PkiError, ProxyError) as error:
         raise CommandError(ExitCode.CONFIG, str(error)) from error
 
 
