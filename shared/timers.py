@@ -8,6 +8,7 @@ fires too early it arms itself again for the rest.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 
@@ -71,3 +72,11 @@ class LazyTimer:
 
     def __repr__(self) -> str:
         return f"<LazyTimer deadline={self.deadline:.3f} armed={self._armed if self._handle else 0.0:.3f}>"
+
+
+def precise_clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """The loop's clock, with a better resolution where the loop's own is coarse: uvloop's moves once a tick, by milliseconds.
+
+    Its values may be given to `loop.call_at`, since both count CLOCK_MONOTONIC's seconds.
+    """
+    return time.monotonic if type(loop).__module__.partition(".")[0] == "uvloop" else loop.time

@@ -8,13 +8,15 @@
     liveness     when to ask, when to doubt, when to give up
     clock        the relay's clock as the connector sees it
     budget       the process's memory, and who has to go when it is spent
+    inbound      what each frame of a peer does
     connection   the two ends of a tunnel, put together from the above
 
 Nothing in here imports asyncio, socket, ssl, time or logging; whoever drives it passes `now` (monotonic seconds).
 """
 
 from shared.protocol.budget import MemoryBudget
-from shared.protocol.connection import Connection, ConnectionHandler, Role, State
+from shared.protocol.connection import Connection
+from shared.protocol.driver import ConnectionHandler, Role, State
 from shared.protocol.hello import Hello
 from shared.protocol.settings import Settings
 from shared.protocol.stream import Stream, StreamHandler

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from shared.errors import BY_WIRE, FAULTS
 from shared.protocol import Connection, Hello, MemoryBudget, Role, Settings, State, Stream, StreamHandler
-from shared.timers import LazyTimer
+from shared.timers import LazyTimer, precise_clock
 from shared.tunnel.gaps import GapWatch
 from shared.tunnel.transport import HIGH_WATER, MessageTransport
 
@@ -73,7 +73,7 @@ class Link:
     ) -> None:
         self._handler = handler
         self._loop = loop
-        self._time = loop.time
+        self._time = precise_clock(loop)
         self._gaps = gaps
         self._transport: MessageTransport | None = None
         self._flush_is_due = False

@@ -70,7 +70,7 @@ def test_what_was_reset_meanwhile_is_never_delivered() -> None:
     assert alive.log == []
     assert pair.connector.failure is None
     # all that was dropped counts as arrived: the relay's window is whole again, save what is not worth a frame yet
-    assert pair.relay.core._window.in_flight < 32 * 1024
+    assert pair.relay.core.window.in_flight < 32 * 1024
 
 
 def test_an_old_pong_does_not_open_the_gate() -> None:

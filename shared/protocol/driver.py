@@ -1,0 +1,54 @@
+"""What a connection and its driver agree on: the two roles, the states, and the calls that the driver gets."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Protocol
+
+from shared.protocol.hello import Hello
+from shared.protocol.stream import Stream
+
+
+class Role(enum.Enum):
+    """Which end this is: the relay opens streams, the connector answers them."""
+
+    RELAY = "relay"
+    CONNECTOR = "connector"
+
+
+class State(enum.Enum):
+    """The life of a tunnel."""
+
+    GREETING = "greeting"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class ConnectionHandler(Protocol):
+    """What a connection calls; each call may call back into the connection."""
+
+    def on_ready(self, hello: Hello) -> None:
+        """The peer's HELLO came and fits."""
+
+    def on_stream(self, stream: Stream, head: bytes, body: bytes, end: bool) -> None:
+        """At the connector: a push. Set `stream.handler`; answer or reset it, now or later."""
+
+    def on_targets(self, targets: Mapping[str, str]) -> None:
+        """At the relay: the connector exposes these from now on."""
+
+    def on_drain(self, timeout: float) -> None:
+        """The peer will close this tunnel within so many seconds: no new pushes here."""
+
+    def on_drained(self) -> None:
+        """We drain, and the last stream is done (or the time is up): close."""
+
+    def on_failed(self, code: str, detail: str) -> None:
+        """The tunnel is over by a violation, by silence, or by a hello that does not fit: close. `detail` is for our
+        log."""
+
+    def on_error(self, error: Exception) -> None:
+        """A handler of ours raised; its stream was reset."""
+
+    def on_output(self) -> None:
+        """There is something to send, where there was nothing before."""
