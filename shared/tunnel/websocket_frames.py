@@ -1,8 +1,9 @@
 """WebSocket frames (RFC 6455, section 5), the part that a tunnel uses: whole binary messages and control frames.
 
 Pure: bytes in, calls out. The opening handshake and close payloads are the websockets library's; its frame parser is
-not used: it takes a generator, two copies and an object a frame (see benchmarks), learns of a text message or of a
-fragment only once all of it is there, and its buffer is not given back.
+not used: it takes a generator, two copies and an object a frame, and learns of a text message or of a fragment only
+once all of it is there. With TLS on loopback, both ends together, a message of 2 KiB costs 20 µs this way and 28 with
+the library's on uvloop's TLS (asyncio: 27 and 40; 64 KiB: about 100 either way; CPython 3.11, one x86 machine).
 """
 
 from __future__ import annotations
@@ -97,9 +98,10 @@ class FrameReader:
                 self._partial = bytearray(view[position:size])
                 self._needed = end - position
                 return
-            payload = bytes(view[start:end])
             if self._masked:
-                payload = apply_mask(payload, bytes(view[start - 4 : start]))
+                payload = apply_mask(view[start:end], bytes(view[start - 4 : start]))
+            else:
+                payload = bytes(view[start:end])
             first = view[position]
             position = end
             if first == _WHOLE_BINARY:
