@@ -1,0 +1,215 @@
+"""The pool: last in first out, bounded in connections, connects and waiting pushes, and never left with a debt."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from connector_agent.upstream import pool as pool_module
+from shared.errors import LocalFault
+from tests.connector_agent.kit import FakeStream, VirtualLoop, World, run
+
+OK = b"HTTP/1.1 204 No Content\r\n\r\n"
+REFUSED = LocalFault("target-unreachable", "refused")
+
+
+def wait(seconds: float) -> asyncio.Future[None]:
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    loop.call_later(seconds, done.set_result, None)
+    return done
+
+
+def test_last_in_first_out() -> None:
+    async def tell() -> None:
+        world = World()
+        await world.push(b"a")
+        await world.push(b"b")
+        first, second = world.transports
+        second.gets(OK)
+        first.gets(OK)
+        await world.push(b"c")
+        assert first.written.endswith(b"c")
+        await world.push(b"d")
+        assert second.written.endswith(b"d")
+
+    run(tell)
+
+
+def test_more_pushes_than_connections_wait_their_turn() -> None:
+    async def tell() -> None:
+        world = World(max_connections=2)
+        streams = [await world.push(b"%d" % number) for number in range(6)]
+        assert len(world.transports) == 2
+        assert world.pool.waiting == 4
+        order = []
+        for _ in range(3):
+            for transport in world.transports:
+                order.append(transport.written[-1:])
+                transport.gets(OK)
+        assert order == [b"0", b"1", b"2", b"3", b"4", b"5"]
+        world.assert_clean(*streams)
+        assert len(world.transports) == 2
+
+    run(tell)
+
+
+def test_a_push_that_waits_too_long_is_told_so() -> None:
+    async def tell() -> None:
+        world = World(max_connections=1)
+        busy = await world.push(b"a")
+        waiting = await world.push(b"b")
+        hurried = await world.push(b"c", deadline=world.loop.time() + 1.0)
+        await wait(1.2)
+        assert hurried.log == ["reset deadline-exceeded refused"]
+        assert waiting.log == []
+        await wait(4.0)
+        assert waiting.log == ["reset connector-overloaded refused"]
+        world.transport.gets(OK)
+        world.assert_clean(busy, waiting, hurried)
+
+    run(tell)
+
+
+def test_there_is_no_room_for_endless_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "MAX_WAITING", 2)
+
+    async def tell() -> None:
+        world = World(max_connections=1)
+        streams = [await world.push(b"x") for _ in range(4)]
+        assert [stream.log for stream in streams] == [[], [], [], ["reset connector-overloaded refused"]]
+
+    run(tell)
+
+
+def test_connects_under_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "MAX_CONNECTING", 3)
+
+    async def tell() -> None:
+        world = World(max_connections=100)
+        world.mode = "hang"
+        for _ in range(20):
+            await world.push(b"x")
+        assert world.metrics.target("t").connects == 3
+        world.pool.abort()
+        await world.settle()
+
+    run(tell)
+
+
+def test_a_failed_connect_fails_all_that_waited_for_it() -> None:
+    async def tell() -> None:
+        world = World()
+        world.mode = "hang"
+        streams = [await world.push(b"x") for _ in range(3)]
+        late = FakeStream()
+        await wait(1.9)
+        await world.push(b"late", stream=late)
+        await wait(0.2)
+        assert [stream.code for stream in streams] == ["target-unreachable"] * 3
+        assert late.log == []
+        await wait(2.0)
+        assert late.log == ["reset target-unreachable refused"]
+        world.assert_clean(*streams, late)
+
+    run(tell)
+
+
+def test_a_failed_connect_leaves_the_rest_to_busy_connections() -> None:
+    async def tell() -> None:
+        world = World(max_connections=3)
+        busy = await world.push(b"a")
+        world.mode = "hang"
+        waiting = [await world.push(b"x") for _ in range(2)]
+        await wait(2.1)
+        # Each connect that failed took one push with it, at most; the busy connection may serve the others.
+        assert waiting[0].log == ["reset target-unreachable refused"]
+        world.transport.gets(OK)
+        world.transport.gets(OK) if not waiting[1].was_reset else None
+        world.assert_clean(busy, *waiting)
+
+    run(tell)
+
+
+def test_a_target_that_comes_back_is_used_at_once() -> None:
+    async def tell() -> None:
+        world = World()
+        world.mode = REFUSED
+        stream = await world.push(b"x")
+        assert stream.was_reset
+        assert world.pool.last_fault is REFUSED
+        world.mode = "connect"
+        stream = await world.push(b"x")
+        world.transport.gets(OK)
+        assert stream.ended
+        assert world.pool.last_fault is None
+
+    run(tell)
+
+
+def test_a_lost_connection_makes_room_for_who_waits() -> None:
+    async def tell() -> None:
+        world = World(max_connections=1)
+        await world.push(b"a")
+        waiting = await world.push(b"b")
+        world.transport.breaks()
+        await world.settle()
+        assert len(world.transports) == 2
+        world.transport.gets(OK)
+        assert waiting.ended
+
+    run(tell)
+
+
+def test_many_expired_pushes_do_not_recurse() -> None:
+    async def tell() -> None:
+        world = World(max_connections=1)
+        await world.push(b"a")
+        deadline = world.loop.time() + 1.0
+        streams = [await world.push(b"x", deadline=deadline) for _ in range(1500)]
+        assert isinstance(world.loop, VirtualLoop)
+        world.loop.freeze(2.0)
+        world.transport.gets(OK)
+        assert all(stream.code == "deadline-exceeded" for stream in streams)
+        assert world.pool.idle == 1
+
+    run(tell)
+
+
+def test_a_removed_target_serves_nobody() -> None:
+    async def tell() -> None:
+        world = World(max_connections=1)
+        busy = await world.push(b"a")
+        waiting = await world.push(b"b")
+        world.table.replace([])
+        assert (await world.push(b"c")).log == ["reset unknown-target refused"]
+        await wait(1.0)
+        assert busy.log == ["reset target-lost"]
+        assert waiting.log == ["reset unknown-target refused"]
+        await world.settle()
+        world.assert_clean(busy, waiting)
+        assert world.pool.total == 0
+        assert isinstance(world.loop, VirtualLoop)
+        assert world.loop.timers == 0
+
+    run(tell)
+
+
+def test_a_changed_targets_pushes_end_under_the_old_config() -> None:
+    async def tell() -> None:
+        world = World(max_connections=1)
+        busy = await world.push(b"a")
+        waiting = await world.push(b"b")
+        idle_before = world.pool.idle
+        world.pool.retire()
+        await wait(3.0)
+        world.transport.gets(OK)
+        world.transport.gets(OK)
+        assert busy.ended
+        assert waiting.ended
+        assert idle_before == world.pool.total == 0
+        await world.settle()
+        assert world.transport.state == "closed"
+
+    run(tell)
