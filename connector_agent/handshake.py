@@ -40,6 +40,9 @@ _ABOUT_OUR_CERTIFICATE: Final = frozenset(
 )  # fmt: skip
 """OpenSSL's names of alerts that a server sends about a client's certificate."""
 
+_PROXY_OUTAGES: Final = frozenset({"proxy-closed", "proxy-cannot-connect"})
+"""Codes of ProxyError that pass by themselves: a relay that is back behind a proxy should be found at once, too."""
+
 _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "UNEXPECTED_MESSAGE"})
 
 _HOSTNAME_MISMATCH: Final = 62
@@ -80,7 +83,7 @@ def explain(error: BaseException, where: str) -> DialError:
     if isinstance(error, DialError):
         return error
     if isinstance(error, ProxyError):
-        return DialError(error.code, str(error), is_refusal=error.code != "proxy-closed")
+        return DialError(error.code, str(error), is_refusal=error.code not in _PROXY_OUTAGES)
     if isinstance(error, TlsFailed):
         return _explain_tls(error.error, where)
     if isinstance(error, HandshakeRefused):

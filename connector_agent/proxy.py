@@ -215,6 +215,8 @@ class _Connect(asyncio.Protocol):
             self._fail("proxy-credentials-refused", f"{told} ({status}): look at proxy.auth_file")
         elif status == 403:
             self._fail("proxy-refused", "does not allow this host and port (403): have it allowed for CONNECT")
+        elif status >= 500:  # that is what they say while the relay is away: no refusal, and soon over
+            self._fail("proxy-cannot-connect", f"could not connect to the relay (CONNECT was answered with {status})")
         else:
             self._fail("proxy-refused", f"answered CONNECT with {status}")
 

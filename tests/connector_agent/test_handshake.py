@@ -41,6 +41,7 @@ CASES = [
     (BadHandshake("garbage"), "not-a-relay", True),
     (ProxyError("proxy-refused", "no"), "proxy-refused", True),
     (ProxyError("proxy-closed", "no"), "proxy-closed", False),
+    (ProxyError("proxy-cannot-connect", "no"), "proxy-cannot-connect", False),
     (verification_error(62), "relay-wrong-name", True),
     (verification_error(64), "relay-wrong-name", True),
     (verification_error(10), "relay-expired", True),
