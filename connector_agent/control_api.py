@@ -1,8 +1,8 @@
 """What the command line may ask of a running connector, at its control socket.
 
-    GET  /v1/status    everything that `status` shows
-    POST /v1/reload    read the config again; 409 with the problems when it is not taken
-    POST /v1/drain     as SIGTERM: drain, then end
+GET  /v1/status    everything that `status` shows
+POST /v1/reload    read the config again; 409 with the problems when it is not taken
+POST /v1/drain     as SIGTERM: drain, then end
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
+from connector_agent.headers_policy import relocate
 from connector_agent.upstream.pool import KEEP_ALIVE_SHARE, MAX_IDLE
 from shared.errors import BY_WIRE, FAULTS, LocalFault
 from shared.http.chunked import LAST_CHUNK, encode_chunk
 from shared.http.headers import prepare_answer_headers
-from shared.http.location import rewrite_location
 from shared.http.push_head import PushHead, encode_answer
 from shared.http.requests import serialize_request_head
 
@@ -47,32 +47,10 @@ class Delivery:
     """A push under way. `status` is the target's or 0, `code` that of our error or "", times are the loop's."""
 
     __slots__ = (
-        "_connection",
-        "_held",
-        "_is_answered",
-        "_is_chunked",
-        "_is_discarding",
-        "_is_ended",
-        "_is_retried",
-        "_is_waiting",
-        "_keep_alive",
-        "_loop",
-        "_recorder",
-        "_stream",
-        "_unreturned",
-        "_was_written",
-        "code",
-        "detail",
-        "first_byte_at",
-        "is_over",
-        "push",
-        "received",
-        "sent",
-        "started_at",
-        "status",
-        "target",
-        "was_reused",
-    )
+        "_connection", "_held", "_is_answered", "_is_chunked", "_is_discarding", "_is_ended", "_is_retried",
+        "_is_waiting", "_keep_alive", "_loop", "_recorder", "_stream", "_unreturned", "_was_written", "code", "detail",
+        "first_byte_at", "is_over", "push", "received", "sent", "started_at", "status", "target", "was_reused",
+    )  # fmt: skip
 
     def __init__(
         self, stream: Stream, push: PushHead, target: Target, loop: AbstractEventLoop, recorder: Recorder
@@ -233,7 +211,7 @@ class Delivery:
         length = len(body) if end and head.has_body else head.content_length
         headers = prepare_answer_headers(head.headers)
         if b"location" in head.fields:
-            headers = [pair for field in headers if (pair := self._located(field)) is not None]
+            headers = relocate(headers, self.target.url, self.target.headers.host_of(self.push.headers))
         self.sent = len(body)
         self._stream.answer(encode_answer(status, length, headers), body, end)
         if not self._is_ended and status >= 300:
@@ -365,13 +343,6 @@ class Delivery:
         """Send no more of the push; take what comes, so that the relay need not hold it."""
         self._is_discarding = True
         self._return_credit()
-
-    def _located(self, field: tuple[bytes, bytes]) -> tuple[bytes, bytes] | None:
-        """A Location that leads to the target leads back to the route; one that leads elsewhere inside is dropped."""
-        if field[0].lower() != b"location":
-            return field
-        value = rewrite_location(field[1], self.target.url)
-        return (field[0], value) if value is not None else None
 
     def _may_retry(self, connection: UpstreamConnection) -> bool:
         """Whether a connection that the target had closed already may be to blame, and the push may be repeated."""

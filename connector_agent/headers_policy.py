@@ -1,4 +1,4 @@
-"""Which headers of a push reach a target, and which ones this side adds.
+"""Which headers of a push reach a target, which ones this side adds, and where an answer's Location leads.
 
 The credential that a target wants is added here and never leaves the data center. Headers of one connection, and those
 that override method or path, were dropped when the push's head was decoded; here go the ones by which a relay in other
@@ -14,6 +14,7 @@ from typing import Final
 from shared.http.fields import checked_host
 from shared.http.gate import BadRequest
 from shared.http.headers import HOP_BY_HOP, OVERRIDES, Headers
+from shared.http.location import rewrite_location
 
 IDENTITY: Final = frozenset(
     {
@@ -150,6 +151,10 @@ class HeaderPolicy:
             *[pair for pair in headers if pair[0].lower() not in dropped],
         ]
 
+    def host_of(self, headers: Headers) -> bytes:
+        """What Host says to the target for a push with these headers."""
+        return (self._kept_host(headers) if self._keeps_host else self._host)[1]
+
     def _kept_host(self, headers: Headers) -> tuple[bytes, bytes]:
         hosts = [pair for pair in headers if pair[0].lower() == b"host"]
         # None or several is what no honest relay sends; a target would choose one of them by a rule of its own.
@@ -164,6 +169,23 @@ class HeaderPolicy:
     def __repr__(self) -> str:
         names = ", ".join(name.decode("ascii") for name, _value in self._fixed)
         return f"<HeaderPolicy host={'kept' if self._keeps_host else 'replaced'} sets=[{names}]>"
+
+
+def relocate(headers: Headers, target_url: bytes, host: bytes) -> Headers:
+    """An answer's headers with a Location that leads back to the route, or without one that leads elsewhere inside.
+
+    `host` is the Host that the target was told: it may take that for its own origin, whatever the scheme in front.
+    """
+    relocated: Headers = []
+    for name, value in headers:
+        if name.lower() == b"location":
+            origins = (target_url, b"https://" + host, b"http://" + host)
+            rewritten = next((found for one in origins if (found := rewrite_location(value, one)) is not None), None)
+            if rewritten is None:
+                continue
+            value = rewritten
+        relocated.append((name, value))
+    return relocated
 
 
 def _folded(names: Iterable[str]) -> frozenset[bytes]:

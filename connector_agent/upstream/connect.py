@@ -77,9 +77,7 @@ def _effective(ip: Address) -> Address:
     return ip
 
 
-async def connect(
-    endpoint: Endpoint, factory: Callable[[], ProtocolT], loop: asyncio.AbstractEventLoop
-) -> ProtocolT:
+async def connect(endpoint: Endpoint, factory: Callable[[], ProtocolT], loop: asyncio.AbstractEventLoop) -> ProtocolT:
     """A connection to the endpoint, within its timeout.
 
     Raises LocalFault: target-unreachable, target-address-refused, target-tls-failed. Cancelled, it leaves nothing open.

@@ -90,9 +90,7 @@ async def test_a_body_of_unknown_length_is_chunked() -> None:
     stream = await world.push(b"abc", end=False, length=None)
     stream.push_data(b"defgh")
     stream.push_data(b"", end=True)
-    assert world.transport.written.endswith(
-        b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n5\r\ndefgh\r\n0\r\n\r\n"
-    )
+    assert world.transport.written.endswith(b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n5\r\ndefgh\r\n0\r\n\r\n")
     world.transport.gets(OK)
     world.assert_clean(stream)
 
@@ -240,6 +238,15 @@ async def test_location_to_the_target_leads_back_and_elsewhere_is_dropped() -> N
         world.transport.gets(b"HTTP/1.1 307 T\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n")
         assert stream.head.headers == expected
         world.assert_clean(stream)
+
+
+@scenario
+async def test_location_to_the_host_that_the_target_was_told_leads_back() -> None:
+    world = World(headers=HeaderPolicy("target.test", keep_host=True))
+    stream = await world.push(b"x")
+    assert b"\r\nHost: push.example.com\r\n" in world.transport.written
+    world.transport.gets(b"HTTP/1.1 302 T\r\nLocation: http://push.example.com/a\r\nContent-Length: 0\r\n\r\n")
+    assert stream.head.headers == [(b"Location", b"/a")]
 
 
 @scenario
