@@ -21,6 +21,7 @@ from benchmarks.systems import OURS, SYSTEMS
 from benchmarks.table import print_report
 
 LATEST = ROOT / "benchmarks" / "results" / "latest.json"
+LATEST_QUICK = LATEST.with_name("quick.json")  # not kept: it would pass for a measurement
 PLOTS = ROOT / "docs" / "performance"
 
 _QUICK = Plan(seconds=2.0, warm_up=1.0, is_quick=True)
@@ -45,7 +46,9 @@ def run(
     system: Annotated[str | None, typer.Option(help="Only these systems, separated by commas.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Repeats of each measure; 1 when quick, else 5.")] = None,
     seconds: Annotated[float | None, typer.Option(min=1.0, help="How long each measure lasts; 2 or 5.")] = None,
-    output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = LATEST,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the JSON goes; results/latest.json, or quick.json.")
+    ] = None,
     merge_into: Annotated[bool, typer.Option("--merge", help="Keep the output's other results.")] = False,
     plots: Annotated[bool, typer.Option(help="Draw docs/performance/*.png when the run is whole.")] = True,
     list_only: Annotated[bool, typer.Option("--list", help="List scenarios and systems, measure nothing.")] = False,
@@ -64,6 +67,7 @@ def run(
     plan = _QUICK if quick else Plan()
     if seconds is not None:
         plan = Plan(seconds, plan.warm_up, plan.is_quick)
+    output = output or (LATEST_QUICK if quick else LATEST)
     report = Report(machine.describe())
     began = time.monotonic()
     run_all(Run(chosen, systems, plan, repeats or (1 if quick else 5), lambda line: _say(console, line)), report)

@@ -77,8 +77,8 @@ class Process:
         return self._popen.poll() is None
 
     def tail(self, lines: int = 12) -> str:
-        """The last lines that it wrote."""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+        """The last lines that it wrote, at most 2,000 characters."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])[-2000:]
 
     def stop(self, grace: float = 4.0) -> None:
         """Asks it to end, insists after `grace` seconds, and ends what it left behind."""

@@ -36,8 +36,8 @@ class Child:
         return self.process.returncode is None
 
     def tail(self) -> str:
-        """The last lines that it wrote to standard error."""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+        """The last lines that it wrote to standard error, at most 2,000 characters."""
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])[-2000:]
 
     async def follow(self, record: Callable[[dict[str, Any]], None]) -> None:
         """Hands on its events until it closes its standard output."""
