@@ -23,6 +23,9 @@ Result = TypeVar("Result")
 
 HIGH_WATER: Final = 256 * 1024
 
+OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+NO_CONTENT: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
+
 
 class _VirtualSelector(selectors.SelectSelector):
     """Never waits: what would have been a wait moves the clock."""
@@ -62,6 +65,25 @@ def run(main: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
     """Run a coroutine function in virtual time."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main())
+
+
+def scenario(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """A test that runs in virtual time."""
+
+    def wrapped() -> None:
+        run(test)
+
+    wrapped.__name__ = test.__name__
+    wrapped.__doc__ = test.__doc__
+    return wrapped
+
+
+async def wait(seconds: float) -> None:
+    """Let so much virtual time pass."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    loop.call_later(seconds, done.set_result, None)
+    await done
 
 
 class FakeStream:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from connector_agent.upstream import pool as pool_module
 from shared.errors import LocalFault
-from tests.connector_agent.kit import FakeStream, VirtualLoop, World, run
+from tests.connector_agent.kit import NO_CONTENT, FakeStream, VirtualLoop, World, run, wait
 
-OK = b"HTTP/1.1 204 No Content\r\n\r\n"
+OK = NO_CONTENT
 REFUSED = LocalFault("target-unreachable", "refused")
-
-
-def wait(seconds: float) -> asyncio.Future[None]:
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-    loop.call_later(seconds, done.set_result, None)
-    return done
 
 
 def test_last_in_first_out() -> None:
