@@ -18,6 +18,7 @@ Nothing here knows routes, tunnels or statuses: see push.py. Bytes of one reques
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
@@ -116,6 +117,7 @@ class SenderConnection(EndingConnection):
         self._end_push()
         self._state = _CLOSED
         self._timer.close()
+        del self._timer  # it holds a method of ours: a cycle that only the garbage collector would find
         self._on_lost(self)
 
     def pause_writing(self) -> None:
@@ -336,7 +338,9 @@ class SenderConnection(EndingConnection):
         self.metrics.failed(fault)
         log_refused(ingress, request_id, self.source, fault)
         retry_after = ingress.retry_after() if fault.retry_after else None
-        self.transport.write(problem_response(fault, request_id, keep_alive=False, retry_after=retry_after))
+        self.transport.write(
+            problem_response(fault, request_id, keep_alive=False, retry_after=retry_after, now=time.time())
+        )
         self._linger()
 
     def _end_push(self, fault: Fault | None = None) -> None:

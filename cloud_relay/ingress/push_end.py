@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import time
 from typing import TYPE_CHECKING, Final
 
 from cloud_relay.health import RelayState
@@ -149,6 +150,7 @@ class PushEnd:
                 head_only=head.method == b"HEAD",
                 retry_after=self._retry_after(fault),
                 extra_headers=self._challenge(fault),
+                now=time.time(),
             )
         )
         self._settle()

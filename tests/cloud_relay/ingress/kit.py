@@ -1,11 +1,11 @@
 """A relay's ingress without sockets, tunnels or time: fakes that record, and a sender that reads like a transcript.
 
-    relay = Relay()
-    sender = relay.connect()
-    sender.send(post("/metrics", b"data"))
-    relay.stream.answer(200, b"ok")
-    assert sender.answers() == [(200, b"ok")]
-    relay.assert_nothing_left()
+relay = Relay()
+sender = relay.connect()
+sender.send(post("/metrics", b"data"))
+relay.stream.answer(200, b"ok")
+assert sender.answers() == [(200, b"ok")]
+relay.assert_nothing_left()
 """
 
 from __future__ import annotations

@@ -13,6 +13,9 @@ from shared.errors import FAULTS
 from tests.cloud_relay.ingress.kit import Relay, SenderSide
 from tests.cloud_relay.ingress.wire import get, parse_answers, post
 
+PROFILE = settings().max_examples
+"""Examples of the profile in force: stories are long, so they get more of them."""
+
 SMALL = IngressSettings(replay_buffer=40, pipeline_buffer=300, linger_bytes=500, skip_body=100)
 
 REQUESTS = {
@@ -164,7 +167,7 @@ def check_answers(relay: Relay) -> None:
             assert answer.keep_alive, "an answer after the last one"
 
 
-@settings(max_examples=400)
+@settings(max_examples=4 * PROFILE)
 @given(st.lists(EVENTS, max_size=40), st.booleans())
 @example([("send", "small", 0), ("answer", 200, True), ("hang up", None, None)], False)
 @example([("block", 0, None), ("send", "small", 0), ("answer", 200, True), ("reset", "out-of-credit", False)], False)
@@ -183,7 +186,7 @@ def test_nothing_is_ever_left(events, idempotent):
     assert len({line["request_id"] for line in relay.access_log.lines}) == len(relay.access_log.lines)
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * PROFILE)
 @given(st.lists(EVENTS, max_size=40), st.booleans())
 @example([("block", 0, None), ("drain", None, None), ("send", "chunked", 0), ("drain", None, None),
           ("send", "body of that", 0)], False)  # fmt: skip
@@ -197,7 +200,7 @@ def test_time_alone_ends_everything(events, idempotent):
     story.relay.assert_all_closed()
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * PROFILE)
 @given(
     st.lists(st.sampled_from(["small", "chunked", "long", "get", "nowhere"]), min_size=1, max_size=6),
     st.lists(st.integers(1, 400), max_size=30),
@@ -229,7 +232,7 @@ def _split(raw: bytes, sizes: list[int]) -> list[bytes]:
     return [piece for piece in [*pieces, raw] if piece]
 
 
-@settings(max_examples=300)
+@settings(max_examples=2 * PROFILE)
 @given(st.lists(st.binary(max_size=80) | st.sampled_from(sorted(REQUESTS.values())), max_size=8))
 def test_arbitrary_bytes(pieces):
     relay = Relay(settings=SMALL)

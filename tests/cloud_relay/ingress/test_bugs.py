@@ -45,10 +45,13 @@ def test_a_bug_is_a_503_and_leaks_nothing(where, monkeypatch):
     assert sender.is_closed
 
 
-@pytest.mark.parametrize("target", [
-    "cloud_relay.ingress.push_answer.decode_answer",
-    "cloud_relay.ingress.answer.serialize_response_head",
-])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "cloud_relay.ingress.push_answer.decode_answer",
+        "cloud_relay.ingress.answer.serialize_response_head",
+    ],
+)
 def test_a_bug_on_the_way_back(target, monkeypatch):
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import gc
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trustme
 import uvloop
 
+from cloud_relay.ingress.connection import SenderConnection
 from cloud_relay.ingress.context import IngressSettings
 from cloud_relay.ingress.listener import IngressListener
 from shared.pki.tls import KeyPair, ingress_server_context
@@ -266,6 +270,66 @@ def test_what_is_no_tls_is_counted_and_forgotten(run, pki):
             gone.close()
             await until(lambda: relay.metrics.tls_failed == 2)
             assert relay.streams == []
+
+    run(main)
+
+
+class Exhausted:
+    """A listening socket of a process that has no descriptor left, the first time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.failures = 1
+
+    def accept(self) -> Any:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, "too many open files")
+        return self.sock.accept()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sock, name)
+
+
+def test_without_descriptors_it_waits_a_moment(run, monkeypatch):
+    monkeypatch.setattr("cloud_relay.ingress.listener._PAUSE", 0.01)
+
+    async def main() -> None:
+        async with listening() as (_, listener):
+            loop, real = asyncio.get_running_loop(), listener._sockets[0]
+            exhausted = Exhausted(real)
+            loop.remove_reader(real)
+            listener._sockets[0] = cast(Any, exhausted)
+            loop.add_reader(real.fileno(), listener._accept, cast(Any, exhausted))
+            _, writer = await connect(listener, None)
+            await until(lambda: listener.open_connections)
+            assert exhausted.failures == 0
+            writer.close()
+
+    run(main)
+
+
+def test_no_delay_and_no_cycles(run, tls):
+    async def main() -> None:
+        async with listening(tls) as (relay, listener):
+            _, writer = await connect(listener, tls)
+            await until(lambda: listener._connections)
+            (connection,) = listener._connections
+            sock = connection.transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            writer.write(post(b"x"))
+            await until(lambda: relay.streams)
+            gc.collect()
+            gc.disable()
+            try:
+                writer.close()
+                del connection
+                await until(lambda: not listener.open_connections)
+                relay.stream.handler = None
+                await asyncio.sleep(0.05)
+                assert not [thing for thing in gc.get_objects() if type(thing) is SenderConnection]
+            finally:
+                gc.enable()
 
     run(main)
 

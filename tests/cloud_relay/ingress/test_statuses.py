@@ -14,11 +14,14 @@ from tests.cloud_relay.ingress.kit import Relay
 from tests.cloud_relay.ingress.wire import code_of, post
 
 
-@pytest.mark.parametrize(("host", "path", "code"), [
-    ("elsewhere.example.com", "/metrics", "unknown-host"),
-    ("push.example.com", "/metricsx", "no-such-route"),
-    ("push.example.com", "/", "no-such-route"),
-])
+@pytest.mark.parametrize(
+    ("host", "path", "code"),
+    [
+        ("elsewhere.example.com", "/metrics", "unknown-host"),
+        ("push.example.com", "/metricsx", "no-such-route"),
+        ("push.example.com", "/", "no-such-route"),
+    ],
+)
 def test_no_route(host, path, code):
     relay = Relay()
     assert code_of(refused(relay, post(b"x", path, host=host))) == code
