@@ -14,9 +14,7 @@ class Street:
 
     def arrive(self, source: str, name: str = "") -> None:
         name = name or source
-        self.gate.enter(
-            Arrival(source, lambda: self.log.append(name), lambda: self.log.append(f"dropped {name}"))
-        )
+        self.gate.enter(Arrival(source, lambda: self.log.append(name), lambda: self.log.append(f"dropped {name}")))
 
 
 def test_begins_at_once_while_there_is_room():
