@@ -70,8 +70,20 @@ class TlsStream(asyncio.BufferedProtocol):
     times, then `stream_lost` once, which also comes alone when the handshake fails. `writable` may come in between.
     """
 
-    __slots__ = ("_buffers", "_cipher", "_incoming", "_is_established", "_is_finished", "_outgoing", "_peer", "_plain",
-                 "_raw", "_tls", "_tls_error", "loop")
+    __slots__ = (
+        "_buffers",
+        "_cipher",
+        "_incoming",
+        "_is_established",
+        "_is_finished",
+        "_outgoing",
+        "_peer",
+        "_plain",
+        "_raw",
+        "_tls",
+        "_tls_error",
+        "loop",
+    )
 
     def __init__(
         self,

@@ -47,8 +47,19 @@ class Phase(enum.Enum):
 class WebSocketTransport(TlsStream):
     """A MessageTransport. Its receiver is given with `open_messages`, which a handshake module calls."""
 
-    __slots__ = ("_close_code", "_close_reason", "_close_timer", "_control_count", "_control_since", "_error",
-                 "_is_client", "_mask_keys", "_phase", "_reader", "_receiver")
+    __slots__ = (
+        "_close_code",
+        "_close_reason",
+        "_close_timer",
+        "_control_count",
+        "_control_since",
+        "_error",
+        "_is_client",
+        "_mask_keys",
+        "_phase",
+        "_reader",
+        "_receiver",
+    )
 
     def __init__(
         self,
