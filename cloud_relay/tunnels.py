@@ -1,7 +1,7 @@
 """The listener for connectors: TCP, TLS and WebSocket handshakes, admission, then a link for each tunnel.
 
-    arrive ─▶ HandshakeGate ─▶ TLS ─▶ HTTP request ─▶ admit() ─▶ 101 ─▶ HELLO ─▶ Attendance ─▶ Registry
-                                                          └────▶ 401, 403, … as a problem, before any state is made
+arrive ─▶ HandshakeGate ─▶ TLS ─▶ HTTP request ─▶ admit() ─▶ 101 ─▶ HELLO ─▶ Attendance ─▶ Registry
+                                                      └────▶ 401, 403, … as a problem, before any state is made
 """
 
 from __future__ import annotations
