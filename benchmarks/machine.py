@@ -32,6 +32,7 @@ def describe() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "kernel": platform.release().split("-")[0],
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),
+        "congestion_control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
         "python": platform.python_version(),
         "openssl": ssl.OPENSSL_VERSION,
         "packages": {name: version for name in _PACKAGES if (version := _package(name))},

@@ -50,7 +50,7 @@ async def _lines(progress: Progress, console: Console) -> None:
         for remark in progress.remarks[shown:]:
             console.print(f"  {progress.elapsed:4.1f} s  {remark}", highlight=False, markup=False, soft_wrap=True)
         shown = len(progress.remarks)
-        if time.monotonic() - last >= _LINE_EVERY_S:
+        if time.monotonic() - last >= _LINE_EVERY_S and progress.ledger.acknowledged:
             last = time.monotonic()
             console.print(summary(progress), highlight=False, markup=False, soft_wrap=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from typing import Any
@@ -10,6 +11,14 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from demo.events import emit
+
+_REASON = re.compile(r"\[SSL: ([A-Z0-9_]+)\]")
+
+
+def name_of(error: Exception) -> str:
+    """The exception's class, and OpenSSL's reason where it has one: `SSLError CERTIFICATE_VERIFY_FAILED`."""
+    reason = _REASON.search(str(error))
+    return f"{type(error).__name__} {reason[1]}" if reason else type(error).__name__
 
 
 class RecordingAdapter(HTTPAdapter):
@@ -35,7 +44,7 @@ class RecordingAdapter(HTTPAdapter):
         try:
             response = super().send(request, *args, **options)
         except requests.RequestException as error:
-            emit("attempt", id=push, status=0, code=type(error).__name__)
+            emit("attempt", id=push, status=0, code=name_of(error))
             raise
         if not response.ok:
             emit("attempt", id=push, status=response.status_code, code=response.headers.get("Qanat-Error", ""))

@@ -12,6 +12,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from demo.events import parse
 from demo.measurements import PUSH_METRIC, measure
 from demo.receiver import make_app, read_otlp, read_remote_write
+from demo.recording import name_of
 from demo.remote_write import HEADERS, BadPush, Series, decode, encode, labels_of
 from demo.remote_write_sender import is_retryable
 
@@ -90,6 +91,13 @@ def test_measurements_are_real_and_unique() -> None:
 @pytest.mark.parametrize(("status", "again"), [(500, True), (503, True), (429, True), (400, False), (404, False)])
 def test_prometheus_tries_again(status: int, again: bool) -> None:
     assert is_retryable(status) is again
+
+
+def test_failed_tries_are_named() -> None:
+    assert name_of(ValueError("x (_ssl.c:1): [SSL: UNEXPECTED_EOF_WHILE_READING] y")) == (
+        "ValueError UNEXPECTED_EOF_WHILE_READING"
+    )
+    assert name_of(ConnectionResetError("by peer")) == "ConnectionResetError"
 
 
 def test_events_are_told_from_other_output() -> None:
