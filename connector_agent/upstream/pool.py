@@ -228,6 +228,8 @@ class UpstreamPool:
             return
         self._all.add(connection)
         self.put_back(connection)
+        if self._waiting:  # the target is slow: nobody may give a connection back soon
+            self._connect_more()
 
     def _leave(self) -> None:
         task = asyncio.current_task()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from connector_agent.upstream import pool as pool_module
@@ -85,6 +87,23 @@ def test_connects_under_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
         assert world.metrics.target("t").connects == 3
         world.pool.abort()
         await world.settle()
+
+    run(tell)
+
+
+def test_a_burst_to_a_slow_target_gets_all_connections_that_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "MAX_CONNECTING", 3)
+
+    async def tell() -> None:
+        world = World(max_connections=10)
+        streams = await asyncio.gather(*(world.push(b"x") for _ in range(20)))
+        await wait(0.1)
+        assert len(world.transports) == 10
+        assert world.pool.waiting == 10
+        for _ in range(2):
+            for transport in world.transports:
+                transport.gets(OK)
+        world.assert_clean(*streams)
 
     run(tell)
 
