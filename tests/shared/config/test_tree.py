@@ -105,7 +105,17 @@ class TestRefused:
         assert "far too large" in problem_of("\n".join(lines))
 
     def test_endless_nesting(self):
-        assert "nested too deeply" in problem_of("a: " + "[" * 1500)
+        for text in ("a: " + "[" * 1500, "a: " + "[" * 200_000, "- " * 50_000, "{a: " * 50_000):
+            assert "nested too deeply" in problem_of(text)
+
+    def test_endless_nesting_by_aliases(self):
+        lines = ["a0: &a0 []"]
+        lines += [f"a{n}: &a{n} {'[' * 60}*a{n - 1}{']' * 60}" for n in range(1, 50)]
+        assert "nested too deeply" in problem_of("\n".join(lines))
+
+    def test_what_nobody_nests_deeper_is_read(self):
+        tree = parse_tree("a: " + "[" * 90 + "]" * 90, Path("c.yaml"))
+        assert str(tree.plain()["a"]).count("[") == 90
 
 
 class TestFiles:
