@@ -39,6 +39,9 @@ ATTACH_RATE: Final = 300.0
 RECHECK_INTERVAL: Final = 5.0
 """Seconds between two looks at the certificates of sessions that are attached."""
 
+_INVALID_PURPOSE: Final = 26
+"""X509_V_ERR_INVALID_PURPOSE: OpenSSL itself turns away a certificate that is for servers only."""
+
 _CHALLENGE: Final = ((b"WWW-Authenticate", b'Mutual-TLS realm="qanat"'),)
 
 log = get_logger("relay.tunnels")
@@ -226,7 +229,8 @@ class TunnelListener:
             return
         self.counts.failed += 1
         if isinstance(error, ssl.SSLCertVerificationError):
-            self.refused(FAULTS["certificate-foreign"], error.verify_message, transport.describe())
+            code = "certificate-wrong-usage" if error.verify_code == _INVALID_PURPOSE else "certificate-foreign"
+            self.refused(FAULTS[code], error.verify_message, transport.describe())
         else:
             log_limited(
                 log, "info", "handshake", "no handshake", peer=transport.describe(), error=str(error or "closed")

@@ -114,7 +114,7 @@ class Dialer:
             if handshake.is_untrusted(error):
                 return handshake.untrusted(_where(endpoint), await self._probe_issuer(endpoint))
             if handshake.is_about_our_certificate(error) and await self._gets_in_without(endpoint, contexts.bare):
-                return handshake.foreign_certificate()
+                return handshake.refused_certificate(error)
         except (HandshakeError, OSError, ssl.SSLError, ProxyError, DialError):
             pass  # the first failure is what counts
         return handshake.explain(error, _where(endpoint))

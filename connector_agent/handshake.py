@@ -117,9 +117,13 @@ def explain_refusal(error: HandshakeRefused) -> DialError:
     return DialError(code, f"{text} {told}".rstrip(), fault.remedy, is_refusal=code in REFUSALS)
 
 
-def foreign_certificate() -> DialError:
-    """What a probe without a certificate has shown: the relay is well, and our certificate's CA unknown to it."""
-    fault = FAULTS["certificate-foreign"]
+def refused_certificate(error: TlsFailed) -> DialError:
+    """What a probe without a certificate has shown: the relay is well, and it is our certificate that it refuses.
+
+    OpenSSL tells one made for servers (X509_V_ERR_INVALID_PURPOSE) from one of a CA that the relay does not know.
+    """
+    is_for_others = getattr(error.error, "reason", None) == "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE"
+    fault = FAULTS["certificate-wrong-usage" if is_for_others else "certificate-foreign"]
     return DialError(fault.code, f"The relay refuses inside TLS: {fault.title}", fault.remedy, is_refusal=True)
 
 
