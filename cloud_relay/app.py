@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cloud_relay import health
-from cloud_relay.config import RelayConfig, restart_keys
-from cloud_relay.control_api import control_routes
+from cloud_relay.config import RelayConfig, find_changes, restart_keys
 from cloud_relay.doors import Contexts, Doors, load_contexts, require_contexts
 from cloud_relay.hashing import HashingPool
 from cloud_relay.health import RelayState
@@ -22,25 +21,25 @@ from cloud_relay.limits import Limits
 from cloud_relay.metrics import RelayMetrics
 from cloud_relay.policy import ConfigPolicy
 from cloud_relay.registry import Registry
-from cloud_relay.reloading import Outcome, describe_outcome, watched_files
 from cloud_relay.routing import Route
 from cloud_relay.senders import Authenticator
 from cloud_relay.snapshot import SnapshotBuilder
-from cloud_relay.status import status_view, version
+from cloud_relay.status import status_view
 from cloud_relay.tunnels import TunnelLimits, TunnelListener
 from shared.access_log import AccessLog
-from shared.config import ConfigError, Loaded, read_config
-from shared.control import ControlServer
+from shared.config import Loaded
+from shared.control import CONTROL_SOCKET, ControlServer
+from shared.control_api import control_routes
 from shared.logs import get_logger
 from shared.observe import HealthReport, ObserveServer
-from shared.pki.files import PkiError
+from shared.outcome import Outcome
 from shared.process import StopRequest
 from shared.protocol import MemoryBudget
-from shared.reload import Change, Reason, ReloadWatcher
+from shared.reloading import Reloader
+from shared.status import version
 from shared.tasks import cancel, spawn
 from shared.tunnel.gaps import GapWatch
 
-CONTROL_SOCKET: Final = "control.sock"
 FORGET_AFTER: Final = 600.0
 """Seconds. A good credential that was not used for one to two of these is judged anew."""
 
@@ -57,8 +56,6 @@ class RelayApp:
         config = loaded.config
         self.path = path
         self.started_at = time.time()
-        self.last_reload: Outcome | None = None
-        self._loaded = loaded
         self._loop = loop = asyncio.get_running_loop()
         self._budget = MemoryBudget(config.memory.budget)
         self._pool = HashingPool()
@@ -70,8 +67,7 @@ class RelayApp:
         self.snapshot = self._builder.build(config)
         self._access_log = AccessLog(loop, 1) if config.log.access == "stdout" else _NoAccessLog()
         self._ingress = Ingress(loop, self._context(), _report_bug, RelayState.STARTING)
-        self._watcher = ReloadWatcher(lambda: watched_files(self._loaded), self._on_change)
-        self._reloading = asyncio.Lock()
+        self._reloader = Reloader(path, loaded, RelayConfig, self._apply, log)
         self._tasks: list[asyncio.Task[Any]] = []
         self._control: ControlServer | None = None
         self.doors: Doors | None = None
@@ -94,12 +90,22 @@ class RelayApp:
         """How far the process is."""
         return self._ingress.state
 
+    @property
+    def in_flight(self) -> int:
+        """Pushes under way."""
+        return self.limits.in_flight
+
+    @property
+    def last_reload(self) -> Outcome | None:
+        """What the last reload came to."""
+        return self._reloader.last
+
     # --- start and end
 
     async def start(self, stop_request: StopRequest) -> None:
         """Bind every listener and serve. CommandError when that is not possible; then `stop` closes what is open."""
         config = self.config
-        self._watcher.prime()
+        self._reloader.prime()
         contexts = require_contexts(config)
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         control = ControlServer(config.state_dir / CONTROL_SOCKET, control_routes(self, stop_request))
@@ -109,7 +115,7 @@ class RelayApp:
         self.doors = self._make_doors(contexts)
         await self.doors.open()
         self._ingress.state = RelayState.SERVING
-        self._tasks = [spawn(self._watcher.run(), "reload watcher"), spawn(self._age(), "credential memory")]
+        self._tasks = [spawn(self._reloader.watch(), "reload watcher"), spawn(self._age(), "credential memory")]
         for door in self.doors.describe():
             log.info("listening", **door)
         routes = len(self.snapshot.table.routes)
@@ -146,42 +152,27 @@ class RelayApp:
 
     def request_reload(self) -> None:
         """Read the config again soon: SIGHUP."""
-        self._watcher.trigger()
+        self._reloader.request()
 
     async def reload(self) -> Outcome:
         """Read the config and all certificates again, and use them if all of it is good; else keep everything."""
-        async with self._reloading:
-            self._watcher.prime()  # what is read now is not news to the watcher
-            outcome = self.last_reload = await self._reload()
-        describe_outcome(log, outcome, self.path)
+        return await self._reloader.reload()
+
+    async def _apply(self, loaded: Loaded[RelayConfig]) -> Outcome:
+        config = loaded.config
+        contexts = await asyncio.to_thread(load_contexts, config)
+        if keys := restart_keys(self.config, config):
+            return Outcome.needs_restart(keys)
+        outcome = Outcome.taken(find_changes(self.config, config))
+        self._use(config, contexts)
         return outcome
 
-    async def _reload(self) -> Outcome:
-        try:
-            loaded = await asyncio.to_thread(read_config, self.path, RelayConfig)
-            contexts = await asyncio.to_thread(load_contexts, loaded.config)
-        except ConfigError as error:
-            return Outcome.refused([str(problem) for problem in error.problems])
-        except PkiError as error:
-            return Outcome.refused([str(error)])
-        if keys := restart_keys(self.config, loaded.config):
-            return Outcome.refused([f"{key} changes only with a restart" for key in keys])
-        outcome = Outcome.taken(self.config, loaded.config)
-        self._use(loaded, contexts)
-        return outcome
-
-    def _use(self, loaded: Loaded[RelayConfig], contexts: Contexts) -> None:
+    def _use(self, config: RelayConfig, contexts: Contexts) -> None:
         """Nothing waits from here on: a push sees the old config or the new one, never a mixture."""
-        self.snapshot = self._builder.build(loaded.config, self.snapshot)
-        self._loaded = loaded
+        self.snapshot = self._builder.build(config, self.snapshot)
         self._ingress.context = self._context()
         if self.doors is not None:
-            self.doors.renew(contexts, ConfigPolicy(loaded.config))
-
-    async def _on_change(self, change: Change) -> None:
-        if change.reason is Reason.FILES:
-            log.info("files changed", paths=[str(path) for path in change.paths])
-        await self.reload()
+            self.doors.renew(contexts, ConfigPolicy(config))
 
     # --- what is asked
 
@@ -259,6 +250,9 @@ class _NoAccessLog:
 
     def line(self, record: object) -> None:
         """Drop it."""
+
+    def text(self, line: bytes) -> None:
+        """Nowhere either."""
 
 
 def _report_bug(error: BaseException, request_id: str) -> None:

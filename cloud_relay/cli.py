@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
-from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, emit, make_app, make_table, note, run
+from shared.cli import (
+    CommandError,
+    ConfigOption,
+    ExitCode,
+    JsonOption,
+    counted,
+    emit,
+    make_app,
+    make_table,
+    note,
+    run,
+)
+from shared.commands import Program, add_common_commands
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from cloud_relay.config import RelayConfig
     from shared.config import Loaded
 
@@ -52,61 +66,25 @@ def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     warnings = _warnings(loaded.config)
     tenants = loaded.config.tenants
     routes = sum(len(tenant.routes) for tenant in tenants.values())
-    lines = [f"{config} is good: {len(tenants)} tenants, {routes} routes"]
+    lines = [f"{config} is good: {counted(len(tenants), 'tenant')}, {counted(routes, 'route')}"]
     lines += [f"warning: {warning['key']}: {warning['message']}" for warning in warnings]
     data = {"config": str(config), "tenants": len(tenants), "routes": routes, "warnings": warnings}
     emit(data, schema="qanat.relay.check.v1", json=as_json, table="\n".join(lines))
 
 
-@app.command()
-def schema() -> None:
-    """Print the JSON Schema of the config file, for editors."""
+def _model() -> type[RelayConfig]:
     from cloud_relay.config import RelayConfig
-    from shared.config import json_schema
 
-    shown = json_schema(RelayConfig)
-    emit(shown, schema=shown["$schema"], json=True, table="")
+    return RelayConfig
 
 
-@app.command()
-def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Show the running relay: listeners, connectors with their tunnels, and how the routes are."""
+def _tables() -> Callable[[dict[str, Any]], RenderableType]:
     from cloud_relay.show import status_tables
 
-    answer = _ask(config, "GET", "/v1/status")
-    emit(answer, schema="qanat.relay.status.v1", json=as_json, table=lambda: status_tables(answer))
+    return status_tables
 
 
-@app.command()
-def reload(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Let the running relay read its config again, and say what changed."""
-    answer = _ask(config, "POST", "/v1/reload")
-    lines = answer["changes"] or ["nothing changed"]
-    emit(answer, schema="qanat.relay.reload.v1", json=as_json, table="\n".join(lines))
-
-
-@app.command()
-def drain(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Let the running relay finish the pushes in flight and end, as SIGTERM does."""
-    answer = _ask(config, "POST", "/v1/drain")
-    emit(answer, schema="qanat.relay.drain.v1", json=as_json, table=f"draining, {answer['in_flight']} pushes in flight")
-
-
-@app.command()
-def explain(code: str, as_json: JsonOption = False) -> None:
-    """Say what an error code means, and what to do."""
-    from cloud_relay.show import explain_fault
-
-    data, text = explain_fault(code)
-    emit(data, schema="qanat.fault.v1", json=as_json, table=text)
-
-
-@app.command()
-def version(as_json: JsonOption = False) -> None:
-    """Print the version."""
-    from cloud_relay.status import version as installed
-
-    emit({"version": installed()}, schema="qanat.version.v1", json=as_json, table=f"cloud-relay {installed()}")
+add_common_commands(app, Program("cloud-relay", "relay", DEFAULT_CONFIG, _model, _tables))
 
 
 @secrets_app.command("new")
@@ -167,19 +145,6 @@ def _warnings(config: RelayConfig) -> list[dict[str, str]]:
     from shared.config.problems import dotted
 
     return [{"key": dotted(flaw.key), "message": flaw.message} for flaw in find_warnings(config)]
-
-
-def _ask(config: Path, method: str, url: str) -> dict[str, Any]:
-    """One request to the running relay, found by the config's state_dir, however broken the rest of the config is."""
-    from shared.config.tree import Text, read_tree
-    from shared.control import control_request
-
-    entry = (read_tree(config.absolute()).entries or {}).get("state_dir")
-    value = entry.tree.value if entry is not None else None
-    if not isinstance(value, Text):
-        raise CommandError(ExitCode.CONFIG, f"{config} names no state_dir, where the relay's control socket is")
-    socket = value.source.parent / value / "control.sock"
-    return asyncio.run(control_request(socket, method, url))
 
 
 def _read_secret() -> str:

@@ -5,24 +5,20 @@ Labels hold names of the config and codes of the catalogue only, never anything 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 
 from shared.errors import FAULTS
-from shared.metrics import Metrics
+from shared.metrics import CLASSES, Metrics, counter_family, gauge_family
 
 if TYPE_CHECKING:
     from shared.errors import Fault
     from shared.metrics import HistogramCell
 
-_CLASSES: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 _ROUTE: Final = ("tenant", "route")
 _SENDER: Final = ("tenant", "sender")
-
-Sample = tuple[tuple[str, ...], float]
-"""Label values and a value."""
 
 
 class RouteMetrics:
@@ -47,7 +43,7 @@ class RouteMetrics:
         self.bytes_out = 0
         self.dropped_headers = 0
         self.retries = 0
-        self.by_class = [0] * len(_CLASSES)
+        self.by_class = [0] * len(CLASSES)
         self.faults: dict[str, int] = {}
         self._total = total
         self._waited = waited
@@ -185,11 +181,11 @@ class RelayMetrics(Metrics):
 
     def _of_routes(self) -> Iterator[Metric]:
         routes = list(self.routes.items())
-        yield _counter(
+        yield counter_family(
             "qanat_relay_pushes", "Pushes that ended, by the class of status that the sender got.", (*_ROUTE, "status"),
-            (((*key, _CLASSES[n]), count) for key, route in routes for n, count in enumerate(route.by_class) if count),
+            (((*key, CLASSES[n]), count) for key, route in routes for n, count in enumerate(route.by_class) if count),
         )  # fmt: skip
-        yield _counter(
+        yield counter_family(
             "qanat_relay_push_faults", "Pushes that Qanat itself answered or ended, by code and origin.",
             (*_ROUTE, "code", "origin"),
             (((*key, *_fault(code)), n) for key, route in routes for code, n in list(route.faults.items())),
@@ -200,24 +196,24 @@ class RelayMetrics(Metrics):
             ("retries", "Further tries at another tunnel.", ((key, route.retries) for key, route in routes)),
             ("dropped_headers", "Odd headers left out.", ((key, route.dropped_headers) for key, route in routes)),
         ):
-            yield _counter(f"qanat_relay_push_{name}", text, _ROUTE, values)
+            yield counter_family(f"qanat_relay_push_{name}", text, _ROUTE, values)
 
-        yield _gauge(
+        yield gauge_family(
             "qanat_relay_pushes_in_flight", "Pushes under way.", _ROUTE, ((key, r.in_flight) for key, r in routes)
         )
 
     def _of_senders(self) -> Iterator[Metric]:
         senders = list(self.senders.items())
-        yield _counter(
+        yield counter_family(
             "qanat_relay_sender_pushes", "Pushes that ended.", _SENDER, ((key, one.pushes) for key, one in senders)
         )
-        yield _counter(
+        yield counter_family(
             "qanat_relay_sender_delivered",
             "Pushes that a target took.",
             _SENDER,
             ((key, s.delivered) for key, s in senders),
         )
-        yield _gauge(
+        yield gauge_family(
             "qanat_relay_sender_last_delivered_timestamp_seconds", "When a target last took a push.", _SENDER,
             ((key, one.last_delivered) for key, one in senders if one.last_delivered),
         )  # fmt: skip
@@ -231,14 +227,14 @@ class RelayMetrics(Metrics):
             ("tls_failures", "TLS handshakes that broke off.", ((key, one.tls_failed) for key, one in listeners)),
             ("requests", "Requests that were begun.", ((key, one.requests) for key, one in listeners)),
         ):
-            yield _counter(f"qanat_relay_ingress_{name}", text, label, values)
-        yield _gauge(
+            yield counter_family(f"qanat_relay_ingress_{name}", text, label, values)
+        yield gauge_family(
             "qanat_relay_ingress_connections_open",
             "Sender connections.",
             label,
             ((key, o.open) for key, o in listeners),
         )
-        yield _counter(
+        yield counter_family(
             "qanat_relay_ingress_faults", "Requests that ended before a route was known, by code.", (*label, "code"),
             (((*key, code), count) for key, one in listeners for code, count in list(one.faults.items())),
         )  # fmt: skip
@@ -247,25 +243,13 @@ class RelayMetrics(Metrics):
         counts = self.tunnels
         if counts is None:
             return
-        yield _counter("qanat_relay_tunnels_accepted", "Tunnels that came up.", (), [((), counts.accepted)])
-        yield _counter("qanat_relay_tunnel_handshakes_failed", "Handshakes that broke off.", (), [((), counts.failed)])
+        yield counter_family("qanat_relay_tunnels_accepted", "Tunnels that came up.", (), [((), counts.accepted)])
+        yield counter_family(
+            "qanat_relay_tunnel_handshakes_failed", "Handshakes that broke off.", (), [((), counts.failed)]
+        )
         refused = [((code,), count) for code, count in list(counts.refused.items())]
-        yield _counter("qanat_relay_tunnels_refused", "Handshakes refused, by code.", ("code",), refused)
+        yield counter_family("qanat_relay_tunnels_refused", "Handshakes refused, by code.", ("code",), refused)
 
 
 def _fault(code: str) -> tuple[str, str]:
     return code, FAULTS[code].origin.value
-
-
-def _counter(name: str, text: str, labels: tuple[str, ...], samples: Iterable[Sample]) -> Metric:
-    family = CounterMetricFamily(name, text, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family
-
-
-def _gauge(name: str, text: str, labels: tuple[str, ...], samples: Iterable[Sample]) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family

@@ -1,8 +1,7 @@
-"""What the command line shows: tables of a status, a route's way, an error code's meaning."""
+"""What the command line shows: tables of a status, a route's way."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -15,34 +14,12 @@ from cloud_relay.hashing import HashingPool
 from cloud_relay.limits import Limits
 from cloud_relay.metrics import RelayMetrics
 from cloud_relay.snapshot import SnapshotBuilder
-from shared.cli import CommandError, ExitCode, make_table
+from shared.cli import CommandError, ExitCode, counted, make_table
 from shared.errors import FAULTS
 from shared.units import format_duration, format_size
 
 _METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}", re.ASCII)
 _COLORS: Final = {"green": "green", "red": "red", "open": "green", "suspect": "yellow"}
-
-
-def explain_fault(code: str) -> tuple[dict[str, Any], str]:
-    """An entry of the catalogue, as data and as text. CommandError for an unknown code."""
-    fault = FAULTS.get(code)
-    if fault is None:
-        near = difflib.get_close_matches(code, FAULTS, n=3)
-        hint = f"Did you mean {' or '.join(near)}?" if near else "The codes are in docs/errors.md."
-        raise CommandError(ExitCode.NOT_FOUND, f"there is no code {code[:80]!r}", hint)
-    data = {
-        "code": fault.code,
-        "origin": fault.origin.value,
-        "status": fault.status,
-        "title": fault.title,
-        "remedy": fault.remedy,
-        "retry_after": fault.retry_after,
-        "closes": fault.closes,
-    }
-    answer = f"answered with {fault.status}" if fault.status else "no answer, the connection ends"
-    if fault.retry_after:
-        answer += ", with Retry-After"
-    return data, f"{fault.code} (origin: {fault.origin.value}; {answer})\n{fault.title}\n{fault.remedy}"
 
 
 # --- routes
@@ -120,9 +97,10 @@ def route_table(route: dict[str, Any]) -> RenderableType:
 def status_tables(status: dict[str, Any]) -> RenderableType:
     """The whole status for people."""
     memory = status["memory"]
+    in_flight = counted(status["in_flight"], "push", "pushes")
     head = (
         f"cloud-relay {status['version']}, {status['state']}, up {format_duration(status['uptime_s'])}, "
-        f"{status['in_flight']} pushes in flight, {memory['used'] >> 20} of {memory['budget'] >> 20} MiB"
+        f"{in_flight} in flight, {memory['used'] >> 20} of {memory['budget'] >> 20} MiB"
     )
     parts: list[RenderableType] = [Text(head)]
     if status["reload"] is not None and not status["reload"]["taken"]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from typing import TYPE_CHECKING, Any, Protocol
+
+from shared.status import answers_view, process_view, timestamp
 
 if TYPE_CHECKING:
     from cloud_relay.app import RelayApp
@@ -55,19 +53,6 @@ class SessionView(Protocol):
     def targets(self) -> Mapping[str, str]: ...
     @property
     def attached_at(self) -> float: ...
-
-
-def version() -> str:
-    """Of the installed distribution."""
-    try:
-        return installed_version("qanat")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def timestamp(unix: float) -> str | None:
-    """RFC 3339 in UTC; None for 0.0, which stands for never."""
-    return datetime.fromtimestamp(unix, UTC).isoformat(timespec="seconds").replace("+00:00", "Z") if unix else None
 
 
 def tenants_view(config: RelayConfig, sessions: Iterable[SessionView], now: float) -> list[dict[str, Any]]:
@@ -134,7 +119,7 @@ def _route(route: Route, tunnels: int) -> dict[str, Any]:
         "tunnels": tunnels,
         "in_flight": metrics.in_flight,
         "pushes": metrics.pushes,
-        "answers": {f"{status}xx": count for status, count in enumerate(metrics.by_class) if status and count},
+        "answers": answers_view(metrics.by_class),
         "unanswered": metrics.by_class[0],
         "faults": dict(metrics.faults),
     }
@@ -143,17 +128,9 @@ def _route(route: Route, tunnels: int) -> dict[str, Any]:
 def status_view(app: RelayApp) -> dict[str, Any]:
     """The whole status. Everything in it is JSON-able."""
     now = asyncio.get_running_loop().time()
-    reload = app.last_reload
     return {
-        "version": version(),
-        "state": app.state.value,
-        "started_at": timestamp(app.started_at),
-        "uptime_s": round(time.time() - app.started_at, 1),
-        "config": str(app.path),
-        "reload": None
-        if reload is None
-        else {"at": timestamp(reload.at), "taken": reload.is_taken, "lines": list(reload.lines)},
-        "in_flight": app.limits.in_flight,
+        **process_view(app),
+        "in_flight": app.in_flight,
         "memory": app.memory(),
         "listeners": app.doors.describe() if app.doors is not None else [],
         "tenants": tenants_view(app.config, app.registry.sessions(), now),

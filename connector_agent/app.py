@@ -10,33 +10,31 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from connector_agent import health
 from connector_agent.build import Materials, make_targets, read_materials
 from connector_agent.config import ConnectorConfig
-from connector_agent.control_api import control_routes
 from connector_agent.dispatch import Dispatcher
 from connector_agent.health import ConnectorState
 from connector_agent.metrics import ConnectorMetrics
-from connector_agent.reloading import Outcome, describe_changes, describe_outcome, restart_keys, watched_files
+from connector_agent.reloading import describe_changes, restart_keys
 from connector_agent.status import status_view
 from connector_agent.targets import TargetTable
 from shared.access_log import AccessLog
-from shared.config import ConfigError, Loaded, read_config
-from shared.control import ControlServer
+from shared.config import Loaded
+from shared.control import CONTROL_SOCKET, ControlServer
+from shared.control_api import control_routes
 from shared.errors import LocalFault
 from shared.exits import CommandError, ExitCode
 from shared.logs import get_logger, log_limited
 from shared.observe import HealthReport, ObserveServer
-from shared.pki.files import PkiError
+from shared.outcome import Outcome
 from shared.process import StopRequest
 from shared.protocol import MemoryBudget
-from shared.reload import Change, Reason, ReloadWatcher
+from shared.reloading import Reloader
 from shared.tasks import cancel, spawn
 from shared.tunnel.gaps import GapWatch
-
-CONTROL_SOCKET: Final = "control.sock"
 
 log = get_logger("connector")
 
@@ -79,8 +77,7 @@ class ConnectorApp:
         self.path = path
         self.state = ConnectorState.STARTING
         self.started_at = time.time()
-        self.last_reload: Outcome | None = None
-        self._loaded = loaded
+        self._reloader = Reloader(path, loaded, ConnectorConfig, self._apply, log)
         self._loop = loop = asyncio.get_running_loop()
         self.budget = MemoryBudget(config.memory.budget)
         self.gaps = GapWatch(loop)
@@ -90,8 +87,6 @@ class ConnectorApp:
         self._access_log = AccessLog(loop, 1) if config.log.access == "stdout" else None
         self.dispatcher = Dispatcher(self.targets, loop, self.metrics, self._access_log)
         self.tunnels = make_tunnels(self)
-        self._watcher = ReloadWatcher(lambda: watched_files(self._loaded), self._on_change)
-        self._reloading = asyncio.Lock()
         self._tasks: list[asyncio.Task[Any]] = []
         self._control: ControlServer | None = None
         self._observe: ObserveServer | None = None
@@ -100,7 +95,17 @@ class ConnectorApp:
     @property
     def config(self) -> ConnectorConfig:
         """The config in force."""
-        return self._loaded.config
+        return self._reloader.loaded.config
+
+    @property
+    def in_flight(self) -> int:
+        """Pushes under way."""
+        return self.dispatcher.in_flight
+
+    @property
+    def last_reload(self) -> Outcome | None:
+        """What the last reload came to."""
+        return self._reloader.last
 
     @property
     def observe_port(self) -> int | None:
@@ -112,7 +117,7 @@ class ConnectorApp:
     async def start(self, stop_request: StopRequest) -> None:
         """Open the doors and dial. CommandError, with nothing left open, when that is not possible."""
         config = self.config
-        self._watcher.prime()
+        self._reloader.prime()
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         control = ControlServer(config.state_dir / CONTROL_SOCKET, control_routes(self, stop_request))
         await control.start()
@@ -122,7 +127,7 @@ class ConnectorApp:
         self.gaps.start()
         self.tunnels.start()
         self.state = ConnectorState.SERVING
-        self._tasks = [spawn(self._watcher.run(), "reload watcher")]
+        self._tasks = [spawn(self._reloader.watch(), "reload watcher")]
         log.info(
             "connector started",
             config=str(self.path),
@@ -159,43 +164,29 @@ class ConnectorApp:
 
     def request_reload(self) -> None:
         """Read the config again soon: SIGHUP."""
-        self._watcher.trigger()
+        self._reloader.request()
 
     async def reload(self) -> Outcome:
         """Read the config, secrets and certificates again, and use them if all is good; else keep everything."""
-        async with self._reloading:
-            outcome = self.last_reload = await self._reload()
-        describe_outcome(log, outcome, self.path)
-        return outcome
+        return await self._reloader.reload()
 
-    async def _reload(self) -> Outcome:
-        try:
-            loaded = await asyncio.to_thread(read_config, self.path, ConnectorConfig)
-            if keys := restart_keys(self.config, loaded.config):
-                return Outcome.refused([f"{key} changes only with a restart" for key in keys])
-            materials = await asyncio.to_thread(read_materials, loaded.config)
-        except ConfigError as error:
-            return Outcome.refused([str(problem) for problem in error.problems])
-        except PkiError as error:
-            return Outcome.refused([str(error)])
-        return Outcome.taken(self._use(loaded, materials))
+    async def _apply(self, loaded: Loaded[ConnectorConfig]) -> Outcome:
+        config = loaded.config
+        if keys := restart_keys(self.config, config):
+            return Outcome.needs_restart(keys)
+        materials = await asyncio.to_thread(read_materials, config)
+        return Outcome.taken(self._use(config, materials))
 
-    def _use(self, loaded: Loaded[ConnectorConfig], materials: dict[str, Materials]) -> list[str]:
+    def _use(self, new: ConnectorConfig, materials: dict[str, Materials]) -> list[str]:
         """From here on nothing can fail, and nothing waits: a push sees the old targets or the new ones."""
-        old, new = self.config, loaded.config
+        old = self.config
         announced = self.targets.announcement()
         targets = make_targets(new, materials, self.metrics, self._loop, _log_connect_fault)
         changes = self.targets.replace(targets)
-        self._loaded = loaded
         self.metrics.keep_only(set(self.targets.by_name))
         if self.targets.announcement() != announced:
             self.tunnels.update_targets(self.targets.announcement())
         return describe_changes(old, new, changes)
-
-    async def _on_change(self, change: Change) -> None:
-        if change.reason is Reason.FILES:
-            log.info("files changed", paths=[str(path) for path in change.paths])
-        await self.reload()
 
     # --- what is asked
 

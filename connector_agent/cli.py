@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, emit, make_app
+from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, counted, emit, make_app
 from shared.cli import run as run_cli
+from shared.commands import Program, add_common_commands
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from connector_agent.build import Materials
     from connector_agent.config import ConnectorConfig
     from shared.config import Loaded
@@ -48,62 +51,25 @@ def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     _read_materials(loaded.config)
     warnings = _warnings(loaded.config)
     targets = [target.name for target in loaded.config.targets]
-    lines = [f"{config} is good: {len(targets)} targets"]
+    lines = [f"{config} is good: {counted(len(targets), 'target')}"]
     lines += [f"warning: {warning['key']}: {warning['message']}" for warning in warnings]
     data = {"config": str(config), "targets": targets, "warnings": warnings}
     emit(data, schema="qanat.connector.check.v1", json=as_json, table="\n".join(lines))
 
 
-@app.command()
-def schema() -> None:
-    """Print the JSON Schema of the config file, for editors."""
+def _model() -> type[ConnectorConfig]:
     from connector_agent.config import ConnectorConfig
-    from shared.config import json_schema
 
-    shown = json_schema(ConnectorConfig)
-    emit(shown, schema=shown["$schema"], json=True, table="")
+    return ConnectorConfig
 
 
-@app.command()
-def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Show the running connector: its tunnels, and how the targets are."""
+def _tables() -> Callable[[dict[str, Any]], RenderableType]:
     from connector_agent.show import status_tables
 
-    answer = _ask(config, "GET", "/v1/status")
-    emit(answer, schema="qanat.connector.status.v1", json=as_json, table=lambda: status_tables(answer))
+    return status_tables
 
 
-@app.command()
-def reload(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Let the running connector read its config again, and say what changed."""
-    answer = _ask(config, "POST", "/v1/reload")
-    lines = answer["changes"] or ["nothing changed"]
-    emit(answer, schema="qanat.connector.reload.v1", json=as_json, table="\n".join(lines))
-
-
-@app.command()
-def drain(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Let the running connector finish the pushes in flight and end, as SIGTERM does."""
-    answer = _ask(config, "POST", "/v1/drain")
-    text = f"draining, {answer['in_flight']} pushes in flight"
-    emit(answer, schema="qanat.connector.drain.v1", json=as_json, table=text)
-
-
-@app.command()
-def explain(code: str, as_json: JsonOption = False) -> None:
-    """Say what an error code means, and what to do."""
-    from connector_agent.show import explain_fault
-
-    data, text = explain_fault(code)
-    emit(data, schema="qanat.fault.v1", json=as_json, table=text)
-
-
-@app.command()
-def version(as_json: JsonOption = False) -> None:
-    """Print the version."""
-    from connector_agent.status import version as installed
-
-    emit({"version": installed()}, schema="qanat.version.v1", json=as_json, table=f"connector-agent {installed()}")
+add_common_commands(app, Program("connector-agent", "connector", DEFAULT_CONFIG, _model, _tables))
 
 
 def _load(path: Path) -> Loaded[ConnectorConfig]:
@@ -134,16 +100,3 @@ def _warnings(config: ConnectorConfig) -> list[dict[str, str]]:
     from shared.config.problems import dotted
 
     return [{"key": dotted(flaw.key), "message": flaw.message} for flaw in find_warnings(config)]
-
-
-def _ask(config: Path, method: str, url: str) -> dict[str, Any]:
-    """One request to the running connector, found by the config's state_dir, however broken the rest is."""
-    from shared.config.tree import Text, read_tree
-    from shared.control import control_request
-
-    entry = (read_tree(config.absolute()).entries or {}).get("state_dir")
-    value = entry.tree.value if entry is not None else None
-    if not isinstance(value, Text):
-        raise CommandError(ExitCode.CONFIG, f"{config} names no state_dir, where the connector's control socket is")
-    socket = value.source.parent / value / "control.sock"
-    return asyncio.run(control_request(socket, method, url))

@@ -15,7 +15,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Wit
 
 from connector_agent.headers_policy import check_header_name, check_header_value
 from connector_agent.upstream.connect import Network
-from shared.config import ConfigFile, ConfigModel, ConfigPath, Flaw, HostPort, HostPortField, ListenField
+from shared.config import ConfigFile, ConfigModel, ConfigPath, Flaw, HostPort, HostPortField
+from shared.config.common import LogConfig, ObserveConfig
 from shared.config.model import parse_host_port
 from shared.http.gate import is_plain_path
 from shared.names import Name
@@ -218,24 +219,6 @@ class TargetConfig(ConfigModel):
     """Where its addresses must lie, whatever DNS says. Link-local and multicast ones are never dialled."""
     limits: TargetLimitsConfig = TargetLimitsConfig()
     timeouts: TimeoutsConfig = TimeoutsConfig()
-
-
-class ObserveConfig(ConfigModel):
-    """The listener for /healthz, /readyz and /metrics, and nothing else. It asks for no credential."""
-
-    listen: ListenField
-    """Better not a public address."""
-
-
-class LogConfig(ConfigModel):
-    """What is written to standard error, and whether access lines go to standard output."""
-
-    format: Literal["json", "console"] = "json"
-    """`console` is for people at a terminal."""
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least that is written."""
-    access: Literal["stdout", "off"] = "stdout"
-    """One JSON line a push."""
 
 
 class MemoryConfig(ConfigModel):

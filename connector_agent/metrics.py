@@ -5,21 +5,17 @@ Labels hold names of the config and codes of the catalogue only, never anything 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 
-from shared.metrics import Metrics
+from shared.metrics import CLASSES, Metrics, counter_family, gauge_family
 
 if TYPE_CHECKING:
     from shared.metrics import HistogramCell
 
-_CLASSES: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 _TARGET: Final = ("target",)
-
-Sample = tuple[tuple[str, ...], float]
-"""Label values and a value."""
 
 
 class TargetMetrics:
@@ -38,7 +34,7 @@ class TargetMetrics:
     def __init__(self, target: str, total: HistogramCell) -> None:
         self.target = target
         self.total = total
-        self.by_class = [0] * len(_CLASSES)
+        self.by_class = [0] * len(CLASSES)
         self.faults: dict[str, int] = {}
         self.bytes_in = 0
         self.bytes_out = 0
@@ -99,15 +95,15 @@ class ConnectorMetrics(Metrics):
         """For prometheus_client."""
         yield from super().collect()
         targets = list(self.targets.items())
-        yield _counter(
+        yield counter_family(
             "qanat_connector_pushes", "Pushes that ended, by the class of the target's status.", ("target", "status"),
-            (((name, _CLASSES[n]), count) for name, one in targets for n, count in enumerate(one.by_class) if count),
+            (((name, CLASSES[n]), count) for name, one in targets for n, count in enumerate(one.by_class) if count),
         )  # fmt: skip
-        yield _counter(
+        yield counter_family(
             "qanat_connector_push_faults", "Pushes that the connector ended itself, by code.", ("target", "code"),
             (((name, code), n) for name, one in targets for code, n in list(one.faults.items())),
         )  # fmt: skip
-        yield _counter(
+        yield counter_family(
             "qanat_connector_pushes_refused", "Pushes for no target of this connector, by code.", ("code",),
             (((code,), n) for code, n in list(self.refused.items())),
         )  # fmt: skip
@@ -118,26 +114,12 @@ class ConnectorMetrics(Metrics):
             ("connect_failures", "Of them failed.", (((name,), one.connect_failures) for name, one in targets)),
             ("dropped_headers", "Odd headers left out.", (((name,), one.dropped_headers) for name, one in targets)),
         ):  # fmt: skip
-            yield _counter(f"qanat_connector_{name}", text, _TARGET, values)
-        yield _gauge(
+            yield counter_family(f"qanat_connector_{name}", text, _TARGET, values)
+        yield gauge_family(
             "qanat_connector_pushes_in_flight", "Pushes under way.", _TARGET,
             (((name,), one.in_flight) for name, one in targets),
         )  # fmt: skip
-        yield _gauge(
+        yield gauge_family(
             "qanat_connector_last_push_timestamp_seconds", "When the last push ended.", _TARGET,
             (((name,), one.last_at) for name, one in targets if one.last_at),
         )  # fmt: skip
-
-
-def _counter(name: str, text: str, labels: tuple[str, ...], samples: Iterable[Sample]) -> Metric:
-    family = CounterMetricFamily(name, text, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family
-
-
-def _gauge(name: str, text: str, labels: tuple[str, ...], samples: Iterable[Sample]) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for values, value in samples:
-        family.add_metric(values, value)
-    return family

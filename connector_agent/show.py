@@ -1,44 +1,22 @@
-"""What the command line shows: tables of a status, an error code's meaning."""
+"""What the command line shows: tables of a status."""
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from shared.cli import CommandError, ExitCode, make_table
-from shared.errors import FAULTS
+from shared.cli import counted, make_table
 
 _COLORS: Final = {"ok": "green", "failing": "red", "open": "green"}
-
-
-def explain_fault(code: str) -> tuple[dict[str, Any], str]:
-    """An entry of the catalogue, as data and as text. CommandError for an unknown code."""
-    fault = FAULTS.get(code)
-    if fault is None:
-        near = difflib.get_close_matches(code, FAULTS, n=3)
-        hint = f"Did you mean {' or '.join(near)}?" if near else "The codes are in docs/errors.md."
-        raise CommandError(ExitCode.NOT_FOUND, f"there is no code {code[:80]!r}", hint)
-    data = {
-        "code": fault.code,
-        "origin": fault.origin.value,
-        "status": fault.status,
-        "title": fault.title,
-        "remedy": fault.remedy,
-        "retry_after": fault.retry_after,
-        "closes": fault.closes,
-    }
-    answer = f"answered with {fault.status}" if fault.status else "no answer, the connection ends"
-    return data, f"{fault.code} (origin: {fault.origin.value}; {answer})\n{fault.title}\n{fault.remedy}"
 
 
 def status_tables(status: dict[str, Any]) -> RenderableType:
     """A status for people."""
     head = (
         f"connector {status['state']} since {status['started_at']}, version {status['version']}, "
-        f"{status['in_flight']} pushes in flight"
+        f"{counted(status['in_flight'], 'push', 'pushes')} in flight"
     )
     parts: list[RenderableType] = [Text(head)]
     reload = status["reload"]

@@ -29,6 +29,7 @@ __all__ = [
     "ConfigOption",
     "ExitCode",
     "JsonOption",
+    "counted",
     "emit",
     "invoke",
     "make_app",
@@ -102,6 +103,11 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Tabl
 def printable(value: object) -> str:
     """A text that moves no cursor and breaks no line of a terminal; None is shown as "-"."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", "-" if value is None else str(value))
+
+
+def counted(count: int, singular: str, plural: str = "") -> str:
+    """ "1 route", "2 routes"; `plural` where an s does not make it."""
+    return f"{count} {singular if count == 1 else plural or singular + 's'}"
 
 
 def note(message: str) -> None:

@@ -30,6 +30,9 @@ from shared.cli import to_json
 from shared.exits import CommandError, ExitCode
 from shared.logs import get_logger
 
+CONTROL_SOCKET: Final = "control.sock"
+"""Its name in the program's state_dir."""
+
 MAX_PATH: Final = 107
 """Bytes of a Unix socket's path: sun_path holds 108 with its end (unix(7))."""
 

@@ -32,7 +32,13 @@ SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 BYTES: Final = tuple(float(1 << power) for power in range(8, 31, 2))
 """Buckets for sizes: 256 bytes to 1 GiB in steps of four."""
 
+CLASSES: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+"""Classes of status, as a label's values: without an answer, 100 to 199, …"""
+
 Labels = tuple[str, ...]
+Sample = tuple[Labels, float]
+"""Label values and a value."""
+
 GaugeSource = Callable[[], float | Mapping[Labels, float]]
 
 
@@ -189,3 +195,19 @@ class Metrics:
 
 
 AnyFamily = TypeVar("AnyFamily", CounterVec, Histogram, Gauge)
+
+
+def counter_family(name: str, text: str, labels: Labels, samples: Iterable[Sample]) -> Metric:
+    """A counter made at the scrape, from numbers that are kept elsewhere."""
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family
+
+
+def gauge_family(name: str, text: str, labels: Labels, samples: Iterable[Sample]) -> Metric:
+    """A gauge made at the scrape, from numbers that are kept elsewhere."""
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, value in samples:
+        family.add_metric(values, value)
+    return family

@@ -105,6 +105,11 @@ class ReloadWatcher:
         """Take the files as they are now for what is in force. `run` does it otherwise, when it starts."""
         self._known = digests(self._paths())
 
+    def adopt(self) -> None:
+        """Take the files that have just come to be watched as they are now, not as they are at the next look."""
+        if self._known is not None:
+            self._known |= digests(path for path in self._paths() if path not in self._known)
+
     async def run(self) -> NoReturn:
         """Watch until cancelled."""
         if self._known is None:

@@ -13,14 +13,15 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from shared.config import ConfigFile, ConfigModel, ConfigPath, Flaw, HostPortField, ListenField
+from shared.config.common import LogConfig, ObserveConfig
 from shared.names import Name
+from shared.pki.spiffe import check_trust_domain
 from shared.secrets import SecretHash
 from shared.units import Duration, Rate, Size
 
 _HOST: Final = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,30}|\[[0-9a-f:.]{2,45}\]", re.ASCII)
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()+,=:@/-]{0,1023}", re.ASCII)
 _USERNAME: Final = re.compile(r"[^\x00-\x1f\x7f:]{1,255}")
-_TRUST_DOMAIN: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,253}[a-z0-9])?", re.ASCII)
 
 
 def _host(text: str) -> str:
@@ -41,12 +42,6 @@ def _path(text: str) -> str:
 def _username(text: str) -> str:
     if _USERNAME.fullmatch(text) is None:
         raise ValueError("a user name has 1 to 255 characters, no colon and no control characters")
-    return text
-
-
-def _trust_domain(text: str) -> str:
-    if _TRUST_DOMAIN.fullmatch(text) is None:
-        raise ValueError("a trust domain is a lower-case DNS name: qanat.example.com")
     return text
 
 
@@ -71,7 +66,7 @@ def _some(message: str) -> AfterValidator:
 Host = Annotated[str, AfterValidator(_host)]
 UrlPath = Annotated[str, AfterValidator(_path)]
 Username = Annotated[str, AfterValidator(_username)]
-TrustDomain = Annotated[str, AfterValidator(_trust_domain)]
+TrustDomain = Annotated[str, AfterValidator(check_trust_domain)]
 Hashes = Annotated[tuple[SecretHash, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=4)]
 """One hash or a list of up to four: two count at once while a secret is being rotated."""
 
@@ -131,24 +126,6 @@ class TunnelConfig(ConfigModel):
     """The public names and ports at which connectors reach this listener, as they are told them."""
     tls: TunnelTlsConfig
     limits: TunnelLimitsConfig = TunnelLimitsConfig()
-
-
-class ObserveConfig(ConfigModel):
-    """The listener for /healthz, /readyz and /metrics, and nothing else. It asks for no credential."""
-
-    listen: ListenField
-    """Better not a public address."""
-
-
-class LogConfig(ConfigModel):
-    """What is written to standard error, and whether access lines go to standard output."""
-
-    format: Literal["json", "console"] = "json"
-    """One JSON object a line, or lines for people."""
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least important events that are still written. Access lines do not depend on it."""
-    access: Literal["stdout", "off"] = "stdout"
-    """One JSON line a push, or none."""
 
 
 class MemoryConfig(ConfigModel):

@@ -45,8 +45,16 @@ def load_config(path: Path, model: type[Model]) -> Model:
 
 def read_config(path: Path, model: type[Model]) -> Loaded[Model]:
     """As `load_config`, together with the files that it came from, for whoever watches them."""
-    tree, sources, folders = _read_all(Path(path).absolute())
-    context = LoadContext()
+    sources, folders, context = [Path(path).absolute()], list[Path](), LoadContext()
+    try:
+        config = _validated(_read_all(sources, folders), model, context)
+    except ConfigError as error:
+        error.looked_at = tuple(dict.fromkeys((*sources, *folders, *context.files)))
+        raise
+    return Loaded(config, tuple(sources), tuple(folders), tuple(dict.fromkeys(context.files)))
+
+
+def _validated(tree: Tree, model: type[Model], context: LoadContext) -> Model:
     try:
         config = model.model_validate(tree.plain(), context=context)
     except ValidationError as error:
@@ -57,7 +65,7 @@ def read_config(path: Path, model: type[Model]) -> Loaded[Model]:
         problems.append(Problem(*place, dotted(key), flaw.message))
     if problems:
         raise ConfigError(_in_order(problems))
-    return Loaded(config, tuple(sources), tuple(folders), tuple(dict.fromkeys(context.files)))
+    return config
 
 
 def json_schema(model: type[ConfigModel]) -> dict[str, Any]:
@@ -71,9 +79,11 @@ def _in_order(problems: Iterable[Problem]) -> list[Problem]:
     return sorted(dict.fromkeys(problems), key=lambda problem: (str(problem.path), problem.line or 0))
 
 
-def _read_all(path: Path) -> tuple[Tree, list[Path], list[Path]]:
-    tree, sources, problems = read_tree(path), [path], []
-    folders: list[Path] = []
+def _read_all(sources: list[Path], folders: list[Path]) -> Tree:
+    """The merged tree. `sources` holds the main file; what is included is added there, where wildcards look to
+    `folders`."""
+    path, problems = sources[0], []
+    tree = read_tree(path)
     for included, entry in _included(tree, path, folders):
         if included in sources:
             problems.append(Problem(*entry.place, INCLUDE, f"{included} is included twice"))
@@ -91,7 +101,7 @@ def _read_all(path: Path) -> tuple[Tree, list[Path], list[Path]]:
         problems += _merge(tree, part, ())
     if problems:
         raise ConfigError(problems)
-    return tree, sources, folders
+    return tree
 
 
 def _included(tree: Tree, path: Path, folders: list[Path]) -> Iterator[tuple[Path, Tree]]:
@@ -107,6 +117,7 @@ def _included(tree: Tree, path: Path, folders: list[Path]) -> Iterator[tuple[Pat
         if any(sign in pattern for sign in "*?["):
             folders.append((path.parent / pattern).parent)
         elif not found:
+            folders.append(path.parent / pattern)  # it may come
             raise ConfigError([Problem(*item.place, INCLUDE, f"{path.parent / pattern} does not exist")])
         for match in found:
             yield match, item

@@ -44,26 +44,26 @@ class ConfigModel(BaseModel):
 
 @dataclass(slots=True)
 class LoadContext:
-    """Validation context of one load; collects the files that the config names, for whoever watches them."""
+    """Validation context of one load; collects the files that the config names, there or not, for whoever watches."""
 
     files: list[Path] = field(default_factory=list)
 
 
-def _resolve(value: object, info: ValidationInfo) -> object:
+def _resolve(value: object) -> object:
     """Relative to the file that the value stands in; a value that does not come from a file stays as it is."""
     if isinstance(value, str):
         if not value or "\0" in value:
             raise ValueError("a path must not be empty, nor hold a NUL character")
         source = value.source if isinstance(value, Text) else None
         value = source.parent / value if source else Path(value)
-    if isinstance(value, Path) and isinstance(info.context, LoadContext):
-        info.context.files.append(value)
     return value
 
 
 def _existing(value: object, info: ValidationInfo) -> object:
-    path = _resolve(value, info)
+    path = _resolve(value)
     if isinstance(path, Path):
+        if isinstance(info.context, LoadContext):
+            info.context.files.append(path)
         try:
             with path.open("rb") as file:
                 file.read(1)
@@ -75,7 +75,8 @@ def _existing(value: object, info: ValidationInfo) -> object:
 _PATH_SCHEMA: Final = WithJsonSchema({"type": "string", "format": "path", "minLength": 1})
 
 ConfigPath = Annotated[Path, BeforeValidator(_resolve), _PATH_SCHEMA]
-"""A path, relative to the config file that it stands in. Nothing is said about whether it exists."""
+"""A path, relative to the config file that it stands in. Nothing is said about whether it exists, and it is not
+watched."""
 
 ConfigFile = Annotated[Path, BeforeValidator(_existing), _PATH_SCHEMA]
 """A file that exists and can be read, relative to the config file that it stands in."""

@@ -27,10 +27,14 @@ class Problem(NamedTuple):
 
 
 class ConfigError(Exception):
-    """The config cannot be used; `problems` is never empty."""
+    """The config cannot be used; `problems` is never empty.
+
+    `looked_at` are the files that were read or asked for before that, if a whole config was read.
+    """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = list(problems)
+        self.looked_at: tuple[Path, ...] = ()
         super().__init__(self.problems)
 
     def __str__(self) -> str:

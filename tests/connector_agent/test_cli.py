@@ -36,7 +36,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_check(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(app, ["check", "--config", str(config)]) == 0
     out = capsys.readouterr().out
-    assert "is good: 1 targets" in out
+    assert "is good: 1 target\n" in out
     assert "warning: targets[0].url: the injected credential" in out
     assert invoke(app, ["check", "-c", str(config), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)

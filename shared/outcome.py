@@ -1,13 +1,11 @@
-"""What a reload came to, and what it watches."""
+"""What a reload came to, and how the log tells it. Names of keys are told, never values."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, Protocol
-
-from cloud_relay.config import RelayConfig, find_changes
-from shared.config import Loaded
 
 
 class Outcome(NamedTuple):
@@ -18,14 +16,19 @@ class Outcome(NamedTuple):
     at: float
 
     @classmethod
-    def taken(cls, old: RelayConfig, new: RelayConfig) -> Outcome:
+    def taken(cls, changes: Iterable[object]) -> Outcome:
         """The new config is in force."""
-        return cls(True, tuple(map(str, find_changes(old, new))), time.time())  # noqa: FBT003 - it is a field
+        return cls(is_taken=True, lines=tuple(map(str, changes)), at=time.time())
 
     @classmethod
-    def refused(cls, problems: list[str]) -> Outcome:
+    def refused(cls, problems: Iterable[object]) -> Outcome:
         """The old config stays in force."""
-        return cls(False, tuple(problems), time.time())  # noqa: FBT003 - likewise
+        return cls(is_taken=False, lines=tuple(map(str, problems)), at=time.time())
+
+    @classmethod
+    def needs_restart(cls, keys: Iterable[str]) -> Outcome:
+        """Refused for keys that cannot change while the program runs."""
+        return cls.refused(f"{key} changes only with a restart" for key in keys)
 
 
 class Logger(Protocol):
@@ -44,11 +47,3 @@ def describe_outcome(log: Logger, outcome: Outcome, path: Path) -> None:
         log.info("config and certificates read again; nothing changed in the config", path=str(path))
         return
     log.error("config not taken; the old one stays in force", path=str(path), problems=list(outcome.lines))
-
-
-def watched_files(loaded: Loaded[RelayConfig]) -> list[Path]:
-    """The config's files, what they name, and the folders of included files, in which more may appear."""
-    main = loaded.sources[0]
-    folders = {source.parent for source in loaded.sources[1:]} - {main.parent}
-    named = [path for path in loaded.files if path != loaded.config.state_dir]
-    return [*loaded.sources, *named, *sorted(folders)]

@@ -1,4 +1,4 @@
-"""What the command line may ask of a running relay, at its control socket.
+"""What the command line may ask of either program, at its control socket.
 
 GET  /v1/status    everything that `status` shows
 POST /v1/reload    read the config again; 409 with the problems when it is not taken
@@ -7,17 +7,31 @@ POST /v1/drain     as SIGTERM: drain, then end
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shared.control import ControlFault, ControlRequest, Routes
 
 if TYPE_CHECKING:
-    from cloud_relay.app import RelayApp
+    from shared.outcome import Outcome
     from shared.process import StopRequest
 
 
-def control_routes(app: RelayApp, stop_request: StopRequest) -> Routes:
-    """The handlers, bound to one relay."""
+class Controlled(Protocol):
+    """A program that can be asked."""
+
+    @property
+    def in_flight(self) -> int:
+        """Pushes under way."""
+
+    def status(self) -> dict[str, Any]:
+        """What `status` shows, JSON-able."""
+
+    async def reload(self) -> Outcome:
+        """Read the config again."""
+
+
+def control_routes(app: Controlled, stop_request: StopRequest) -> Routes:
+    """The handlers, bound to one program."""
 
     async def status(_request: ControlRequest) -> dict[str, Any]:
         return app.status()
@@ -32,6 +46,6 @@ def control_routes(app: RelayApp, stop_request: StopRequest) -> Routes:
 
     async def drain(_request: ControlRequest) -> dict[str, Any]:
         stop_request()
-        return {"state": "draining", "in_flight": app.limits.in_flight}
+        return {"state": "draining", "in_flight": app.in_flight}
 
     return {("GET", "/v1/status"): status, ("POST", "/v1/reload"): reload, ("POST", "/v1/drain"): drain}
