@@ -20,11 +20,11 @@ from shared.errors import BY_WIRE, FAULTS, LocalFault
 from shared.http.chunked import LAST_CHUNK, encode_chunk
 from shared.http.headers import prepare_answer_headers
 from shared.http.push_head import PushHead, encode_answer
-from shared.http.requests import serialize_request_head
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+    from connector_agent.plan import Plan
     from connector_agent.targets import Target
     from connector_agent.upstream.connection import UpstreamConnection
     from shared.http.responses import ResponseHead
@@ -48,14 +48,15 @@ class Delivery:
 
     __slots__ = (
         "_connection", "_held", "_is_answered", "_is_chunked", "_is_discarding", "_is_ended", "_is_retried",
-        "_is_waiting", "_keep_alive", "_loop", "_recorder", "_stream", "_unreturned", "_was_written", "code", "detail",
-        "first_byte_at", "is_over", "push", "received", "sent", "started_at", "status", "target", "was_reused",
+        "_is_waiting", "_keep_alive", "_loop", "_recorder", "_stream", "_unreturned", "_was_written",
+        "code", "detail", "first_byte_at", "is_over", "plan", "push", "received", "sent", "started_at", "status", "target", "was_reused",
     )  # fmt: skip
 
     def __init__(
-        self, stream: Stream, push: PushHead, target: Target, loop: AbstractEventLoop, recorder: Recorder
+        self, stream: Stream, push: PushHead, plan: Plan, target: Target, loop: AbstractEventLoop, recorder: Recorder
     ) -> None:
         self.push = push
+        self.plan = plan
         self.target = target
         self.code = ""
         self.detail = ""
@@ -93,7 +94,7 @@ class Delivery:
     def _start(self, body: bytes, end: bool) -> None:
         self.received = self._unreturned = len(body)
         self._is_ended = end
-        code = self.target.access.check(self.push.method, self.push.path) or self._judge_size(end)
+        code = self.plan.code or self._judge_size(end)
         deadline = self._stream.deadline
         if deadline and self.started_at >= deadline:
             code = code or "deadline-exceeded"
@@ -209,11 +210,14 @@ class Delivery:
         if head.dropped:
             self.target.metrics.dropped_headers += head.dropped
         length = len(body) if end and head.has_body else head.content_length
-        headers = prepare_answer_headers(head.headers)
-        if b"location" in head.fields:
+        if b"location" in head.fields or connection is None:
+            headers = prepare_answer_headers(head.headers)
             headers = relocate(headers, self.target.url, self.target.headers.host_of(self.push.headers))
+            encoded = encode_answer(status, length, headers)
+        else:
+            encoded = connection.encoded_head(head, length)
         self.sent = len(body)
-        self._stream.answer(encode_answer(status, length, headers), body, end)
+        self._stream.answer(encoded, body, end)
         if not self._is_ended and status >= 300:
             # The target has judged before the end, and will not look at the rest.
             self._discard()
@@ -287,13 +291,7 @@ class Delivery:
         if length is None and self._is_ended and (body or push.method not in _WITHOUT_BODY):
             length = len(body)
         self._is_chunked = is_chunked = length is None and not self._is_ended
-        request = serialize_request_head(
-            push.method,
-            push.path,
-            self.target.headers.apply(push.headers),
-            content_length=length,
-            is_chunked=is_chunked,
-        )
+        request = self.plan.request(push.request_id, length, is_chunked=is_chunked)
         self._connection = connection
         self._was_written = True
         self.was_reused = connection.is_reused

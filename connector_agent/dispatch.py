@@ -7,12 +7,13 @@ judged by this side's own config; there is nothing else that it could ask for.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from connector_agent.delivery import Delivery
+from connector_agent.plan import describe_kind, plan_for
+from shared.access_log import timestamp
 from shared.errors import FAULTS
-from shared.http.push_head import HeadError, PushHead, decode_push
-from shared.logs import utc_now
+from shared.http.push_head import HeadError, PushHead, TemplateMemo, decode_varying
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
     from connector_agent.targets import TargetTable
     from shared.protocol import Stream
 
-_stamp: tuple[int, str] = (0, "")
-
-MAX_LOGGED_PATH: Final = 256
-"""Characters of a path in the access line."""
-
 
 class LineWriter(Protocol):
     """Where access lines go."""
@@ -34,16 +30,20 @@ class LineWriter(Protocol):
     def line(self, record: Mapping[str, Any]) -> None:
         """Queue one record."""
 
+    def text(self, line: bytes) -> None:
+        """Queue one that is JSON already, its newline included."""
+
 
 class Dispatcher:
     """Takes streams from every tunnel of the process. `in_flight` counts deliveries that are not over."""
 
-    __slots__ = ("_access_log", "_loop", "_metrics", "_now", "_targets", "_under_way", "is_closed")
+    __slots__ = ("_access_log", "_loop", "_metrics", "_now", "_targets", "_templates", "_under_way", "is_closed")
 
     def __init__(
         self, targets: TargetTable, loop: AbstractEventLoop, metrics: ConnectorMetrics, access_log: LineWriter | None
     ) -> None:
         self._targets = targets
+        self._templates = TemplateMemo()
         self._loop = loop
         self._now = loop.time
         self._metrics = metrics
@@ -59,10 +59,12 @@ class Dispatcher:
     def on_stream(self, stream: Stream, head: bytes, body: bytes, end: bool) -> None:
         """A push, with the first or all of its body."""
         try:
-            push = decode_push(head)
+            request_id, attempt, length, rest = decode_varying(head)
+            template = self._templates.read(rest)
         except HeadError as error:
             self._refuse(stream, None, error.fault.code, body)
             return
+        push = template.push(request_id, attempt, length)
         target = self._targets.get(push.target)
         if target is None:
             self._refuse(stream, push, "unknown-target", body)
@@ -70,7 +72,7 @@ class Dispatcher:
         if self.is_closed:
             self._refuse(stream, push, "connector-draining", body)
             return
-        delivery = Delivery(stream, push, target, self._loop, self)
+        delivery = Delivery(stream, push, plan_for(template, target), target, self._loop, self)
         stream.handler = delivery
         target.metrics.in_flight += 1
         self._under_way.add(delivery)
@@ -87,7 +89,18 @@ class Dispatcher:
         metrics.bytes_in += delivery.received
         metrics.bytes_out += delivery.sent
         metrics.finished(delivery.status, delivery.code, seconds, at)
-        if self._access_log is not None:
+        if self._access_log is None:
+            return
+        if not delivery.code:
+            push = delivery.push
+            first = (delivery.first_byte_at - delivery.started_at) * 1e3
+            self._access_log.text(
+                f'{{"time":"{timestamp(at)}","request_id":"{push.request_id}","attempt":{push.attempt},'
+                f'{delivery.plan.described},"status":{delivery.status},"bytes_in":{delivery.received},'
+                f'"bytes_out":{delivery.sent},"total_ms":{seconds * 1e3:.3f},"first_byte_ms":{first:.3f},'
+                f'"reused":{"true" if delivery.was_reused else "false"}}}\n'.encode()
+            )
+        else:
             line = _line(delivery.push, at, delivery.status, delivery.code)
             line["bytes_in"] = delivery.received
             line["bytes_out"] = delivery.sent
@@ -116,27 +129,13 @@ class Dispatcher:
 
 def _line(push: PushHead | None, at: float, status: int, code: str) -> dict[str, Any]:
     """The part of an access line that is known of every push; none of it is a header's value or a query."""
-    line: dict[str, Any] = {"time": _timestamp(at)}
+    line: dict[str, Any] = {"time": timestamp(at)}
     if push is not None:
-        path = push.path.partition(b"?")[0]
         line["request_id"] = push.request_id
         line["attempt"] = push.attempt
-        line["sender"] = push.sender
-        line["route"] = push.route
-        line["target"] = push.target
-        line["method"] = push.method.decode("ascii")
-        line["path"] = path[:MAX_LOGGED_PATH].decode("ascii")
+        line |= describe_kind(push)
     line["status"] = status
     if code:
         line["code"] = code
         line["origin"] = FAULTS[code].origin.value if code in FAULTS else ""
     return line
-
-
-def _timestamp(at: float) -> str:
-    """The time for a line; the last one is kept, since many lines share a millisecond."""
-    global _stamp  # one entry, replaced whole
-    millisecond = int(at * 1000)
-    if _stamp[0] != millisecond:
-        _stamp = (millisecond, utc_now())
-    return _stamp[1]

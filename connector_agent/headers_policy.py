@@ -129,6 +129,15 @@ class HeaderPolicy:
         self.injects_credential = bool(secrets) or not CREDENTIALS.isdisjoint(set_names)
         self._set_values(secrets or {})
 
+    @property
+    def revision(self) -> object:
+        """Another object whenever `apply` may give another result for the same headers."""
+        return self._fixed
+
+    def passes(self, name: bytes) -> bool:
+        """Whether a header with this name, in lower case, goes on to the target as it came."""
+        return name not in self._dropped
+
     def take_secrets(self, other: HeaderPolicy) -> bool:
         """Take the contents of the same files from a policy that has read them anew; whether they are others.
 

@@ -9,7 +9,9 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from shared.logs import utc_now
+import orjson
+
+from shared.access_log import timestamp
 
 if TYPE_CHECKING:
     from cloud_relay.ingress.connection import SenderConnection
@@ -20,18 +22,28 @@ if TYPE_CHECKING:
 MAX_PATH: Final = 256
 """Characters of a path in a line."""
 
-_stamp: tuple[int, str] = (0, "")
-
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 def _now() -> str:
-    """The time for a line; the last one is kept, since many lines share a millisecond."""
-    global _stamp  # one entry, replaced whole
-    millisecond = int(time.time() * 1000)
-    if _stamp[0] != millisecond:
-        _stamp = (millisecond, utc_now())
-    return _stamp[1]
+    return timestamp(time.time())
+
+
+def describe_kind(push: PushEnd, source: str) -> str:
+    """The part of an access line that pushes of one kind on one connection share, as JSON without its braces."""
+    route, sender, head = push.route, push.sender, push.head
+    record = {
+        "tenant": route.tenant if route is not None else "",
+        "route": route.name if route is not None else "",
+        "sender": sender.name if sender is not None else "",
+        "source": source,
+        "method": head.method.decode(),
+        "path": _shown_path(head.path),
+    }
+    theirs = head.fields.get(b"x-request-id")
+    if theirs is not None and _REQUEST_ID.fullmatch(theirs) is not None:
+        record["sender_request_id"] = theirs.decode()
+    return orjson.dumps(record)[1:-1].decode()
 
 
 def log_push(push: PushEnd, context: IngressContext, connection: SenderConnection, now: float) -> None:
@@ -39,42 +51,29 @@ def log_push(push: PushEnd, context: IngressContext, connection: SenderConnectio
     route, sender, session = push.route, push.sender, push.session
     fault, status = push.fault, push.status
     total = now - push.began
+    line: bytes | None = None
+    record: dict[str, Any] = {}
     if route is not None and sender is not None and session is not None and push.answered_at and fault is None:
-        # The target's own answer: by far the most frequent case, so it is made in one go.
+        # The target's own answer: by far the most frequent case, so it is written in one go.
         beyond = push.answered_at - push.opened_at
-        head = push.head
-        record: dict[str, Any] = {
-            "time": _now(),
-            "request_id": push.request_id,
-            "tenant": route.tenant,
-            "route": route.name,
-            "sender": sender.name,
-            "source": connection.source,
-            "method": head.method.decode(),
-            "path": _shown_path(head.path),
-            "status": status,
-            "bytes_in": push.bytes_in,
-            "bytes_out": push.bytes_out,
-            "total_ms": int(total * 1e6) / 1e3,
-            "beyond_ms": int(beyond * 1e6) / 1e3,
-            "connector": session.identity.connector,
-            "attempt": push.attempt,
-        }
+        at = time.time()
+        waited = f'"waited_ms":{push.waited * 1e3:.3f},' if push.waited else ""
+        line = (
+            f'{{"time":"{timestamp(at)}","request_id":"{push.request_id}",{push.kind()},"status":{status},'
+            f'"bytes_in":{push.bytes_in},"bytes_out":{push.bytes_out},"total_ms":{total * 1e3:.3f},'
+            f'"beyond_ms":{beyond * 1e3:.3f},{waited}"connector":"{session.identity.connector}",'
+            f'"attempt":{push.attempt}}}\n'
+        ).encode()
         of_sender = sender.metrics
         of_sender.pushes += 1
         if 200 <= status < 300:
             of_sender.delivered += 1
-            of_sender.last_delivered = time.time()
+            of_sender.last_delivered = at
     else:
         beyond = push.answered_at - push.opened_at if push.answered_at else -1.0
         record = _unusual_record(push, connection, total, beyond)
         if sender is not None:
             sender.metrics.pushes += 1
-    if push.waited:
-        record["waited_ms"] = int(push.waited * 1e6) / 1e3
-    theirs = push.head.fields.get(b"x-request-id")
-    if theirs is not None and _REQUEST_ID.fullmatch(theirs) is not None:
-        record["sender_request_id"] = theirs.decode()
     if route is not None:
         metrics = route.metrics
         metrics.bytes_in += push.bytes_in
@@ -85,7 +84,10 @@ def log_push(push: PushEnd, context: IngressContext, connection: SenderConnectio
         connection.metrics.dropped_headers += push.head.dropped
         if fault is not None:
             connection.metrics.failed(fault)
-    context.access_log.line(record)
+    if line is not None:
+        context.access_log.text(line)
+    else:
+        context.access_log.line(record)
 
 
 def _unusual_record(push: PushEnd, connection: SenderConnection, total: float, beyond: float) -> dict[str, Any]:
@@ -110,6 +112,11 @@ def _unusual_record(push: PushEnd, connection: SenderConnection, total: float, b
         record |= {"connector": session.identity.connector, "attempt": push.attempt}
     if fault is not None:
         record |= {"code": fault.code, "origin": fault.origin.value}
+    if push.waited:
+        record["waited_ms"] = int(push.waited * 1e6) / 1e3
+    theirs = head.fields.get(b"x-request-id")
+    if theirs is not None and _REQUEST_ID.fullmatch(theirs) is not None:
+        record["sender_request_id"] = theirs.decode()
     return record
 
 

@@ -85,6 +85,37 @@ class AnswerFraming:
         return data
 
 
+class AnswerMemo:
+    """The last whole answer of a connection, framed: a target repeats itself save for the second in Date."""
+
+    __slots__ = ("_head", "_keep_alive", "_method", "_raw", "_size", "_version", "status")
+
+    MAX_SIZE: Final = 4096
+
+    def __init__(
+        self, raw: bytes, body: bytes, data: bytes, request: RequestHead, status: int, keep_alive: bool
+    ) -> None:
+        self._raw = raw
+        self._size = len(body)
+        self._head = data[: len(data) - len(body)]
+        self._keep_alive = keep_alive
+        self._method = request.method
+        self._version = request.version
+        self.status = status
+
+    def read(self, raw: bytes, body: bytes, request: RequestHead, keep_alive: bool) -> bytes | None:
+        """What `AnswerFraming.head` gives for a whole answer; None if it is another than the remembered one."""
+        if (
+            raw != self._raw
+            or len(body) != self._size
+            or keep_alive is not self._keep_alive
+            or request.method != self._method
+            or request.version != self._version
+        ):
+            return None
+        return self._head + body if body else self._head
+
+
 def interim_head(answer: AnswerHead, request: RequestHead) -> bytes:
     """Give an informational answer as it goes out: none to HTTP/1.0, none that we speak ourselves (100, 101)."""
     if request.version == (1, 0) or not 102 <= answer.status < 200:

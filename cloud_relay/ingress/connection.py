@@ -24,12 +24,14 @@ from typing import TYPE_CHECKING, Final, cast
 
 from cloud_relay.health import RelayState
 from cloud_relay.ingress.access import log_refused
+from cloud_relay.ingress.answer import AnswerMemo
 from cloud_relay.ingress.body import BodyReader, LengthReader, Pace, begin_body
 from cloud_relay.ingress.closing import EndingConnection, State
 from cloud_relay.ingress.push import Push
 from shared.errors import FAULTS, Fault
 from shared.http.chunked import BadChunk
 from shared.http.gate import BadRequest, check_unfinished_request_head, find_head_end
+from shared.http.memo import RequestMemo, remember_request
 from shared.http.problem import problem_response
 from shared.http.requests import parse_request_head
 
@@ -57,7 +59,8 @@ class SenderConnection(EndingConnection):
     """
 
     __slots__ = (
-        "_is_advancing", "_on_lost", "_on_made", "_owes_continue", "_push", "_skipped", "metrics", "scheme", "source",
+        "_is_advancing", "_memo", "_on_lost", "_on_made", "_owes_continue", "_push", "_skipped", "last_answer",
+        "metrics", "scheme", "source",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +80,8 @@ class SenderConnection(EndingConnection):
         self._on_lost = on_lost
         self._on_made = on_made
         self._push: Push | None = None
+        self._memo: RequestMemo | None = None
+        self.last_answer: AnswerMemo | None = None
         self._skipped = 0
         self._is_advancing = False
         self._owes_continue = False
@@ -240,15 +245,20 @@ class SenderConnection(EndingConnection):
             self._check_unfinished(0)
             return b""
         self.metrics.requests += 1
+        raw = data if end == len(data) else data[:end]
+        memo = self._memo
         try:
-            head = parse_request_head(data if end == len(data) else data[:end])
+            head = memo.read(raw) if memo is not None else None
+            if head is None:
+                head = parse_request_head(raw)
+                memo = self._memo = remember_request(raw, head)
             body, rest, reader = begin_body(head, data[end:])
         except (BadRequest, BadChunk) as error:
             self._refuse(error.fault)
             return b""
         ingress = self.ingress
         now = ingress.time()
-        push = self._push = Push(self, ingress, head, now)
+        push = self._push = Push(self, ingress, head, now, memo)
         if reader is None:
             self._state = _WAITING
             push.start(body, whole=True)

@@ -67,6 +67,7 @@ class AccessLog(Protocol):
     """Where access lines go."""
 
     def line(self, record: Mapping[str, Any]) -> None: ...
+    def text(self, line: bytes) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from cloud_relay.ingress.retry import can_mend, fault_of, may_wait
 from cloud_relay.senders import Sender
 from shared.errors import FAULTS, Fault, LocalFault
 from shared.http.headers import prepare_request_headers
-from shared.http.push_head import PushHead, encode_push
+from shared.http.push_head import encode_template, encode_varying
 
 if TYPE_CHECKING:
     from cloud_relay.ingress.context import TunnelSession
@@ -240,23 +240,27 @@ class Push(PushAnswer):
                 connection.pause_reading()
 
     def _encode(self, route: Route) -> bytes:
-        head, connection, sender = self.head, self._connection, self.sender
-        headers = prepare_request_headers(
-            head,
-            peer=connection.source,
-            scheme=connection.scheme,
-            request_id=self.request_id,
-            pass_authorization=route.pass_authorization,
-        )
+        """The push's head for the tunnel: what differs from push to push, then the template."""
+        head = self.head
         length = head.content_length
         if length is None and not head.is_chunked:
             length = 0
-        return encode_push(
-            PushHead(
-                route.target, self.request_id, self.attempt, "" if sender is None else sender.name, route.name,
-                head.method, head.target, length, headers,
-            )
-        )  # fmt: skip
+        return encode_varying(self.request_id, self.attempt, length) + self._template(route)
+
+    def _template(self, route: Route) -> bytes:
+        """What repeats of the head, from memory where the connection's last push was of the same kind."""
+        memo, sender, connection = self._memo, self.sender, self._connection
+        if memo is not None and memo.prepared_for == (route, sender):
+            return memo.prepared
+        head = self.head
+        headers = prepare_request_headers(
+            head, peer=connection.source, scheme=connection.scheme, pass_authorization=route.pass_authorization
+        )
+        name = "" if sender is None else sender.name
+        template = encode_template(route.target, name, route.name, head.method, head.target, headers)
+        if memo is not None:
+            memo.prepared, memo.prepared_for, memo.described = template, (route, sender), ""
+        return template
 
     def _longest_body(self, route: Route) -> float:
         """Seconds that the rest of the body may take at the slowest pace that is let pass."""

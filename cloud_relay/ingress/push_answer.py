@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from cloud_relay.health import RelayState
-from cloud_relay.ingress.answer import AnswerFraming, BadAnswer, interim_head
+from cloud_relay.ingress.answer import AnswerFraming, AnswerMemo, BadAnswer, interim_head
 from cloud_relay.ingress.push_end import PushEnd, PushState
 from shared.errors import FAULTS
 from shared.http.push_head import HeadError, decode_answer
@@ -63,17 +63,24 @@ class PushAnswer(PushEnd):
     def _answer(self, raw: bytes, body: bytes, end: bool) -> None:
         head, connection = self.head, self._connection
         keep_alive = head.keep_alive and self._has_whole_body and self._ingress.state is _SERVING
-        framing = AnswerFraming(keep_alive=keep_alive)
-        try:
-            answer = decode_answer(raw)
-            data = framing.head(answer, body, end, head)
-        except (HeadError, BadAnswer):
-            self._fail(_BAD_ANSWER)
-            return
-        self._framing = framing
+        framing = self._framing = AnswerFraming(keep_alive=keep_alive)
+        memo = connection.last_answer
+        data = memo.read(raw, body, head, keep_alive) if end and memo is not None else None
+        if memo is not None and data is not None:
+            self.status = memo.status
+        else:
+            try:
+                answer = decode_answer(raw)
+                data = framing.head(answer, body, end, head)
+            except (HeadError, BadAnswer):
+                self._framing = None
+                self._fail(_BAD_ANSWER)
+                return
+            self.status = answer.status
+            if end and len(raw) <= AnswerMemo.MAX_SIZE and framing.keep_alive is keep_alive:
+                connection.last_answer = AnswerMemo(raw, body, data, head, answer.status, keep_alive)
         self._pieces = None
         self.fault = None
-        self.status = answer.status
         self._state = _ANSWERING
         self.answered_at = self._progress = now = self._ingress.time()
         connection.transport.write(data)

@@ -25,7 +25,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from cloud_relay.health import RelayState
-from cloud_relay.ingress.access import log_push
+from cloud_relay.ingress.access import describe_kind, log_push
 from shared.errors import FAULTS, Fault
 from shared.http.problem import problem_response
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cloud_relay.ingress.context import Ingress, TunnelSession, Waiter
     from cloud_relay.routing import Route
     from cloud_relay.senders import Sender
+    from shared.http.memo import RequestMemo
     from shared.http.requests import RequestHead
     from shared.protocol import Stream
 
@@ -68,16 +69,24 @@ class PushEnd:
 
     __slots__ = (
         "_connection", "_context", "_framing", "_future", "_has_whole_body", "_held_bytes", "_held_since", "_ingress",
-        "_is_admitted", "_owed", "_pieces", "_progress", "_state", "_stream", "_tried", "_waiter", "answered_at",
+        "_is_admitted", "_memo", "_owed", "_pieces", "_progress", "_state", "_stream", "_tried", "_waiter", "answered_at",
         "attempt", "began", "bytes_in", "bytes_out", "due", "fault", "head", "opened_at", "request_id", "route",
         "sender", "session", "status", "waited",
     )  # fmt: skip
 
-    def __init__(self, connection: SenderConnection, ingress: Ingress, head: RequestHead, now: float) -> None:
+    def __init__(
+        self,
+        connection: SenderConnection,
+        ingress: Ingress,
+        head: RequestHead,
+        now: float,
+        memo: RequestMemo | None = None,
+    ) -> None:
         self._connection = connection
         self._ingress = ingress
         self._context = ingress.context
         self.head = head
+        self._memo = memo
         self.request_id = ingress.new_request_id()
         self.began = self._progress = now
         self.due = self.opened_at = self.answered_at = self.waited = self._held_since = 0.0
@@ -192,6 +201,15 @@ class PushEnd:
             self._future = None
         self._stream = self._pieces = self._framing = None
         log_push(self, self._context, self._connection, self._ingress.time())
+
+    def kind(self) -> str:
+        """What its access line shares with the last push of the connection, from memory if they are of one kind."""
+        memo = self._memo
+        if memo is None or memo.prepared_for != (self.route, self.sender):
+            return describe_kind(self, self._connection.source)
+        if not memo.described:
+            memo.described = describe_kind(self, self._connection.source)
+        return memo.described
 
     def _release_held_bytes(self) -> None:
         self._context.budget.used -= self._held_bytes

@@ -12,7 +12,8 @@ from typing import Final, Protocol
 
 from shared.http.chunked import ChunkedDecoder
 from shared.http.gate import BadResponse, check_unfinished_response_head, find_head_end
-from shared.http.responses import ResponseHead, parse_response_head
+from shared.http.memo import ResponseMemo
+from shared.http.responses import ResponseHead
 
 MAX_INTERIM: Final = 32
 """Interim answers (1xx) to one push. A target that sends more does nothing else."""
@@ -49,13 +50,25 @@ class AnswerReader:
     `has_bytes`: something of the present answer has arrived. `has_excess`: bytes came that belong to no answer.
     """
 
-    __slots__ = ("_buffer", "_decoder", "_interim", "_left", "_method", "_sink", "_state", "has_bytes", "has_excess")
+    __slots__ = (
+        "_buffer",
+        "_decoder",
+        "_interim",
+        "_left",
+        "_memo",
+        "_method",
+        "_sink",
+        "_state",
+        "has_bytes",
+        "has_excess",
+    )
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._decoder: ChunkedDecoder | None = None
         self._interim = 0
         self._left = 0
+        self._memo = ResponseMemo()
         self._method = b""
         self._sink: AnswerSink | None = None
         self._state = _DONE
@@ -108,7 +121,7 @@ class AnswerReader:
             data = bytes(buffer) if find_head_end(buffer, searched) >= 0 else b""
         while (end := find_head_end(data)) >= 0:
             buffer.clear()
-            head = parse_response_head(data[:end], self._method)
+            head = self._memo.read(data[:end], self._method)
             rest = data[end:]
             if head.status >= 200:
                 self._begin_body(sink, head, rest)

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from connector_agent.upstream.answer import AnswerReader, AnswerSink
 from shared.errors import LocalFault
+from shared.http.headers import prepare_answer_headers
+from shared.http.push_head import encode_answer
 from shared.timers import LazyTimer
 
 if TYPE_CHECKING:
     from connector_agent.upstream.pool import UpstreamPool
+    from shared.http.responses import ResponseHead
 
 HIGH_WATER: Final = 256 * 1024
 """Bytes held for a target that reads slowly, before the sender is made to wait."""
@@ -48,6 +51,9 @@ class UpstreamConnection(asyncio.Protocol):
     """`is_reused` is True from the second push on; `idle_since` and `idle_limit` are the loop's seconds."""
 
     __slots__ = (
+        "_encoded",
+        "_encoded_head",
+        "_encoded_length",
         "_eof",
         "_exchange",
         "_pool",
@@ -68,6 +74,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._timer = LazyTimer(loop, self._on_timer)
         self._eof = False
+        self._encoded = b""
+        self._encoded_head: ResponseHead | None = None
+        self._encoded_length: int | None = None
         self.reader = AnswerReader()
         self.idle_since = 0.0
         self.idle_limit = 0.0
@@ -90,6 +99,13 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             transport.write(request)
             transport.write(body)
+
+    def encoded_head(self, head: ResponseHead, length: int | None) -> bytes:
+        """The answer's head as it crosses the tunnel; the last one's bytes, if the target said the same again."""
+        if head is not self._encoded_head or length != self._encoded_length:
+            self._encoded = encode_answer(head.status, length, prepare_answer_headers(head.headers))
+            self._encoded_head, self._encoded_length = head, length
+        return self._encoded
 
     def write(self, data: bytes) -> None:
         """Write more of the request's body."""

@@ -110,7 +110,9 @@ def passes_to_sender(name: bytes) -> bool:
 def passes_to_target(name: bytes) -> bool:
     """Tell whether a header out of the tunnel may reach the target; the relay's own forwarding headers do."""
     name = name.lower()
-    return name not in HOP_BY_HOP and name not in OVERRIDES and not name.startswith(_CONTROL)
+    return (
+        name not in HOP_BY_HOP and name not in OVERRIDES and name != b"x-request-id" and not name.startswith(_CONTROL)
+    )
 
 
 def strip_named(headers: Headers, connection: bytes) -> Headers:
@@ -128,13 +130,12 @@ def strip_hop_by_hop(headers: Headers) -> Headers:
     return kept
 
 
-def prepare_request_headers(
-    head: RequestHead, *, peer: str, scheme: str, request_id: str, pass_authorization: bool = False
-) -> Headers:
+def prepare_request_headers(head: RequestHead, *, peer: str, scheme: str, pass_authorization: bool = False) -> Headers:
     """Give the headers that go through the tunnel: the sender's without hop-by-hop and spoofed ones, then the relay's.
 
     `peer` is the sender's IP address. Host stays among them; Content-Length and Transfer-Encoding do not, the body's
-    framing is told apart. Authorization and Cookie stay only with `pass_authorization`.
+    framing is told apart, and so is the request id, which the connector makes a header of. Authorization and Cookie
+    stay only with `pass_authorization`.
     """
     passes = _passes_with_credentials if pass_authorization else _passes
     headers = [pair for pair in head.headers if passes(pair[0])]
@@ -142,7 +143,6 @@ def prepare_request_headers(
     if connection is not None and connection.lower() not in _PLAIN_OPTIONS:
         headers = strip_named(headers, connection)
     headers += _forwarding(peer, scheme, head.host, head.version)
-    headers.append((b"X-Request-Id", request_id.encode("ascii")))
     return headers
 
 

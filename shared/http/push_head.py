@@ -2,8 +2,11 @@
 
 Both are NUL-separated fields, each ended by a NUL:
 
-    push:    "1" target request-id attempt sender route method path[?query] content-length  extra… ""  (name value)…
+    push:    "1" request-id attempt content-length  target sender route method path[?query]  extra… ""  (name value)…
     answer:  "1" status content-length  extra… ""  (name value)…
+
+What differs from push to push stands first. The rest, the *template*, a sender repeats on a kept connection byte by
+byte, so each side makes and reads it once and remembers it.
 
 `content-length` is empty where the length is not known. An extra is `key=value`; unknown ones are skipped, so that a
 newer side may say more. Each decoder takes the other side for hostile: one expression goes over the whole block,
@@ -18,9 +21,9 @@ from typing import Final, NamedTuple
 
 from shared.errors import LocalFault
 from shared.http.gate import ANY_TARGET, METHOD, PLAIN_TARGET, is_plain_path
-from shared.http.headers import passes_to_sender, passes_to_target
+from shared.http.headers import Headers, passes_to_sender, passes_to_target
 
-MAX_HEAD: Final = 48 * 1024
+MAX_HEAD: Final = 40 * 1024
 """Bytes of an encoded head: the 32 KiB of a request's own, and what the relay adds."""
 
 
@@ -57,17 +60,17 @@ class AnswerHead(NamedTuple):
 _NAME: Final = rb"[a-z0-9][a-z0-9-]{0,62}+"
 _LENGTH: Final = rb"(0|[1-9][0-9]{0,15}+)?+"
 _REST: Final = rb"((?:[a-z][a-z0-9_]{0,31}+=[!-~]*+\0){0,16}+)\0((?:[A-Za-z0-9-]{1,128}+\0[\t -~]*+\0){0,192}+)"
-_WHENCE: Final = (
-    rb"(" + _NAME + rb"\0[A-Za-z0-9._-]{1,64}+\0[1-9][0-9]{0,2}+\0(?:" + _NAME + rb")?+\0" + _NAME + rb")\0"
+_VARYING: Final = re.compile(rb"1\0([A-Za-z0-9._-]{1,64}+)\0([1-9][0-9]{0,2}+)\0" + _LENGTH + rb"\0")
+_TEMPLATE_FIELDS: Final = (
+    rb"(" + _NAME + rb"\0(?:" + _NAME + rb")?+\0" + _NAME + rb")\0(" + METHOD + rb")\0(%b)\0" + _REST
 )
-_HEAD_OF_PUSH: Final = rb"1\0" + _WHENCE + rb"(" + METHOD + rb")\0(%b)\0" + _LENGTH + rb"\0" + _REST
 
-_PUSH: Final = re.compile(_HEAD_OF_PUSH % PLAIN_TARGET)
-_PUSH_ANY_PATH: Final = re.compile(_HEAD_OF_PUSH % ANY_TARGET)
+_TEMPLATE: Final = re.compile(_TEMPLATE_FIELDS % PLAIN_TARGET)
+_TEMPLATE_ANY_PATH: Final = re.compile(_TEMPLATE_FIELDS % ANY_TARGET)
 _ANSWER: Final = re.compile(rb"1\0([1-5][0-9][0-9])\0" + _LENGTH + rb"\0" + _REST)
 
 _UPGRADE: Final = b"upgrade=websocket\0"
-_NULS: Final = 10  # in a push without headers
+_NULS: Final = 6  # in a template without headers
 _nul: Final = b"\0".join
 
 
@@ -100,45 +103,122 @@ _to_target: Final = _Filter(passes_to_target).headers
 _to_sender: Final = _Filter(passes_to_sender).headers
 
 
-def encode_push(push: PushHead) -> bytes:
-    """Write a push's head. Raises ValueError if a field holds a NUL."""
-    target, request_id, attempt, sender, route, method, path, length, headers, upgrade = push
-    block = b"%b%b\0%b\0%b\0%b\0%b\0" % (
-        f"1\0{target}\0{request_id}\0{attempt}\0{sender}\0{route}\0".encode("ascii"),
+class PushTemplate:
+    """The part of a push's head that repeats. `plan` is the connector's own: what it made of this template."""
+
+    __slots__ = ("headers", "method", "path", "plan", "route", "sender", "target", "upgrade")
+
+    def __init__(
+        self, whence: tuple[str, str, str], method: bytes, path: bytes, headers: Headers, upgrade: bytes | None
+    ) -> None:
+        self.target, self.sender, self.route = whence
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.upgrade = upgrade
+        self.plan: object = None
+
+    def __repr__(self) -> str:
+        return f"<PushTemplate {self.method.decode()} to {self.target}, {len(self.headers)} headers>"
+
+    def push(self, request_id: str, attempt: int, content_length: int | None) -> PushHead:
+        """The head of one push of this kind."""
+        return PushHead(
+            self.target,
+            request_id,
+            attempt,
+            self.sender,
+            self.route,
+            self.method,
+            self.path,
+            content_length,
+            self.headers,
+            self.upgrade,
+        )
+
+
+def encode_template(
+    target: str, sender: str, route: str, method: bytes, path: bytes, headers: Headers, upgrade: bytes | None = None
+) -> bytes:
+    """Write what repeats of a push's head. Raises ValueError if a field holds a NUL."""
+    block = b"%b%b\0%b\0%b\0%b" % (
+        f"{target}\0{sender}\0{route}\0".encode("ascii"),
         method,
         path,
-        b"" if length is None else b"%d" % length,
         b"" if upgrade is None else _UPGRADE,
         _nul(map(_nul, headers)),
     )
-    if not headers:
-        block = block[:-1]
+    if headers:
+        block += b"\0"
     if block.count(b"\0") != _NULS + 2 * len(headers) + (upgrade is not None):
         raise ValueError("a NUL in a push's head")
     return block
 
 
-def decode_push(data: bytes) -> PushHead:
-    """Read a push's head from a relay that may be hostile. Raises HeadError."""
-    match = _PUSH.fullmatch(data) or _PUSH_ANY_PATH.fullmatch(data)
+def encode_varying(request_id: str, attempt: int, content_length: int | None) -> bytes:
+    """Write what differs from push to push; the template follows. `request_id` is of our own making."""
+    length = "" if content_length is None else content_length
+    return f"1\0{request_id}\0{attempt}\0{length}\0".encode("ascii")
+
+
+def encode_push(push: PushHead) -> bytes:
+    """Write a push's head. Raises ValueError if a field holds a NUL."""
+    target, request_id, attempt, sender, route, method, path, length, headers, upgrade = push
+    varying = encode_varying(request_id, attempt, length)
+    if varying.count(b"\0") != 4:
+        raise ValueError("a NUL in a push's head")
+    return varying + encode_template(target, sender, route, method, path, headers, upgrade)
+
+
+def decode_varying(data: bytes) -> tuple[str, int, int | None, bytes]:
+    """Read request id, attempt and Content-Length; the template as it came. Raises HeadError."""
+    match = _VARYING.match(data)
     if match is None or len(data) > MAX_HEAD:
         raise HeadError("bad-push")
-    whence, method, path, bare_path, length, extras, block = match.groups()
-    if match.re is not _PUSH and not is_plain_path(bare_path):
+    request_id, attempt, length = match.groups()
+    return request_id.decode("ascii"), int(attempt), None if length is None else int(length), data[match.end() :]
+
+
+def decode_template(data: bytes) -> PushTemplate:
+    """Read what repeats of a push's head, from a relay that may be hostile. Raises HeadError."""
+    match = _TEMPLATE.fullmatch(data) or _TEMPLATE_ANY_PATH.fullmatch(data)
+    if match is None:
+        raise HeadError("bad-push")
+    whence, method, path, bare_path, extras, block = match.groups()
+    if match.re is not _TEMPLATE and not is_plain_path(bare_path):
         raise HeadError("path-refused")
-    target, request_id, attempt, sender, route = whence.decode("ascii").split("\0")
-    return PushHead(
-        target,
-        request_id,
-        int(attempt),
-        sender,
-        route,
-        method,
-        path,
-        None if length is None else int(length),
-        _to_target(block),
-        b"websocket" if extras and b"\0" + _UPGRADE in b"\0" + extras else None,
-    )
+    target, sender, route = whence.decode("ascii").split("\0")
+    upgrade = b"websocket" if extras and b"\0" + _UPGRADE in b"\0" + extras else None
+    return PushTemplate((target, sender, route), method, path, _to_target(block), upgrade)
+
+
+def decode_push(data: bytes) -> PushHead:
+    """Read a push's head from a relay that may be hostile. Raises HeadError."""
+    request_id, attempt, length, template = decode_varying(data)
+    return decode_template(template).push(request_id, attempt, length)
+
+
+class TemplateMemo:
+    """Remembers the templates that were read last: at most 256 of at most 4 KiB, so a relay cannot make it grow."""
+
+    __slots__ = ("_known",)
+
+    MAX_COUNT: Final = 256
+    MAX_SIZE: Final = 4096
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, PushTemplate] = {}
+
+    def read(self, data: bytes) -> PushTemplate:
+        """`decode_template`, perhaps from memory. Raises HeadError."""
+        template = self._known.get(data)
+        if template is None:
+            template = decode_template(data)
+            if len(data) <= self.MAX_SIZE:
+                if len(self._known) >= self.MAX_COUNT:
+                    self._known.clear()
+                self._known[data] = template
+        return template
 
 
 def encode_answer(status: int, content_length: int | None, headers: list[tuple[bytes, bytes]]) -> bytes:

@@ -144,6 +144,18 @@ def _admit_unusual(raw: bytes) -> tuple[bytes, re.Match[bytes], int]:
     return raw, match, len(dropped)
 
 
+def serialize_request_start(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Write a request line and headers that hold no framing. What frames the body, and an empty line, must follow.
+
+    Raises ValueError rather than let a CR, LF or space that slipped through make two messages of one.
+    """
+    head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, b"\r\n".join(map(_colon, headers)))
+    ends = len(headers) + 1
+    if head.count(b"\n") != ends or head.count(b"\r") != ends or b" " in target or b" " in method or not headers:
+        raise ValueError("a request head would be split")
+    return head
+
+
 def serialize_request_head(
     method: bytes,
     target: bytes,
@@ -152,17 +164,10 @@ def serialize_request_head(
     content_length: int | None = None,
     is_chunked: bool = False,
 ) -> bytes:
-    """Write a request head, framed as said: Content-Length, chunked, or no body. `headers` hold no framing.
-
-    Raises ValueError rather than let a CR, LF or space that slipped through make two messages of one.
-    """
-    lines = [*map(_colon, headers)]
+    """Write a whole request head, framed as said: Content-Length, chunked, or no body. Raises ValueError as above."""
+    start = serialize_request_start(method, target, headers)
     if is_chunked:
-        lines.append(b"Transfer-Encoding: chunked")
-    elif content_length is not None:
-        lines.append(b"Content-Length: %d" % content_length)
-    head = b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (method, target, b"\r\n".join(lines))
-    ends = len(lines) + 2
-    if head.count(b"\n") != ends or head.count(b"\r") != ends or b" " in target or b" " in method or not lines:
-        raise ValueError("a request head would be split")
-    return head
+        return start + b"Transfer-Encoding: chunked\r\n\r\n"
+    if content_length is not None:
+        return b"%bContent-Length: %d\r\n\r\n" % (start, content_length)
+    return start + b"\r\n"

@@ -111,6 +111,8 @@ class Connection:
         peer = self.peer
         if peer is None or not self.can_open:
             raise LocalFault("tunnel-refused", f"{self!r} takes no push")
+        if len(stream_head) > frames.MAX_HEAD:
+            raise LocalFault("tunnel-refused", f"a head of {len(stream_head)} bytes")
         self.now = now
         if not self.liveness.is_busy:
             self.become_busy(now)

@@ -20,6 +20,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from shared.protocol.credit import ReceiveWindow
+from shared.protocol.frames import MAX_HEAD
 
 if TYPE_CHECKING:
     from shared.protocol.connection import Connection
@@ -136,6 +137,8 @@ class Stream:
         """At the acceptor: send the answer's head, perhaps with all of its body, and the end."""
         if self.is_finished:
             return
+        if len(head) > MAX_HEAD:
+            raise ValueError(f"a head of {len(head)} bytes is larger than {MAX_HEAD}")
         if interim:
             self._advance(Event.INTERIM)
             self._connection.send_interim(self, head)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
@@ -279,6 +280,10 @@ class World:
 
     def line(self, record: Any) -> None:
         self.lines.append(record)
+
+    def text(self, line: bytes) -> None:
+        assert line.endswith(b"}\n")
+        self.lines.append(json.loads(line))
 
     async def _connect(
         self, endpoint: Endpoint, factory: Callable[[], UpstreamConnection], loop: asyncio.AbstractEventLoop

@@ -18,7 +18,8 @@ async def test_a_small_push_is_one_write_and_its_answer_one_frame() -> None:
     stream = await world.push(b"hello")
     assert world.transport.writes == 1
     assert world.transport.written == (
-        b"POST /x HTTP/1.1\r\nHost: target.test\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
+        b"POST /x HTTP/1.1\r\nHost: target.test\r\nContent-Type: text/plain\r\n"
+        b"X-Request-Id: req-1\r\nContent-Length: 5\r\n\r\nhello"
     )
     assert stream.consumed_bytes == 5
     world.transport.gets(b"HTTP/1.1 200 Fine by me\r\nContent-Length: 2\r\nServer: x\r\n\r\nok")
@@ -103,7 +104,9 @@ async def test_a_post_without_a_body_says_so_and_a_get_says_nothing() -> None:
     assert b"Content-Length: 0\r\n" in world.transport.written
     world.transport.gets(OK)
     get = await world.push(method="GET")
-    assert world.transport.written.endswith(b"GET /x HTTP/1.1\r\nHost: target.test\r\nContent-Type: text/plain\r\n\r\n")
+    assert world.transport.written.endswith(
+        b"GET /x HTTP/1.1\r\nHost: target.test\r\nContent-Type: text/plain\r\nX-Request-Id: req-1\r\n\r\n"
+    )
     world.transport.gets(OK)
     world.assert_clean(post, get)
 

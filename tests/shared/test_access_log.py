@@ -83,7 +83,7 @@ def records(data: bytes) -> list[dict[str, Any]]:
 
 def test_the_lines_of_a_tick_are_one_write(loop, tmp_path, writes):
     with (tmp_path / "log").open("wb", buffering=0) as file:
-        log = AccessLog(loop, file.fileno())
+        log = AccessLog(loop, file.fileno(), gather=0)
         for n in range(100):
             log.line({"n": n})
         assert writes == []
@@ -98,7 +98,7 @@ def test_the_lines_of_a_tick_are_one_write(loop, tmp_path, writes):
 
 def test_a_pipe_gets_whole_lines_in_small_writes(loop, pipe, writes):
     read, write = pipe
-    log = AccessLog(loop, write)
+    log = AccessLog(loop, write, gather=0)
     for n in range(300):
         log.line({"n": n, "text": "x" * 50})
     loop.tick()
@@ -109,7 +109,7 @@ def test_a_pipe_gets_whole_lines_in_small_writes(loop, pipe, writes):
 
 def test_a_reader_that_sleeps_blocks_nothing_and_loses_nothing_that_fits(loop, pipe):
     read, write = pipe
-    log = AccessLog(loop, write)
+    log = AccessLog(loop, write, gather=0)
     for n in range(5000):
         log.line({"n": n, "text": "x" * 50})
     loop.tick()
@@ -125,7 +125,7 @@ def test_a_reader_that_sleeps_blocks_nothing_and_loses_nothing_that_fits(loop, p
 
 def test_beyond_the_bound_lines_are_dropped_counted_and_told(loop, pipe):
     read, write = pipe
-    log = AccessLog(loop, write, max_pending=100_000)
+    log = AccessLog(loop, write, max_pending=100_000, gather=0)
     for n in range(10_000):
         log.line({"n": n, "text": "x" * 50})
     assert log.pending < 100_000 + 100
@@ -144,7 +144,7 @@ def test_beyond_the_bound_lines_are_dropped_counted_and_told(loop, pipe):
 
 def test_a_line_larger_than_a_write_arrives_whole(loop, pipe):
     read, write = pipe
-    log = AccessLog(loop, write)
+    log = AccessLog(loop, write, gather=0)
     log.line({"text": "x" * 20_000})
     log.line({"n": 1})
     loop.tick()
@@ -153,7 +153,7 @@ def test_a_line_larger_than_a_write_arrives_whole(loop, pipe):
 
 def test_a_reader_that_is_gone_costs_lines_only(loop):
     read, write = os.pipe()
-    log = AccessLog(loop, write)
+    log = AccessLog(loop, write, gather=0)
     log.line({"n": 1})
     os.close(read)
     loop.tick()
@@ -168,7 +168,7 @@ def test_a_reader_that_is_gone_costs_lines_only(loop):
 
 def test_a_full_disk_costs_lines_only(loop, tmp_path, monkeypatch):
     with (tmp_path / "log").open("wb", buffering=0) as file:
-        log = AccessLog(loop, file.fileno())
+        log = AccessLog(loop, file.fileno(), gather=0)
         real = os.write
 
         def full(_fd, _data):
@@ -192,7 +192,7 @@ def test_a_short_write_is_continued(loop, tmp_path, monkeypatch):
     real = os.write
     monkeypatch.setattr("shared.access_log.os.write", lambda fd, data: real(fd, data[:7]))
     with (tmp_path / "log").open("wb", buffering=0) as file:
-        log = AccessLog(loop, file.fileno())
+        log = AccessLog(loop, file.fileno(), gather=0)
         for n in range(20):
             log.line({"n": n})
         loop.tick()
@@ -201,7 +201,7 @@ def test_a_short_write_is_continued(loop, tmp_path, monkeypatch):
 
 def test_no_value_is_too_odd(loop, tmp_path):
     with (tmp_path / "log").open("wb", buffering=0) as file:
-        log = AccessLog(loop, file.fileno())
+        log = AccessLog(loop, file.fileno(), gather=0)
         log.line({"path": "/\ud800\n", "odd": object()})
         log.line({"path": "/a\nb\u2028"})
         loop.tick()
@@ -213,14 +213,14 @@ def test_no_value_is_too_odd(loop, tmp_path):
 class TestFlush:
     def test_writes_what_waits(self, loop, tmp_path):
         with (tmp_path / "log").open("wb", buffering=0) as file:
-            log = AccessLog(loop, file.fileno())
+            log = AccessLog(loop, file.fileno(), gather=0)
             log.line({"n": 1})
             log.flush()
         assert len(records((tmp_path / "log").read_bytes())) == 1
 
     def test_does_not_wait_for_ever(self, loop, pipe):
         _, write = pipe
-        log = AccessLog(loop, write)
+        log = AccessLog(loop, write, gather=0)
         for _ in range(10_000):
             log.line({"text": "x" * 50})
         log.flush(patience=0.01)
@@ -231,7 +231,7 @@ class TestFlush:
 async def test_on_a_real_loop_and_a_socket():
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        log = AccessLog(asyncio.get_running_loop(), ours.fileno())
+        log = AccessLog(asyncio.get_running_loop(), ours.fileno(), gather=0)
         log.line({"n": 1})
         await asyncio.sleep(0)
         await asyncio.sleep(0)

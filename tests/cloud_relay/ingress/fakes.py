@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -338,3 +339,7 @@ class FakeAccessLog:
 
     def line(self, record: Any) -> None:
         self.lines.append(record)
+
+    def text(self, line: bytes) -> None:
+        assert line.endswith(b"}\n")
+        self.lines.append(json.loads(line))

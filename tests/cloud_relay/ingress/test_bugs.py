@@ -31,7 +31,7 @@ def test_a_bug_is_a_503_and_leaks_nothing(where, monkeypatch):
     elif where == "open":
         monkeypatch.setattr(relay.registry.sessions[0].link, "open_stream", broken)
     else:
-        monkeypatch.setattr(relay.access_log, "line", broken)
+        monkeypatch.setattr(relay.access_log, "text", broken)
     sender = relay.connect()
     sender.send(post(b"x"))
     if where == "log":

@@ -22,14 +22,13 @@ OURS = [
     (b"X-Forwarded-Host", b"a"),
     (b"X-Forwarded-Proto", b"https"),
     (b"Via", b"1.1 qanat"),
-    (b"X-Request-Id", b"r-1"),
 ]
 
 
 def prepared(*fields: bytes, pass_authorization: bool = False, peer: str = "192.0.2.7", host: bytes = b"a") -> Headers:
     raw = b"POST / HTTP/1.1\r\nHost: " + host + b"\r\n" + b"".join([f + b"\r\n" for f in fields]) + b"\r\n"
     return prepare_request_headers(
-        parse_request_head(raw), peer=peer, scheme="https", request_id="r-1", pass_authorization=pass_authorization
+        parse_request_head(raw), peer=peer, scheme="https", pass_authorization=pass_authorization
     )
 
 
@@ -98,7 +97,7 @@ def test_addresses_and_hosts_are_quoted_where_rfc_7239_asks_for_it() -> None:
 
 def test_an_old_senders_version_stands_in_via() -> None:
     head = parse_request_head(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
-    assert (b"Via", b"1.0 qanat") in prepare_request_headers(head, peer="::1", scheme="http", request_id="r")
+    assert (b"Via", b"1.0 qanat") in prepare_request_headers(head, peer="::1", scheme="http")
 
 
 def test_answers_lose_what_is_of_one_hop_or_ours_and_keep_the_rest() -> None:

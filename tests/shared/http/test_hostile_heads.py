@@ -114,7 +114,7 @@ def test_what_passes_reaches_the_target_as_exactly_one_request(family: str) -> N
         except BadRequest:
             continue
         passed += 1
-        headers = prepare_request_headers(came, peer="192.0.2.1", scheme="https", request_id="r-1")
+        headers = prepare_request_headers(came, peer="192.0.2.1", scheme="https")
         push = PushHead("t", "r-1", 1, "", "r", came.method, came.target, came.content_length, headers, came.upgrade)
         crossed = decode_push(encode_push(push))
         assert crossed == push

@@ -19,7 +19,7 @@ from shared.http.push_head import (
 )
 
 RAW = (
-    b"1\0focused-run\0r-0001\0002\0s4-prod\0frun\0POST\0/sap/frun?a=b\0002048\0\0"
+    b"1\0r-0001\0002\0002048\0focused-run\0s4-prod\0frun\0POST\0/sap/frun?a=b\0\0"
     b"Host\0push.example.com\0Content-Type\0application/json\0X-Empty\0\0"
 )
 PUSH = PushHead(
@@ -68,8 +68,8 @@ def test_every_form_of_an_answer_crosses(answer: AnswerHead) -> None:
 
 
 def test_what_a_newer_side_adds_is_skipped() -> None:
-    assert decode_push(RAW.replace(b"2048\0\0", b"2048\0zone=eu-1\0xupgrade=websocket\0\0")) == PUSH
-    assert decode_push(RAW.replace(b"2048\0\0", b"2048\0a=b\0upgrade=websocket\0\0")).upgrade == b"websocket"
+    assert decode_push(RAW.replace(b"a=b\0\0", b"a=b\0zone=eu-1\0xupgrade=websocket\0\0")) == PUSH
+    assert decode_push(RAW.replace(b"a=b\0\0", b"a=b\0a=b\0upgrade=websocket\0\0")).upgrade == b"websocket"
     assert decode_answer(ANSWER_RAW.replace(b"21\0\0", b"21\0cached=no\0\0")) == ANSWER
 
 
@@ -106,9 +106,9 @@ BAD_PUSHES = {
     "length": RAW.replace(b"2048", b"02048"),
     "length signed": RAW.replace(b"2048", b"-1"),
     "length too long": RAW.replace(b"2048", b"1" * 17),
-    "extra without a value": RAW.replace(b"2048\0\0", b"2048\0x\0\0"),
-    "extra with a line end": RAW.replace(b"2048\0\0", b"2048\0x=\n\0\0"),
-    "too many extras": RAW.replace(b"2048\0\0", b"2048\0" + b"x=1\0" * 17 + b"\0"),
+    "extra without a value": RAW.replace(b"a=b\0\0", b"a=b\0x\0\0"),
+    "extra with a line end": RAW.replace(b"a=b\0\0", b"a=b\0x=\n\0\0"),
+    "too many extras": RAW.replace(b"a=b\0\0", b"a=b\0" + b"x=1\0" * 17 + b"\0"),
     "header name": RAW.replace(b"X-Empty", b"X Empty"),
     "header name with a colon": RAW.replace(b"X-Empty", b"X:"),
     "header name with a line end": RAW.replace(b"X-Empty", b"X\r\nTransfer-Encoding"),
