@@ -24,7 +24,7 @@ _PRINTABLE: Final = re.compile(r"[^\x20-\x7e]+")
 REFUSALS: Final = frozenset(
     {
         "certificate-required", "certificate-expired", "certificate-not-yet-valid", "certificate-revoked",
-        "certificate-unknown", "certificate-wrong-identity", "certificate-wrong-usage", "certificate-foreign",
+        "certificate-wrong-identity", "certificate-wrong-usage", "certificate-foreign",
         "unknown-location", "connector-blocked", "wrong-path", "wrong-subprotocol", "not-a-websocket",
         "duplicate-instance", "version-mismatch", "protocol-error",
     }

@@ -153,8 +153,6 @@ _ENTRIES: Final = (
           "Compare the clocks of the CA and the relay."),
     Fault("certificate-revoked", 303, 401, _R, "The connector's certificate was revoked.",
           "Enrol this connector again if it is still trusted."),
-    Fault("certificate-unknown", 304, 401, _R, "The relay does not know this certificate.",
-          "Enrol this connector at this relay."),
     Fault("certificate-wrong-identity", 305, 403, _R, "The certificate names no connector of this relay.",
           "The certificate needs exactly one SPIFFE id: "
           "spiffe://<trust domain>/tenant/<t>/location/<l>/connector/<name>."),
@@ -186,8 +184,6 @@ _ENTRIES: Final = (
           "Nothing to do: the connector reconnects by itself."),
     Fault("connection-lost", 326, None, _T, "The connection ended without a goodbye.",
           "Nothing to do if it is rare: the connector reconnects by itself."),
-    Fault("too-many-resets", 327, None, _T, "Too many pushes were opened and reset in a short time.",
-          "Look who pushes and hangs up at once."),
 )
 # fmt: on
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from shared.errors import BY_WIRE, FAULTS
 from tools import errors_doc
 
@@ -31,3 +33,11 @@ def test_a_stale_page_is_told(tmp_path, monkeypatch, capsys):
     assert "make docs" in capsys.readouterr().err
     assert errors_doc.main([]) == 0
     assert errors_doc.main(["--check"]) == 0
+
+
+def test_every_fault_is_made_somewhere():
+    root = Path(errors_doc.__file__).parents[1]
+    packages = [root / name for name in ("shared", "cloud_relay", "connector_agent")]
+    files = [path for package in packages for path in package.rglob("*.py") if path.name != "errors.py"]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    assert [fault for fault in FAULTS if f'"{fault}"' not in code] == []
