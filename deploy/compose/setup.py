@@ -5,13 +5,12 @@ python deploy/compose/setup.py FOLDER
 
 from __future__ import annotations
 
-import hashlib
 import runpy
-import secrets
 import sys
 from pathlib import Path
 
 from shared.pki import files
+from shared.secrets import hash_secret, new_secret
 
 HERE = Path(__file__).resolve().parent
 GENERATOR = HERE.parents[1] / "certs" / "generate.py"
@@ -34,10 +33,9 @@ def main(arguments: list[str]) -> int:
     if code != 0:
         return int(code)
 
-    token = secrets.token_urlsafe(33)
+    token = new_secret()
     files.write_private(folder / "token", token.encode())
-    digest = hashlib.sha256(token.encode()).hexdigest()
-    relay = (HERE / "relay.yaml").read_text(encoding="utf-8").replace("@TOKEN_HASH@", f"sha256:{digest}")
+    relay = (HERE / "relay.yaml").read_text(encoding="utf-8").replace("@TOKEN_HASH@", hash_secret(token))
     files.write_private(folder / "relay.yaml", relay.encode())
     # The last one: what stands there tells the next run that all of it is there.
     files.write_private(folder / "connector.yaml", (HERE / "connector.yaml").read_bytes())
