@@ -225,7 +225,7 @@ def test_without_a_ca_of_its_own_the_systems_are_trusted(pki):
     try:
         context = tls.target_client_context()
     except PkiError as error:
-        assert "ca-certificates" in str(error)  # noqa: PT017  a system without any
+        assert "ca-certificates" in str(error)  # a system without any
         return
     with pytest.raises(ssl.SSLCertVerificationError):
         handshake(tls.ingress_server_context([pki.server("localhost")]), context)
