@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from shared.tunnel.link import Link
 
 Key = tuple[str, str, str]
+
+MAX_IN_A_ROW: Final = 32
+"""Pushes that follow each other into one tunnel within a turn of the loop: a message or two of small ones."""
+
 """(tenant, location, target)."""
 
 
@@ -82,6 +86,9 @@ class Registry:
         self._random = source
         self._sessions: dict[Session, None] = {}
         self._by_key: dict[Key, list[Session]] = {}
+        self._recent: Session | None = None
+        self._recent_key: Key = ("", "", "")
+        self._in_a_row = 0
         self._by_connector: dict[tuple[str, str, str], list[Session]] = {}
         self._waiters: dict[Key, dict[Waiter, None]] = {}
         self._numbers = itertools.count(1)
@@ -110,6 +117,7 @@ class Registry:
         if session not in self._sessions:
             return
         del self._sessions[session]
+        self._recent = None
         _discard(self._by_connector, session.identity.key, session)
         self._hide(session)
 
@@ -118,6 +126,7 @@ class Registry:
         if session not in self._sessions:
             session.targets = dict(targets)
             return
+        self._recent = None
         self._hide(session)
         session.targets = dict(targets)
         self._expose(session)
@@ -128,20 +137,31 @@ class Registry:
         """The one with fewer pushes in flight of two random ones that may take a push; None when there is none.
 
         Two random ones and not the best of all: with many relays' workers choosing at once, the best one would be
-        chosen by all of them.
+        chosen by all of them. Within one turn of the loop pushes for one target go where the last one went, up to
+        MAX_IN_A_ROW of them: they leave as one message.
         """
-        sessions = self._by_key.get((tenant, location, target))
+        key = (tenant, location, target)
+        recent = self._recent
+        if recent is not None and self._recent_key == key and self._in_a_row < MAX_IN_A_ROW and recent not in exclude:
+            link = recent.link
+            if link.is_gathering and link.can_open:
+                self._in_a_row += 1
+                return recent
+        chosen = self._choose_anew(key, exclude)
+        self._recent, self._recent_key, self._in_a_row = chosen, key, 1
+        return chosen
+
+    def _choose_anew(self, key: Key, exclude: Sequence[object]) -> Session | None:
+        sessions = self._by_key.get(key)
         if sessions is None:
             return None
-        count = len(sessions)
-        if count > 1:
-            draw = self._random
+        first = sessions[0]
+        if len(sessions) > 1:
+            draw, count = self._random, len(sessions)
             first = sessions[int(draw() * count)]
             second = sessions[int(draw() * count)]
             if second.link.in_flight < first.link.in_flight:
                 first = second
-        else:
-            first = sessions[0]
         if first.link.can_open and first not in exclude:
             return first
         return self._choose_usable([one for one in sessions if one.link.can_open and one not in exclude])

@@ -60,6 +60,9 @@ class Connection:
         self.is_suspect = False
         self.is_draining = False
         self.peer_is_draining = False
+        self.accepts = False
+        """Whether pushes may be opened here, their number aside: kept by `judge`, since it is asked for each push."""
+        self.max_streams = 0
         self.handler = handler
         self.now = now
         self.is_relay = role is Role.RELAY
@@ -97,11 +100,16 @@ class Connection:
     @property
     def can_open(self) -> bool:
         """Whether a push may be put on this tunnel now."""
-        peer = self.peer
-        return (
-            self.state is State.OPEN and peer is not None and self.is_relay and not self.is_draining
-            and not self.peer_is_draining and not self.is_suspect and self.in_flight < peer.max_streams
-        )  # fmt: skip
+        table = self.table
+        return self.accepts and len(table.open) + len(table.waiting) < self.max_streams
+
+    def judge(self) -> None:
+        """Something that `accepts` depends on has changed."""
+        self.accepts = (
+            self.is_relay
+            and self.state is State.OPEN
+            and not (self.is_suspect or self.is_draining or self.peer_is_draining)
+        )
 
     def open_stream(self, stream_head: bytes, body: bytes, end: bool, deadline: float, now: float) -> Stream:
         """At the relay: put a push on this tunnel; set the stream's handler before anything else is fed.
@@ -138,6 +146,7 @@ class Connection:
         if self.state is State.CLOSED or self.is_draining:
             return
         self.is_draining = True
+        self.judge()
         self._drain_by = now + timeout
         self.control(frames.drain(timeout))
         self.schedule(now)
@@ -149,6 +158,7 @@ class Connection:
             return
         self.now = now
         self.state = State.CLOSED
+        self.accepts = False
         self.deadline = float("inf")
         self.budget.leave(self.table)
         self.outbox.clear()
@@ -161,7 +171,8 @@ class Connection:
     def note_alive(self, now: float) -> None:
         """Some bytes came."""
         self.liveness.last_received = now
-        self.is_suspect = False
+        if self.is_suspect:
+            self._trust()
 
     def note_gap(self, now: float) -> None:
         """We were away for a while: what now comes may be old. At the connector nothing goes to a target before a
@@ -179,7 +190,8 @@ class Connection:
         """Take in one message: calls the handlers of everything in it."""
         self.now = now
         self.liveness.last_received = now
-        self.is_suspect = False
+        if self.is_suspect:
+            self._trust()
         if len(message) > MAX_MESSAGE:
             self.fail("protocol-error", f"a message of {len(message)} bytes")
             return
@@ -243,6 +255,7 @@ class Connection:
             self.handler.on_drained()
         else:
             self.is_suspect = self.is_relay and liveness.is_suspect(now)
+            self.judge()
             if self.state is State.OPEN and liveness.wants_ping(now):
                 self.ping(now)
         self.schedule(now)
@@ -295,6 +308,7 @@ class Connection:
         self.table.number(stream)
         if self.table.last_id >= MAX_STREAM_ID:
             self.is_draining = True  # the next tunnel starts at 1 again
+            self.judge()
 
     def _on_taken(self, stream: Stream, size: int) -> None:
         """The outbox put `size` bytes of a stream's body into a message."""
@@ -345,7 +359,8 @@ class Connection:
         table.forget(stream)
         if not table.open and not table.waiting:
             self.liveness.on_idle()
-            self.is_suspect = False
+            if self.is_suspect:
+                self._trust()
 
     def end_stream(self, stream: Stream, wire_code: int, *, refused: bool) -> None:
         """A stream that was forgotten ends by the peer's or the tunnel's doing."""
@@ -373,6 +388,10 @@ class Connection:
         if self.is_relay or self.drain_is_acked:
             self._drain_by = float("inf")
             self.handler.on_drained()
+
+    def _trust(self) -> None:
+        self.is_suspect = False
+        self.judge()
 
     def become_busy(self, now: float) -> None:
         self.liveness.on_busy(now)

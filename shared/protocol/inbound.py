@@ -78,6 +78,8 @@ def greet(c: Connection, kind: int, payload: bytes) -> None:
     c.version = version
     c.peer = peer
     c.state = State.OPEN
+    c.max_streams = peer.max_streams
+    c.judge()
     c.window = TunnelWindow(c.settings, min(c.settings.tunnel_window_max, peer.tunnel_credit), c.now)
     c.outbox.window = c.window
     if not c.is_relay:
@@ -234,6 +236,7 @@ def on_drain(c: Connection, flags: int, _stream_id: int, payload: bytes) -> None
     if c.peer_is_draining:
         return
     c.peer_is_draining = True
+    c.judge()
     if c.is_relay:
         # What waits in the outbox was opened before; ahead of it this would be a lie. So it goes to another tunnel.
         for stream in list(c.table.waiting):

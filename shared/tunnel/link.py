@@ -101,6 +101,11 @@ class Link:
         return self._connection.can_open
 
     @property
+    def is_gathering(self) -> bool:
+        """Whether a message is to leave at the end of this turn of the loop anyway: one more push costs little."""
+        return self._flush_is_due
+
+    @property
     def is_open(self) -> bool:
         """Whether HELLOs are exchanged and the tunnel lives."""
         return self._connection.state is State.OPEN

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from cloud_relay.admit import Identity
-from cloud_relay.registry import Registry, Session
+from cloud_relay.registry import MAX_IN_A_ROW, Registry, Session
 
 KEY = ("acme", "walldorf", "frun")
 
@@ -20,6 +20,7 @@ class FakeLink:
     def __init__(self) -> None:
         self.in_flight = 0
         self.can_open = True
+        self.is_gathering = False
 
 
 class FakeLoop:
@@ -151,6 +152,20 @@ def test_detaching_twice_is_harmless(registry):
     assert len(registry) == 0
 
 
+def test_within_a_turn_of_the_loop_pushes_follow_each_other_for_a_while():
+    registry = Registry(FakeLoop())
+    sessions = [make_session("c1", "frun"), make_session("c2", "frun")]
+    for session in sessions:
+        registry.attach(session)
+        fake(session).is_gathering = True
+    first = registry.choose(*KEY)
+    assert {id(registry.choose(*KEY)) for _ in range(MAX_IN_A_ROW - 1)} == {id(first)}
+    assert registry.choose(*KEY, exclude=(first,)) is not first
+    for session in sessions:
+        fake(session).is_gathering = False
+    assert {id(registry.choose(*KEY)) for _ in range(100)} == {id(session) for session in sessions}
+
+
 class RegistryMachine(RuleBasedStateMachine):
     """Against the simplest model: a list of live sessions."""
 
@@ -182,6 +197,7 @@ class RegistryMachine(RuleBasedStateMachine):
         if self.live:
             link = fake(data.draw(st.sampled_from(self.live)))
             link.can_open = not link.can_open
+            link.is_gathering = not link.is_gathering
 
     @invariant()
     def agrees(self) -> None:
