@@ -64,3 +64,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def _tail(program: Program) -> str:
     return f"stdout:\n{program.out[-_SHOWN // 3 :]}\nstderr:\n{program.err[-_SHOWN:]}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was measured, whether or not it was within its bar."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    measured = [pair for report in reports if report.when == "call" for pair in report.user_properties]
+    if measured:
+        terminalreporter.section("measured")
+        for name, value in measured:
+            terminalreporter.line(f"{name}: {value}")

@@ -11,6 +11,7 @@ async with Site(folder, pki) as site:
 from __future__ import annotations
 
 import base64
+import io
 import ssl
 from pathlib import Path
 from types import TracebackType
@@ -274,6 +275,8 @@ class Site:
         """One push by TLS, tried once. aiohttp.ClientError when there is no answer, TimeoutError when it is late."""
         sent = {"Authorization": authorization or self.basic} | (headers or {})
         limit = aiohttp.ClientTimeout(total=timeout)
+        if isinstance(body, bytes) and len(body) > 1 << 20:
+            body = io.BytesIO(body)  # aiohttp warns of larger ones
         async with self.http.request(
             method, self.url(path), data=body, headers=sent, timeout=limit, allow_redirects=False
         ) as answer:

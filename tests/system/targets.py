@@ -91,7 +91,7 @@ class Target:
         try:
             while (push := await self._read(reader)) is not None:
                 self.received.append(push)
-                if not await _answer(push, writer):
+                if not await _answer(push, reader, writer):
                     break
         except (OSError, EOFError, asyncio.CancelledError):
             pass  # the other side hung up, or the target is closed
@@ -123,11 +123,12 @@ async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
     await reader.readuntil(b"\r\n")
 
 
-async def _answer(push: Received, writer: asyncio.StreamWriter) -> bool:
+async def _answer(push: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
     """Answers as the path says; whether the connection may go on."""
     _, kind, *rest = urlsplit(push.path).path.split("/")
     if kind == "hang":
-        await asyncio.sleep(3600)
+        await reader.read()  # until the other side hangs up
+        return False
     if kind == "garbage":
         writer.write(b"\x16\x03\x01 this is no HTTP at all\r\n\r\n")
         return False

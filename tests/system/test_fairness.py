@@ -1,0 +1,154 @@
+"""Small pushes beside a huge one on the same tunnel, and beside hundreds that nobody answers."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import time
+
+import pytest
+
+from benchmarks.load.bulk import Bulk
+from tests.system.kit import Site, assert_honest
+from tests.system.programs import Program, until
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+
+GB = 1_000_000_000
+MAX_GROWTH_MIB = 64
+SMALL = b"s" * 2048
+WINDOW = 100
+PER_S = 100
+
+
+async def start_sink(site: Site, name: str) -> int:
+    """A target of its own process that counts what it gets; its port."""
+    port_file = site.folder / f"{name}.port"
+    site.run(name, sys.executable, "-m", "benchmarks.sink", str(port_file), "127.0.0.1")
+    await until(port_file.exists, f"the port of {name}")
+    return int(port_file.read_text())
+
+
+def start_bulk(site: Site, size: int) -> Program:
+    """A process that pushes one body by TLS."""
+    spec = Bulk("127.0.0.1", site.ports["tls"], is_tls=True, path="/bulk", size=size,
+                headers={"Host": "localhost", "Authorization": site.bearer})  # fmt: skip
+    path = site.folder / "bulk.json"
+    path.write_text(spec.as_json())
+    return site.run("bulk", "sh", "-c", f'"{sys.executable}" -m benchmarks.load.bulk < "{path}"')
+
+
+class Pace:
+    """Small pushes at a steady rate, each on time however long the others take; their latencies in order."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.latencies: list[float] = []
+
+    async def run(self, until_done: asyncio.Event) -> None:
+        due = time.monotonic()
+        async with asyncio.TaskGroup() as pushes:
+            while not until_done.is_set():
+                pushes.create_task(self._push(due))
+                due += 1 / PER_S
+                await asyncio.sleep(due - time.monotonic())
+
+    async def _push(self, due: float) -> None:
+        answer = await self._site.push("/small", SMALL)
+        assert answer.status == 204, answer
+        self.latencies.append(time.monotonic() - due)
+
+    def p99_ms(self, skip: int = 0) -> float:
+        """The median of the windows' 99th percentiles: one hiccup of the machine spoils one window."""
+        found = self.latencies[skip:]
+        windows = [sorted(found[at : at + WINDOW]) for at in range(0, len(found) - WINDOW + 1, WINDOW)]
+        assert windows, "too few pushes for a window"
+        return statistics.median(window[-2] for window in windows) * 1e3
+
+
+@pytest.fixture
+async def two_sinks(site):
+    """Two routes to two targets by one tunnel."""
+    for name in ("small", "bulk"):
+        port = await start_sink(site, name)
+        site.expose(f"http://127.0.0.1:{port}", name, limits={"body": "2GiB"})
+    site.relay_config["tenants"]["acme"]["routes"] = [
+        site.make_route(name, f"/{name}", name, limits={"body": "2GiB"}, timeout="120s") for name in ("small", "bulk")
+    ]
+    site.connector_config()["tunnels"] = 1
+    await site.start()
+    return site
+
+
+async def test_a_gigabyte_harms_nobody(two_sinks, record_property):
+    site: Site = two_sinks
+    # Both programs are warm: what they allocate for a large body once, they have by now.
+    assert await start_bulk(site, 20_000_000).ended() == 0
+    alone = Pace(site)
+    await pace_for(alone, 5.0)
+
+    before = [program.rss_mib for program in (site.relay, site.connector)]
+    for program in (site.relay, site.connector):
+        program.forget_peak()
+    beside, done = Pace(site), asyncio.Event()
+    began = time.monotonic()
+    pace = asyncio.Task(beside.run(done))
+    bulk = start_bulk(site, GB)
+    assert await bulk.ended(150) == 0, bulk.err
+    seconds = time.monotonic() - began
+    done.set()
+    await pace
+    growth = [program.peak_rss_mib - rss for program, rss in zip((site.relay, site.connector), before, strict=True)]
+    record_property("1 GB beside small pushes, s", round(seconds, 1))
+    record_property("growth of relay and connector, MiB", [round(one, 1) for one in growth])
+    record_property(
+        "p99 of small pushes alone and beside 1 GB, ms", [round(alone.p99_ms(), 1), round(beside.p99_ms(), 1)]
+    )
+    assert '"pushes": 1, "failed": 0' in bulk.out.rpartition('"seconds"')[2], bulk.out
+    assert max(growth) < MAX_GROWTH_MIB
+    assert beside.p99_ms() <= 5 * alone.p99_ms()
+
+
+async def pace_for(pace: Pace, seconds: float) -> None:
+    done = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, done.set)
+    await pace.run(done)
+
+
+async def test_those_that_never_answer_stall_nobody(site, target, record_property):
+    """200 pushes to a target that hangs, and 200 whose bodies it does not even read, beside one that is well."""
+    hanging = site.expose(target, "hanging", limits={"connections": 400, "body": "64MiB"})
+    hanging["timeouts"] = {"first_byte": "8s"}
+    stalling = await start_sink(site, "stalling")
+    site.expose(f"http://127.0.0.1:{stalling}", "stalling", limits={"connections": 400, "body": "64MiB"})
+    site.expose(target)
+    site.relay_config["tenants"]["acme"]["routes"] += [
+        site.make_route("hang", "/hang", "hanging"),
+        site.make_route("stall", "/sink", "stalling", timeout="8s"),
+    ]
+    site.connector_config()["tunnels"] = 1
+    await site.start()
+    alone = [await timed(site) for _ in range(100)]
+
+    stuck = [asyncio.Task(site.push("/hang")) for _ in range(200)]
+    stuck += [asyncio.Task(site.push("/sink/stall", body=b"b" * 500_000)) for _ in range(200)]
+    await until(lambda: target.begun - 100 >= 200, "pushes that hang")
+    beside = [await timed(site) for _ in range(100)]
+    assert sum(push.done() for push in stuck) == 0
+    figures = [round(statistics.median(one) * 1e3, 1) for one in (alone, beside)]
+    record_property("median push alone and beside 400 that are stuck, ms", figures)
+    assert max(beside) < 2.0
+
+    for push in asyncio.as_completed(stuck):
+        answer = await push
+        assert answer.fault in ("target-too-slow", "deadline-exceeded"), answer
+        assert answer.status == 504
+        assert_honest(answer)
+    assert (await site.push()).status == 200
+
+
+async def timed(site: Site) -> float:
+    began = time.monotonic()
+    assert (await site.push("/push")).status == 200
+    return time.monotonic() - began
