@@ -166,6 +166,23 @@ async def test_a_path_that_comes_to_be_watched_is_no_change(path, tmp_path):
     assert watch.changes == [Change(Reason.FILES, (other,))]
 
 
+async def test_what_changes_right_after_it_was_adopted_is_told(path, tmp_path):
+    late = tmp_path / "late.yaml"
+    late.write_text("one")
+    paths = [path]
+    watch = Watch(lambda: paths)
+    watch.watcher.prime()
+    task = spawn(watch.watcher.run(), "watch")
+    await watch.steps.next()
+    paths.append(late)
+    watch.watcher.adopt()
+    late.write_text("two")  # before the next look
+    await watch.steps.go()
+    await watch.steps.go()
+    assert [change.paths for change in watch.changes] == [(late,)]
+    await cancel(task)
+
+
 class TestTrigger:
     async def test_reads_again_at_once_without_a_change(self, path):
         async with watching(path) as watch:
