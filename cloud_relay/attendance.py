@@ -149,5 +149,8 @@ class Attendant:
                 code=code, detail=detail,
             )  # fmt: skip
 
+    def on_usable(self, link: Link) -> None:
+        """Only a relay doubts its peers."""
+
     def on_handler_error(self, link: Link, error: Exception) -> None:
         log.error("a push failed by a bug of ours", connector=str(self._identity), exc_info=error)

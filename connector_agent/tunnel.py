@@ -87,6 +87,9 @@ class Tunnel:
         self._greet()
         self._on_change(self)
 
+    def on_usable(self, link: Link) -> None:
+        """Only a relay doubts its peers."""
+
     def on_handler_error(self, link: Link, error: Exception) -> None:
         log.error("a push failed by a bug of ours", exc_info=error)
 

@@ -36,6 +36,10 @@ class PeerClock:
             self._age = now
             self.round_trip = round_trip
 
+    def forget(self) -> None:
+        """Let the next sample count, however long its round trip."""
+        self._age = float("-inf")
+
     def to_local(self, clock: int) -> float:
         """Our monotonic seconds at the peer's `clock`."""
         return clock / 1e6 - self._offset

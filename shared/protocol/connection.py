@@ -162,7 +162,7 @@ class Connection:
         self.deadline = float("inf")
         self.budget.leave(self.table)
         self.outbox.clear()
-        self.quarantine = None
+        self.leave_quarantine()
         for stream in self.table.empty():
             self.end_stream(stream, _TUNNEL_LOST, refused=not stream.was_sent)
 
@@ -179,7 +179,12 @@ class Connection:
         fresh PONG."""
         self.liveness.forgive(now)
         self.now = now
-        if self.state is State.OPEN and not self.is_relay:
+        if self.is_relay:
+            return
+        self.clock.forget()  # it may have stood still meanwhile: the next sample counts, whatever it took
+        if self.state is State.GREETING:
+            self.fail("silent", "away while greeting: the relay's HELLO may be old")
+        elif self.state is State.OPEN:
             until = int(now * 1e6)
             if self.quarantine is None:
                 self.quarantine = Quarantine(until)
@@ -188,6 +193,8 @@ class Connection:
 
     def receive_message(self, message: bytes, now: float) -> None:
         """Take in one message: calls the handlers of everything in it."""
+        if self.state is State.CLOSED:
+            return
         self.now = now
         self.liveness.last_received = now
         if self.is_suspect:
@@ -250,6 +257,8 @@ class Connection:
             self.fail("silent", "no HELLO in time")
         elif liveness.is_dead(now):
             self.fail("silent", f"silent for {liveness.silence(now):.1f} s")
+        elif self.outbox.is_starved and now - self.window.credited_at >= self.settings.dead_after_idle:
+            self.fail("silent", "it gives no credit back")
         elif now >= self._drain_by:
             self._drain_by = float("inf")
             self.handler.on_drained()
@@ -285,7 +294,9 @@ class Connection:
             self.table.lingering.discard(stream)
 
     def send_interim(self, stream: Stream, head: bytes) -> None:
-        """An informational answer goes ahead of everything: it is small, and only useful early."""
+        """An informational answer goes ahead of everything: it is small, and only useful early; or else dropped."""
+        if self.outbox.is_loaded:
+            return
         start = frames.answer_head(head)
         self.control(HEADER.pack(ANSWER, INTERIM, len(start), stream.id) + start)
 
@@ -294,6 +305,7 @@ class Connection:
         if stream.id and not stream.is_finished and self.state is State.OPEN:
             self.control(frames.reset(stream.id, wire_code, refused=refused))
         self.forget(stream)
+        self.outbox.discard(stream)
         self.budget.used -= stream.drop()
         self.check_drained()
 
@@ -350,6 +362,8 @@ class Connection:
         """Both halves are over; bytes that nobody has read yet still count."""
         self.forget(stream)
         stream.is_finished = True
+        self.budget.used -= stream.held_head
+        stream.held_head = 0
         if stream.unconsumed:
             self.table.lingering.add(stream)
         self.check_drained()
@@ -364,8 +378,10 @@ class Connection:
 
     def end_stream(self, stream: Stream, wire_code: int, *, refused: bool) -> None:
         """A stream that was forgotten ends by the peer's or the tunnel's doing."""
+        handler = stream.handler
+        self.outbox.discard(stream)
         self.budget.used -= stream.drop()
-        self._guard(stream, lambda: stream.handler.on_reset(wire_code, refused))
+        self._guard(stream, lambda: handler.on_reset(wire_code, refused))
 
     def relieve(self) -> None:
         """While the memory budget is spent, the worst stream of the whole process has to go."""
@@ -389,9 +405,17 @@ class Connection:
             self._drain_by = float("inf")
             self.handler.on_drained()
 
+    def leave_quarantine(self) -> None:
+        """What was held counts no longer: it is passed on, or lost."""
+        if self.quarantine is not None:
+            self.budget.used -= self.quarantine.size
+            self.quarantine = None
+
     def _trust(self) -> None:
         self.is_suspect = False
         self.judge()
+        if self.accepts:
+            self.handler.on_usable()
 
     def become_busy(self, now: float) -> None:
         self.liveness.on_busy(now)

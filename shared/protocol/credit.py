@@ -71,7 +71,7 @@ class TunnelWindow:
         "_sample_mark",
         "_sent",
         "_smallest",
-        "window",
+        "credited_at", "window",
     )  # fmt: skip
 
     PERIOD = 5.0
@@ -81,6 +81,7 @@ class TunnelWindow:
         self._bound = max(bound, self._smallest)
         self._reserve = settings.bulk_reserve
         self.window = self._smallest
+        self.credited_at = now
         self._sent = 0
         self._credited = 0
         self._best = 0.0
@@ -119,6 +120,7 @@ class TunnelWindow:
     def on_credit(self, n: int, now: float) -> bool:
         """Count `n` bytes as arrived; False when the peer gives back more than was sent."""
         self._credited += n
+        self.credited_at = now
         if self._credited > self._sent:
             return False
         if self._sample_at >= 0 and self._credited >= self._sample_mark:

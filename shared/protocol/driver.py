@@ -50,5 +50,8 @@ class ConnectionHandler(Protocol):
     def on_error(self, error: Exception) -> None:
         """A handler of ours raised; its stream was reset."""
 
+    def on_usable(self) -> None:
+        """At the relay: the connector was silent for a while, and is heard again: it may have pushes."""
+
     def on_output(self) -> None:
         """There is something to send, where there was nothing before."""

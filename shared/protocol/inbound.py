@@ -45,6 +45,7 @@ def receive_frame(c: Connection, kind: int, flags: int, stream_id: int, payload:
     if c.state is State.GREETING:
         greet(c, kind, payload)
     elif c.quarantine is not None and kind in HELD_KINDS:
+        c.budget.used += len(payload)
         if not c.quarantine.add(kind, flags, stream_id, payload):
             c.fail("protocol-error", "more than its credit from a peer that owes a PONG")
     elif kind == DATA:
@@ -115,6 +116,8 @@ def on_open(c: Connection, flags: int, stream_id: int, payload: bytes) -> None:
     stream.id = stream_id
     stream.deadline = local_deadline
     stream.was_sent = True
+    stream.held_head = head_size
+    c.budget.used += head_size
     c.table.open[stream_id] = stream
     if not c.liveness.is_busy:
         c.become_busy(c.now)
@@ -219,7 +222,7 @@ def on_pong(c: Connection, _flags: int, _stream_id: int, payload: bytes) -> None
     c.clock.on_pong(token / 1e6, clock, c.now)
     quarantine = c.quarantine
     if quarantine is not None and token >= quarantine.until:
-        c.quarantine = None
+        c.leave_quarantine()
         for frame in quarantine.release():
             if c.state is State.OPEN:
                 receive_frame(c, *frame)

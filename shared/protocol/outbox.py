@@ -25,6 +25,10 @@ MAX_CONTROL: Final = 1024 * 1024
 """Bytes of control frames that may wait. Only a peer that makes us answer and reads nothing gets there."""
 
 
+_COMPACT_AFTER: Final = 256
+"""Streams that ended in a queue, after which the queues are gone through."""
+
+
 class Outbox:
     """The queue of everything that is to be sent on one tunnel."""
 
@@ -33,6 +37,7 @@ class Outbox:
         "_bulk_after",
         "_control",
         "_control_size",
+        "_dead",
         "_fair_chunk",
         "_fresh",
         "_head_kind",
@@ -51,6 +56,7 @@ class Outbox:
         self._control: deque[bytes] = deque()
         self._control_size = 0
         self._pong: bytes | None = None
+        self._dead = 0
         self._fresh: deque[Stream] = deque()
         self._bulk: deque[Stream] = deque()
         self._starved: list[Stream] = []
@@ -82,6 +88,16 @@ class Outbox:
         self._pong = frame
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether so many control frames wait that those which are only useful early are useless."""
+        return self._control_size > MAX_CONTROL >> 4
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether streams wait for the tunnel's credit."""
+        return bool(self._starved)
+
+    @property
     def is_flooded(self) -> bool:
         """Whether more control frames wait than any honest peer could cause."""
         return self._control_size > MAX_CONTROL
@@ -94,6 +110,16 @@ class Outbox:
             return
         stream.is_queued = True
         (self._bulk if stream.sent_bytes > self._bulk_after else self._fresh).append(stream)
+
+    def discard(self, stream: Stream) -> None:
+        """A stream is over. If it is in a queue it leaves it now or with many others, so that they cannot pile up."""
+        if stream.is_queued:
+            self._dead += 1
+            if self._dead >= _COMPACT_AFTER:
+                self._dead = 0
+                self._fresh = deque(one for one in self._fresh if not one.is_finished)
+                self._bulk = deque(one for one in self._bulk if not one.is_finished)
+                self._starved = [one for one in self._starved if not one.is_finished]
 
     def on_tunnel_credit(self) -> None:
         """The tunnel has room again: whoever waited for it gets its turn."""
@@ -116,15 +142,16 @@ class Outbox:
         parts: list[bytes | memoryview] = []
         room = MAX_MESSAGE
         control = self._control
-        if self._pong is not None:
-            parts.append(self._pong)
-            room -= len(self._pong)
-            self._pong = None
         while control and len(control[0]) <= room:
             frame = control.popleft()
             parts.append(frame)
             room -= len(frame)
             self._control_size -= len(frame)
+        # A PONG says that everything said before it has been said: it must not overtake a RESET.
+        if self._pong is not None and not control and len(self._pong) <= room:
+            parts.append(self._pong)
+            room -= len(self._pong)
+            self._pong = None
         if self._fresh:
             keep = self._fair_chunk if self._bulk else 0
             room = self._fill(self._fresh, parts, room - keep) + keep

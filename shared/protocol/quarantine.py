@@ -33,21 +33,22 @@ class HeldFrame(NamedTuple):
 class Quarantine:
     """Holds frames until the PONG to a PING of at least `until` (microseconds of our clock)."""
 
-    __slots__ = ("_held", "_size", "until")
+    __slots__ = ("_held", "size", "until")
 
     def __init__(self, until: int) -> None:
         self.until = until
         self._held: list[HeldFrame] = []
-        self._size = 0
+        self.size = 0
+        """Bytes held; the connection counts them against the memory budget."""
 
     def __repr__(self) -> str:
-        return f"<Quarantine {len(self._held)} frames, {self._size} bytes, until {self.until}>"
+        return f"<Quarantine {len(self._held)} frames, {self.size} bytes, until {self.until}>"
 
     def add(self, kind: int, flags: int, stream_id: int, payload: bytes) -> bool:
         """Hold a frame; False when there are more than an honest peer can have sent."""
-        self._size += len(payload) + HEADER_SIZE
+        self.size += len(payload)
         self._held.append(HeldFrame(kind, flags, stream_id, payload))
-        return self._size <= MAX_HELD
+        return self.size + len(self._held) * HEADER_SIZE <= MAX_HELD
 
     def release(self) -> list[HeldFrame]:
         """The frames in the order in which they count: resets of what was open before, then all, stillborn pushes

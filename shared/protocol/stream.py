@@ -85,9 +85,8 @@ class Stream:
 
     __slots__ = (
         "_chunks", "_connection", "_end_queued", "_offset", "_receiving", "_sending", "buffered", "credit", "deadline",
-        "handler", "id", "is_finished", "is_queued", "pending_head", "progress_at", "receive_window", "sent_bytes",
-        "unconsumed",
-        "wants_writable", "was_sent",
+        "handler", "held_head", "id", "is_finished", "is_queued", "pending_head", "progress_at", "receive_window",
+        "sent_bytes", "unconsumed", "wants_writable", "was_sent",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, credit: int, *, is_opener: bool, now: float) -> None:
@@ -106,6 +105,8 @@ class Stream:
         self.buffered = 0
         self.unconsumed = 0
         self.sent_bytes = 0
+        self.held_head = 0
+        """At the acceptor: bytes of the push's head, which its reader holds until the end."""
         self.progress_at = now
         self.was_sent = False
         self.is_queued = False
@@ -131,7 +132,7 @@ class Stream:
     @property
     def held_bytes(self) -> int:
         """Bytes that this stream makes the process hold."""
-        return self.buffered + self.unconsumed
+        return self.buffered + self.unconsumed + self.held_head
 
     def answer(self, head: bytes, body: bytes = b"", end: bool = False, interim: bool = False) -> None:
         """At the acceptor: send the answer's head, perhaps with all of its body, and the end."""
@@ -254,7 +255,8 @@ class Stream:
         self._chunks.clear()
         self._end_queued = False
         self.pending_head = None
-        self.buffered = self.unconsumed = 0
+        self.buffered = self.unconsumed = self.held_head = 0
+        self.handler = NO_HANDLER
         return held
 
     def _advance(self, event: Event) -> None:

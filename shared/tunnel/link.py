@@ -36,6 +36,9 @@ class LinkHandler(Protocol):
     def on_drain(self, link: Link, timeout: float) -> None:
         """The peer will close this tunnel within `timeout` seconds."""
 
+    def on_usable(self, link: Link) -> None:
+        """At the relay: a suspect tunnel is heard again, and takes pushes."""
+
     def on_closed(self, link: Link, code: str, detail: str) -> None:
         """The last call: the tunnel is over, by this fault of the catalogue. `detail` is for our own log."""
 
@@ -207,6 +210,10 @@ class Link:
     def transport_writable(self) -> None:
         self._flush()
 
+    def transport_closing(self, code: int | None, reason: str) -> None:
+        self._why = self._why or _peers_reason(code, reason)
+        self._connection.lost(self._time())
+
     def transport_closed(self, code: int | None, reason: str, error: BaseException | None) -> None:
         if self._is_closed:
             return
@@ -218,6 +225,9 @@ class Link:
         self._handler.on_closed(self, *why)
 
     # ---------------------------------------------------------------- ConnectionHandler
+
+    def on_usable(self) -> None:
+        self._handler.on_usable(self)
 
     def on_output(self) -> None:
         if not self._flush_is_due and self._transport is not None:

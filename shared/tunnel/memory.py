@@ -114,6 +114,8 @@ class MemoryTransport:
         answer = peer._close_message or close_message  # both may close at once; otherwise the peer echoes
         peer._is_closing = True
         peer._close_message = None
+        if peer.receiver is not None and not peer._is_closed:
+            peer.receiver.transport_closing(*close_message)
         self._loop.call_soon(peer._end, *close_message, None)
         self._loop.call_soon(self._end, *answer, None)
 

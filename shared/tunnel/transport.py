@@ -49,5 +49,8 @@ class MessageReceiver(Protocol):
     def transport_writable(self) -> None:
         """What the transport holds fell to HIGH_WATER or below, after having been above."""
 
+    def transport_closing(self, code: int | None, reason: str) -> None:
+        """The peer's close message came: nothing that is sent from now on arrives. `transport_closed` follows."""
+
     def transport_closed(self, code: int | None, reason: str, error: BaseException | None) -> None:
         """The last call. `code` and `reason` are the peer's close message, None and "" where there was none."""

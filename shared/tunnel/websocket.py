@@ -188,6 +188,7 @@ class WebSocketTransport(TlsStream):
         if self._phase is Phase.OPEN:
             self._begin_closing()
             self._send_frame(CLOSE, payload)
+            self._tell_closing()
         if not self._is_client:  # the client waits for the server to end TCP (RFC 6455, 7.1.1)
             self.finish_writing()
 
@@ -197,7 +198,12 @@ class WebSocketTransport(TlsStream):
         if self._phase is Phase.OPEN:
             self._begin_closing()
             self._send_close(error.code, error.reason)
+            self._tell_closing()
         self.finish_writing()
+
+    def _tell_closing(self) -> None:
+        if self._receiver is not None:
+            self._receiver.transport_closing(self._close_code, self._close_reason)
 
     def _stop_reading(self) -> None:
         if self._reader is not None:

@@ -47,6 +47,9 @@ class ConnectorDouble:
         if not self.closed.done():
             self.closed.set_result(code)
 
+    def on_usable(self, link: Link) -> None:
+        """Only a relay doubts its peers."""
+
     def on_handler_error(self, link: Link, error: Exception) -> None:
         raise error
 

@@ -30,6 +30,7 @@ class Recorder:
     messages: list[bytes] = field(default_factory=list)
     alive: int = 0
     writable: int = 0
+    closing: list[tuple[int | None, str]] = field(default_factory=list)
     closed: list[Closed] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
     then: Callable[[bytes], None] | None = None
@@ -51,6 +52,10 @@ class Recorder:
         self.writable += 1
         if self.on_writable is not None:
             self.on_writable()
+
+    def transport_closing(self, code: int | None, reason: str) -> None:
+        self._note("closing")
+        self.closing.append((code, reason))
 
     def transport_closed(self, code: int | None, reason: str, error: BaseException | None) -> None:
         self._note("closed")

@@ -88,6 +88,9 @@ class End:
     def on_error(self, error: Exception) -> None:
         self.errors.append(error)
 
+    def on_usable(self) -> None:
+        self.log.append(("usable",))
+
     def on_output(self) -> None:
         self.wakes += 1
 
@@ -96,6 +99,12 @@ class End:
     @property
     def failure(self) -> object:
         return next((entry[1] for entry in self.log if entry[0] == "failed"), None)
+
+    @property
+    def held(self) -> int:
+        """What the memory budget should say."""
+        quarantine = self.core.quarantine
+        return sum(stream.held_bytes for stream in self.core.table) + (quarantine.size if quarantine else 0)
 
     def open(self, head: bytes = b"head", body: bytes = b"", end: bool = True, deadline: float = 0.0) -> Recorder:
         recorder = Recorder(takes=self.takes)

@@ -73,7 +73,8 @@ def test_a_stalled_reader_gets_its_first_credit_and_no_more() -> None:
     pair.roundtrip()
     assert len(delivery.received) == 64 * 64 * KIB
     assert ("writable",) in push.log
-    assert pair.relay.budget.used == pair.connector.budget.used == 0
+    assert pair.relay.budget.used == 0
+    assert pair.connector.budget.used == len(b"head"), "the push is not over: its head is still held"
 
 
 def test_two_hundred_stalled_readers_do_not_stop_one_that_reads() -> None:
@@ -111,7 +112,8 @@ def test_every_byte_arrives_in_order_whatever_the_credit(sizes: list[int], credi
     push.stream.send(b"", end=True)
     pair.roundtrip()
     assert pair.connector.pushes[0].received == sent
-    assert pair.relay.budget.used == pair.connector.budget.used == 0
+    assert pair.relay.budget.used == 0
+    assert pair.connector.budget.used == len(b"head")
 
 
 @pytest.mark.parametrize("bulks", [1, 5])
@@ -130,3 +132,36 @@ def test_a_small_push_overtakes_bulk(bulks: int) -> None:
     message = pair.relay.core.next_message(100.0)
     assert message is not None
     assert b"small" in message
+
+
+def test_streams_that_ended_while_they_waited_for_credit_do_not_pile_up() -> None:
+    """A connector that lives, reads, and gives no credit back."""
+    pair = Pair(Settings(stream_credit=10 * MIB))
+    big = pair.relay.open(end=False)
+    assert big.stream is not None
+    big.stream.send(bytes(MIB))
+    pair.relay.messages()
+    for _ in range(5000):
+        push = pair.relay.open(body=bytes(10 * KIB), end=False)
+        pair.relay.messages()
+        assert push.stream is not None
+        push.stream.send(bytes(500 * KIB))
+        pair.relay.messages()
+        push.stream.reset(108)
+        pair.relay.messages()
+    outbox = pair.relay.core.outbox
+    assert len(outbox._starved) + len(outbox._fresh) + len(outbox._bulk) < 600
+
+
+def test_a_tunnel_that_gives_no_credit_back_is_given_up() -> None:
+    pair = Pair(Settings(stream_credit=10 * MIB))
+    push = pair.relay.open(end=False)
+    assert push.stream is not None
+    push.stream.send(bytes(5 * MIB))
+    pair.relay.messages()
+    for _ in range(210):
+        pair.advance(0.1)
+        pair.relay.feed(frames.ping(1))  # it lives
+        pair.tick()
+        pair.relay.messages()
+    assert pair.relay.failure == "silent"

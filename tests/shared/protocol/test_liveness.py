@@ -61,6 +61,7 @@ def test_with_a_push_in_flight_the_relay_doubts_after_2_s_and_gives_up_after_5()
         if pair.relay.failure:
             dead_at = elapsed
         assert elapsed < 6
+    assert ("usable",) not in pair.relay.log
     assert suspect_at == pytest.approx(2, abs=0.1)
     assert dead_at == pytest.approx(5, abs=0.1)
     assert push.log[-1][0] == "reset"
@@ -105,3 +106,17 @@ def test_a_flood_of_pings_is_answered_once() -> None:
     pair.relay.feed(*(frames.ping(token) * 1 for token in range(10_000)))
     (message,) = pair.relay.messages()
     assert [frame.type for frame in frames.parse(message)] == [frames.PONG]
+
+
+def test_a_suspect_tunnel_that_is_heard_again_says_so() -> None:
+    pair = Pair()
+    pair.relay.open()
+    pushes = pair.relay.messages()
+    pair.advance(2.5)
+    pair.relay.core.handle_deadline(pair.relay.now)
+    assert pair.relay.core.is_suspect
+    pair.connector.feed(*pushes)
+    pair.connector.core.ping(pair.connector.now)
+    pair.roundtrip()
+    assert ("usable",) in pair.relay.log
+    assert pair.relay.core.can_open

@@ -98,3 +98,41 @@ def test_a_relay_that_floods_the_gate_is_cut_off() -> None:
     for _ in range(900):
         pair.connector.feed(frame)
     assert pair.connector.failure == "protocol-error"
+
+
+def test_a_pong_does_not_overtake_the_resets_before_it() -> None:
+    """The relay's transport was full: its resets wait, and then the PING of the woken connector arrives."""
+    pair = Pair()
+    gone = pair.relay.open(b"gone", b"x")
+    waiting = pair.relay.messages()
+    assert gone.stream is not None
+    gone.stream.reset(CODE)
+    pair.connector.core.note_gap(pair.connector.now)
+    pair.transfer(pair.connector, pair.relay)
+    pair.connector.feed(*waiting)
+    pair.roundtrip()
+    assert pair.connector.pushes == []
+
+
+def test_after_a_gap_the_next_pong_sets_the_clock_whatever_it_took() -> None:
+    """The connector's clock stood still for 4 s while its machine slept."""
+    pair = Pair()
+    pair.relay.now += 4
+    pair.connector.core.note_gap(pair.connector.now)
+    ping = pair.connector.messages()
+    pair.advance(0.2)
+    pair.relay.feed(*ping)
+    pair.transfer(pair.relay, pair.connector)
+    late = pair.relay.open(deadline=pair.relay.now - 1.0)
+    pair.roundtrip()
+    assert pair.connector.pushes == []
+    assert late.log == [("reset", LATE, True)]
+
+
+def test_a_connector_that_was_away_while_greeting_starts_anew() -> None:
+    pair = Pair(greet=False)
+    hello = pair.relay.messages()
+    pair.connector.now += 3
+    pair.connector.core.note_gap(pair.connector.now)
+    pair.connector.feed(*hello)
+    assert pair.connector.failure == "silent"

@@ -132,3 +132,18 @@ def test_a_handler_that_raises_loses_its_stream_and_nothing_else() -> None:
     assert [type(error) for error in pair.relay.errors] == [ZeroDivisionError]
     assert healthy.log == [("answer", b"200", b"ok", True)]
     assert pair.relay.budget.used == 0
+
+
+def test_interim_answers_cannot_flood_the_tunnel() -> None:
+    pair = Pair()
+    push = pair.relay.open()
+    pair.roundtrip()
+    stream = pair.connector.pushes[0].stream
+    assert stream is not None
+    for _ in range(1000):
+        stream.answer(b"x" * 31_000, interim=True)
+    stream.answer(b"200", b"ok", end=True)
+    pair.roundtrip()
+    assert pair.connector.failure is None
+    assert push.log[-1] == ("answer", b"200", b"ok", True)
+    assert len(push.log) < 10
