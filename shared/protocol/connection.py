@@ -88,6 +88,11 @@ class Connection:
     # ---------------------------------------------------------------- what the application asks
 
     @property
+    def is_closed(self) -> bool:
+        """Whether this tunnel is over."""
+        return self.state is State.CLOSED
+
+    @property
     def in_flight(self) -> int:
         """Streams that are open, or wait to be."""
         return self.table.in_flight
@@ -193,7 +198,7 @@ class Connection:
 
     def receive_message(self, message: bytes, now: float) -> None:
         """Take in one message: calls the handlers of everything in it."""
-        if self.state is State.CLOSED:
+        if self.is_closed:
             return
         self.now = now
         self.liveness.last_received = now

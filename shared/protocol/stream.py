@@ -185,6 +185,11 @@ class Stream:
         self._receiving = following
         if n:
             window = self.receive_window
+            if window is None and following is _ENDED:  # nearly every push and answer: no more of it will need credit
+                if n > self._connection.hello.stream_credit:
+                    return False
+                self.unconsumed = n
+                return True
             if window is None:
                 window = self.receive_window = self._connection.new_receive_window()
             if not window.on_received(n):

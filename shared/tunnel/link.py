@@ -272,6 +272,8 @@ class Link:
             if message is None:
                 return
             transport.send(message)
+            if not connection.has_output:
+                return
 
     def _on_timer(self) -> None:
         now = self._time()

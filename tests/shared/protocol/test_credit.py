@@ -91,12 +91,14 @@ def test_two_hundred_stalled_readers_do_not_stop_one_that_reads() -> None:
     assert pair.connector.pushes[-1].log[0] == ("open", b"alive", b"x" * 2000, True)
 
 
-def test_more_than_the_streams_credit_ends_the_tunnel() -> None:
+@pytest.mark.parametrize("flags", [0, frames.END])
+def test_more_than_the_streams_credit_ends_the_tunnel(flags: int) -> None:
     pair = Pair(Settings(stream_credit=1000, tunnel_window_max=MIB))
     pair.connector.takes = False
     head = frames.open_head(0, b"h")
-    pair.connector.feed(frames.HEADER.pack(frames.OPEN, 0, len(head) + 1001, 1) + head + bytes(1001))
+    pair.connector.feed(frames.HEADER.pack(frames.OPEN, flags, len(head) + 1001, 1) + head + bytes(1001))
     assert pair.connector.failure == "protocol-error"
+    assert pair.connector.budget.used == 0
 
 
 @given(st.lists(st.integers(1, 300_000), min_size=1, max_size=12), st.sampled_from([1000, 70_000, MIB]))
