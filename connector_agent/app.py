@@ -85,7 +85,7 @@ class ConnectorApp:
         found = read_materials(config) if materials is None else materials
         self.targets = TargetTable(make_targets(config, found, self.metrics, loop, _log_connect_fault))
         self._access_log = AccessLog(loop, 1) if config.log.access == "stdout" else None
-        self.dispatcher = Dispatcher(self.targets, loop, self.metrics, self._access_log)
+        self.dispatcher = Dispatcher(self.targets, loop, self.metrics, self._access_log, self.gaps)
         self.tunnels = make_tunnels(self)
         self._tasks: list[asyncio.Task[Any]] = []
         self._control: ControlServer | None = None

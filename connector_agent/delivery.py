@@ -37,7 +37,10 @@ _WITHOUT_BODY: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE"})
 
 
 class Recorder(Protocol):
-    """Takes note of deliveries that are over."""
+    """Takes note of deliveries that are over, and knows when the process was away."""
+
+    def look(self, now: float) -> None:
+        """Before a push that had to wait is written: if the loop was away until just now, `on_gap` all that wait."""
 
     def record(self, delivery: Delivery, now: float) -> None:
         """Called once for each."""
@@ -49,7 +52,8 @@ class Delivery:
     __slots__ = (
         "_connection", "_held", "_is_answered", "_is_chunked", "_is_discarding", "_is_ended", "_is_retried",
         "_is_waiting", "_keep_alive", "_loop", "_recorder", "_stream", "_unreturned", "_was_written",
-        "code", "detail", "first_byte_at", "is_over", "plan", "push", "received", "sent", "started_at", "status", "target", "was_reused",
+        "code", "detail", "first_byte_at", "is_over", "plan", "push", "received", "sent", "started_at", "status",
+        "target", "was_reused",
     )  # fmt: skip
 
     def __init__(
@@ -114,6 +118,11 @@ class Delivery:
         if not self.is_over:
             self._give_up(code)
 
+    def on_gap(self) -> None:
+        """The process was away, and the relay may have told the sender so: what waits must not be delivered late."""
+        if self._is_waiting:
+            self._give_up("target-lost" if self._was_written else "tunnel-refused", "the process was away")
+
     # What the stream calls.
 
     def on_data(self, data: bytes, end: bool) -> None:
@@ -168,9 +177,14 @@ class Delivery:
 
     def on_connection(self, connection: UpstreamConnection) -> None:
         """A connection for the push that waited for one."""
+        now = self._loop.time()
+        self._recorder.look(now)
+        if self.is_over:
+            connection.release(keep=True)
+            return
         self._is_waiting = False
         deadline = self._stream.deadline
-        if deadline and self._loop.time() >= deadline:
+        if deadline and now >= deadline:
             connection.release(keep=True)
             self._give_up("deadline-exceeded")
             return

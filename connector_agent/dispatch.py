@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from connector_agent.metrics import ConnectorMetrics
     from connector_agent.targets import TargetTable
     from shared.protocol import Stream
+    from shared.tunnel.gaps import GapWatch
 
 
 class LineWriter(Protocol):
@@ -35,21 +36,30 @@ class LineWriter(Protocol):
 
 
 class Dispatcher:
-    """Takes streams from every tunnel of the process. `in_flight` counts deliveries that are not over."""
+    """Takes streams from every tunnel of the process. `in_flight` counts deliveries that are not over.
 
-    __slots__ = ("_access_log", "_loop", "_metrics", "_now", "_targets", "_templates", "_under_way", "is_closed")
+    `look(now)` is GapWatch's: after a gap of the loop no push that waited is written.
+    """
+
+    __slots__ = ("_access_log", "_loop", "_metrics", "_targets", "_templates", "_under_way", "is_closed", "look")
 
     def __init__(
-        self, targets: TargetTable, loop: AbstractEventLoop, metrics: ConnectorMetrics, access_log: LineWriter | None
+        self,
+        targets: TargetTable,
+        loop: AbstractEventLoop,
+        metrics: ConnectorMetrics,
+        access_log: LineWriter | None,
+        gaps: GapWatch,
     ) -> None:
         self._targets = targets
         self._templates = TemplateMemo()
         self._loop = loop
-        self._now = loop.time
         self._metrics = metrics
         self._access_log = access_log
         self._under_way: set[Delivery] = set()
         self.is_closed = False
+        self.look = gaps.look
+        gaps.add(self._on_gap)
 
     @property
     def in_flight(self) -> int:
@@ -117,6 +127,10 @@ class Dispatcher:
         self.is_closed = True
         for delivery in tuple(self._under_way):
             delivery.abort(code)
+
+    def _on_gap(self, _now: float) -> None:
+        for delivery in tuple(self._under_way):
+            delivery.on_gap()
 
     def _refuse(self, stream: Stream, push: PushHead | None, code: str, body: bytes) -> None:
         """To no target: another connector may have it."""

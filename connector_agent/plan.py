@@ -33,8 +33,8 @@ def describe_kind(push: PushTemplate | PushHead) -> dict[str, str]:
 
 
 class Plan:
-    """`code` is why such pushes are refused, None if they are not; `start` their request up to what differs; `described`
-    what their access lines share, as JSON without its braces."""
+    """`code` is why such pushes are refused, None if they are not; `start` is their request up to what differs;
+    `described` what their access lines share, as JSON without its braces."""
 
     __slots__ = ("_revision", "_says_request_id", "_target", "code", "described", "start")
 

@@ -19,6 +19,7 @@ from connector_agent.upstream.pool import UpstreamPool
 from shared.errors import BY_WIRE, LocalFault
 from shared.http.push_head import PushHead, decode_answer, encode_push
 from shared.protocol.stream import NO_HANDLER, StreamHandler
+from shared.tunnel.gaps import GapWatch
 
 Result = TypeVar("Result")
 
@@ -276,7 +277,8 @@ class World:
             timeouts=timeouts,
         )
         self.table = TargetTable([self.target])
-        self.dispatcher = Dispatcher(self.table, self.loop, self.metrics, self)
+        self.gaps = GapWatch(self.loop, self.loop.time)
+        self.dispatcher = Dispatcher(self.table, self.loop, self.metrics, self, self.gaps)
 
     def line(self, record: Any) -> None:
         self.lines.append(record)

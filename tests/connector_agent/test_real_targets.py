@@ -22,6 +22,7 @@ from connector_agent.upstream.connect import Endpoint
 from connector_agent.upstream.pool import UpstreamPool
 from shared.http.push_head import PushHead, encode_push
 from shared.pki.tls import target_client_context
+from shared.tunnel.gaps import GapWatch
 from tests.connector_agent.kit import FakeStream
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -51,7 +52,7 @@ class Place:
         rules = AccessRules([Rule(("POST", "GET"), "/", sub_paths=True)])
         target = Target("t", "http://localhost", rules, HeaderPolicy("localhost"), self.pool, counts)
         self.table = TargetTable([target])
-        self.dispatcher = Dispatcher(self.table, self.loop, self.metrics, None)
+        self.dispatcher = Dispatcher(self.table, self.loop, self.metrics, None, GapWatch(self.loop))
         return self
 
     async def __aexit__(self, *_: object) -> None:
