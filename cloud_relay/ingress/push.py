@@ -82,10 +82,8 @@ class Push(PushAnswer):
                 self._hold_bytes(len(data))
             return
         if pieces is not None:
-            if self.bytes_in <= self._context.settings.replay_buffer:
-                pieces.append(data)
-            else:
-                self._pieces = None
+            pieces.append(data)
+            self._keep_pieces()
         stream.send(data, whole)
         self._progress = self._ingress.time()
         if not whole and not stream.is_writable:
@@ -220,8 +218,6 @@ class Push(PushAnswer):
         self.attempt += 1
         pieces = self._pieces
         body = b"" if pieces is None else pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if self._held_bytes:
-            self._release_held_bytes()
         self._state = _OPEN
         self.opened_at = now
         self.due = deadline = self._progress + route.timeout
@@ -234,6 +230,8 @@ class Push(PushAnswer):
             self._try_again(error.fault, is_safe=True)
             return
         self._stream = stream
+        if pieces is not None:
+            self._keep_pieces()
         if not whole:
             connection.body_is_wanted()
             if not stream.is_writable:
@@ -301,9 +299,21 @@ class Push(PushAnswer):
         """After the push moved on by itself: reading goes on, and the timer is set to what comes next."""
         if self._state is not _DONE:
             stream = self._stream
-            if stream is None or self._has_whole_body or stream.is_writable:
+            if stream is None:
+                has_room = self._held_bytes < self._context.settings.replay_buffer
+            else:
+                has_room = stream.is_writable
+            if has_room or self._has_whole_body:
                 self._connection.resume_reading()
             self._connection.arm()
+
+    def _keep_pieces(self) -> None:
+        """The body so far is on a tunnel: it stays for another try while it is short and there is memory for it."""
+        budget, size = self._context.budget, self.bytes_in
+        budget.used += size - self._held_bytes
+        self._held_bytes = size
+        if size > self._context.settings.replay_buffer or budget.used > budget.limit >> 1:
+            self._drop_pieces()
 
     def _hold_bytes(self, n: int) -> None:
         """Bytes that wait here for a connector or a verdict count against the memory budget, but may not use it up."""

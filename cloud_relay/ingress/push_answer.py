@@ -79,7 +79,7 @@ class PushAnswer(PushEnd):
             self.status = answer.status
             if end and len(raw) <= AnswerMemo.MAX_SIZE and framing.keep_alive is keep_alive:
                 connection.last_answer = AnswerMemo(raw, body, data, head, answer.status, keep_alive)
-        self._pieces = None
+        self._drop_pieces()
         self.fault = None
         self._state = _ANSWERING
         self.answered_at = self._progress = now = self._ingress.time()

@@ -69,9 +69,9 @@ class PushEnd:
 
     __slots__ = (
         "_connection", "_context", "_framing", "_future", "_has_whole_body", "_held_bytes", "_held_since", "_ingress",
-        "_is_admitted", "_memo", "_owed", "_pieces", "_progress", "_state", "_stream", "_tried", "_waiter", "answered_at",
-        "attempt", "began", "bytes_in", "bytes_out", "due", "fault", "head", "opened_at", "request_id", "route",
-        "sender", "session", "status", "waited",
+        "_is_admitted", "_memo", "_owed", "_pieces", "_progress", "_state", "_stream", "_tried", "_waiter",
+        "answered_at", "attempt", "began", "bytes_in", "bytes_out", "due", "fault", "head", "opened_at", "request_id",
+        "route", "sender", "session", "status", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -191,15 +191,14 @@ class PushEnd:
             route.metrics.in_flight -= 1
             if self._is_admitted and sender is not None:
                 self._context.limits.release(sender, route)
-        if self._held_bytes:
-            self._release_held_bytes()
+        self._drop_pieces()
         if self._waiter is not None:
             self._waiter.cancel()
             self._waiter = None
         if self._future is not None:
             self._future.cancel()
             self._future = None
-        self._stream = self._pieces = self._framing = None
+        self._stream = self._framing = None
         log_push(self, self._context, self._connection, self._ingress.time())
 
     def kind(self) -> str:
@@ -211,9 +210,11 @@ class PushEnd:
             memo.described = describe_kind(self, self._connection.source)
         return memo.described
 
-    def _release_held_bytes(self) -> None:
+    def _drop_pieces(self) -> None:
+        """The push cannot be sent again from here on."""
         self._context.budget.used -= self._held_bytes
         self._held_bytes = 0
+        self._pieces = None
 
     def _on_bug(self, error: Exception) -> None:
         self._ingress.on_bug(error, self.request_id)

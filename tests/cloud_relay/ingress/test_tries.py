@@ -178,6 +178,49 @@ def test_a_long_body_cannot_be_sent_again():
     assert code_of(judge(relay, sender)) == "connector-overloaded"
 
 
+def test_what_is_kept_for_another_try_counts_as_memory():
+    relay = Relay(connectors=2, budget=1000)
+    first, second = relay.connect(), relay.connect()
+    first.send(post(b"", content_length="310") + b"x" * 200)
+    assert relay.budget.used == 200
+    first.send(b"x" * 100)
+    assert relay.budget.used == 300
+    second.send(post(b"y" * 250))
+    assert relay.budget.used == 300, "more than half would be used: it is not kept"
+    relay.stream.fail("connector-overloaded", refused=True)
+    assert code_of(second.last) == "connector-overloaded"
+    relay.streams[0].fail("connector-overloaded", refused=True)
+    assert relay.stream.first == (b"x" * 300, False)
+    assert relay.budget.used == 300
+    relay.budget.used += 200
+    first.send(b"x" * 10)
+    assert relay.budget.used == 200, "nor is what was kept until then"
+    relay.budget.used -= 200
+    relay.stream.answer(200)
+    relay.assert_nothing_left()
+
+
+@pytest.mark.parametrize("by", [0, 50_000])
+def test_what_is_too_long_to_be_sent_again_is_not_kept(by):
+    relay = Relay(connectors=2)
+    sender = relay.connect()
+    sender.send(post(b"x" * 70_000), by=by)
+    assert relay.budget.used == 0
+    relay.stream.fail("connector-overloaded", refused=True)
+    assert code_of(judge(relay, sender)) == "connector-overloaded"
+
+
+def test_the_answers_head_ends_the_keeping():
+    relay = Relay()
+    sender = relay.connect()
+    sender.send(post(b"x" * 1000))
+    assert relay.budget.used == 1000
+    relay.stream.answer(200, b"a", end=False, length=None)
+    assert relay.budget.used == 0
+    relay.stream.data(b"b", end=True)
+    relay.assert_nothing_left()
+
+
 def test_the_body_so_far_is_sent_again_and_the_rest_follows():
     relay = Relay(connectors=2)
     sender = relay.connect()
