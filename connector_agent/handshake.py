@@ -26,10 +26,11 @@ REFUSALS: Final = frozenset(
         "certificate-required", "certificate-expired", "certificate-not-yet-valid", "certificate-revoked",
         "certificate-wrong-identity", "certificate-wrong-usage", "certificate-foreign",
         "unknown-location", "connector-blocked", "wrong-path", "wrong-subprotocol", "not-a-websocket",
-        "duplicate-instance", "version-mismatch", "protocol-error",
+        "duplicate-instance", "version-mismatch",
     }
 )  # fmt: skip
-"""Codes of the relay after which trying again soon is of no use."""
+"""Codes of the relay after which trying again soon is of no use. None that we may fail a tunnel with ourselves: what
+the network or a single odd frame broke may well be whole the next time."""
 
 _ABOUT_OUR_CERTIFICATE: Final = frozenset(
     {
