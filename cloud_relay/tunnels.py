@@ -44,6 +44,9 @@ _INVALID_PURPOSE: Final = 26
 
 _CHALLENGE: Final = ((b"WWW-Authenticate", b'Mutual-TLS realm="qanat"'),)
 
+ConnectorKey = tuple[str, str, str]
+"""(tenant, location, connector)."""
+
 log = get_logger("relay.tunnels")
 
 
@@ -54,6 +57,8 @@ class TunnelLimits(NamedTuple):
     handshakes_per_source: int = 128
     handshake_timeout: float = HANDSHAKE_TIMEOUT
     tunnels: int = 20_000
+    tunnels_per_connector: int = 64
+    """A connector holds two, and for a while those that it has lost: no one connector can take all places."""
 
 
 @dataclass(slots=True)
@@ -101,7 +106,8 @@ class TunnelListener:
         self._instance = secrets.token_hex(8)
         self._wall_clock = wall_clock
         self._server: asyncio.Server | None = None
-        self._links: set[Link] = set()
+        self._links: dict[Link, ConnectorKey] = {}
+        self._held: dict[ConnectorKey, int] = {}
         self._knocking: set[ServerTransport] = set()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
@@ -193,8 +199,12 @@ class TunnelListener:
     def judge(self, request: UpgradeRequest) -> Identity | Refusal:
         """Admission: by the certificate, then by whether there is room."""
         verdict = admit(request.certificate, request.path, self._now(), self.policy)
-        if isinstance(verdict, Identity) and len(self._links) >= self.limits.tunnels:
+        if isinstance(verdict, Refusal):
+            return verdict
+        if len(self._links) >= self.limits.tunnels:
             return Refusal(FAULTS["overloaded"])
+        if self._held.get(verdict.key, 0) >= self.limits.tunnels_per_connector:
+            return Refusal(FAULTS["overloaded"], f"{verdict} holds too many tunnels")
         return verdict
 
     def refused(self, fault: Fault, detail: str, peer: str) -> bytes:
@@ -215,7 +225,8 @@ class TunnelListener:
             Role.RELAY, attendant, self._hello(), settings=self._settings, budget=self._budget, gaps=self._gaps,
             loop=self.loop,
         )  # fmt: skip
-        self._links.add(link)
+        self._links[link] = identity.key
+        self._held[identity.key] = self._held.get(identity.key, 0) + 1
         self._is_empty.clear()
         link.start(transport)
         return link
@@ -243,7 +254,11 @@ class TunnelListener:
         self.gate.leave(source)
 
     def _ended(self, link: Link) -> None:
-        self._links.discard(link)
+        key = self._links.pop(link)
+        if self._held[key] > 1:
+            self._held[key] -= 1
+        else:
+            del self._held[key]
         if not self._links:
             self._is_empty.set()
 

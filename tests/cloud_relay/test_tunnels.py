@@ -1,0 +1,36 @@
+"""The tunnel listener on loopback: what one connector may take of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from cloud_relay.tunnels import TunnelLimits
+from tests.support.tunnels import KEY, world
+
+pytestmark = pytest.mark.system
+
+
+async def test_one_connector_cannot_take_all_places(tmp_path):
+    async with world(tmp_path) as w:
+        listener = await w.serve(TunnelLimits(tunnels_per_connector=2))
+        greedy = w.connect(w.pki.connector("c1"), count=3)
+        await w.until(lambda: "overloaded" in listener.counts.refused)
+        assert w.registry.count(KEY) == 2
+        w.connect(w.pki.connector("c2"), count=2)
+        await w.until_open(4)
+        await greedy.close()
+        await w.until(lambda: w.registry.count(KEY) == 2)
+        w.connect(w.pki.connector("c1"), count=2)
+        await w.until_open(4)
+
+
+async def test_tunnels_without_a_session_count_too(tmp_path, monkeypatch):
+    async with world(tmp_path) as w:
+        listener = await w.serve(TunnelLimits(tunnels_per_connector=1))
+        monkeypatch.setattr("cloud_relay.attendance.Attendance.ready", lambda *_: None)
+        tunnels = w.connect(count=1)
+        await w.until(lambda: listener.counts.accepted == 1)
+        assert w.registry.sessions() == []
+        second = w.connect(count=1)
+        await w.until(lambda: w.error_of(second) == "overloaded")
+        await tunnels.close()
