@@ -2,7 +2,8 @@
 
 One after the other, since the next may only come when the one before carries traffic; so a relay that comes back after
 an outage has one handshake of each connector to do before any second one. A tunnel that the relay drains is replaced at
-once, and ends by itself when its pushes are done.
+once, and ends when its pushes are done, or its time is up. A relay that drains tunnel after tunnel gets no more of
+them than that: at most `count` end at a time, and those that were young are replaced at the backoff's pace.
 """
 
 from __future__ import annotations
@@ -185,11 +186,22 @@ class RelayKeeper:
         if tunnel.ended_by is not None:
             self._forget(tunnel, *tunnel.ended_by)
         elif tunnel in self.tunnels and not tunnel.is_usable:
-            self.tunnels.remove(tunnel)
-            self.retiring.append(tunnel)
-            self._owed = self._owed or self._jitter() * FIRST
-            log.info("the relay drains a tunnel", relay=self.name)
+            self._retire(tunnel)
         self._changed.set()
+
+    def _retire(self, tunnel: Tunnel) -> None:
+        """The relay drains it."""
+        self.tunnels.remove(tunnel)
+        self.retiring.append(tunnel)
+        if tunnel.lived() >= LIVED:
+            self._backoff.reset()
+            self._owed = self._owed or self._jitter() * FIRST
+        elif not self._owed and not self.next_try_at:
+            self._owed = next(self._backoff)
+        log.info("the relay drains a tunnel", relay=self.name)
+        for oldest in self.retiring[: -self.count]:
+            if oldest.link is not None:
+                oldest.link.abort()
 
     def _forget(self, tunnel: Tunnel, code: str, detail: str) -> None:
         if tunnel in self.retiring:

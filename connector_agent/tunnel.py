@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from shared.logs import get_logger
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from shared.tunnel.link import Link
 
 OnStream = Callable[["Stream", bytes, bytes, bool], None]
+
+MAX_DRAIN: Final = 60.0
+"""Seconds after which a tunnel that the relay drains is closed, whatever the relay said: it holds a connection."""
 
 log = get_logger("connector.tunnels")
 
@@ -33,13 +36,14 @@ class Tunnel:
     `on_change` is called when the link is ready, drains, or is over.
     """
 
-    __slots__ = ("_loop", "_on_change", "ended_by", "greeted", "link", "on_stream", "opened_at", "relay_hello")
+    __slots__ = ("_end", "_loop", "_on_change", "ended_by", "greeted", "link", "on_stream", "opened_at", "relay_hello")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, on_stream: OnStream, on_change: Callable[[Tunnel], None]
     ) -> None:
         self._loop = loop
         self._on_change = on_change
+        self._end: asyncio.TimerHandle | None = None
         self.on_stream = on_stream  # the dispatcher's own: nothing in between for a push
         self.link: Link | None = None
         self.greeted: asyncio.Future[None] = loop.create_future()
@@ -80,10 +84,13 @@ class Tunnel:
         """Never comes: a relay exposes nothing."""
 
     def on_drain(self, link: Link, timeout: float) -> None:
+        self._end = self._loop.call_later(min(timeout, MAX_DRAIN), link.close, "going-away", "drained for too long")
         self._on_change(self)
 
     def on_closed(self, link: Link, code: str, detail: str) -> None:
         self.ended_by = (code, detail)
+        if self._end is not None:
+            self._end.cancel()
         self._greet()
         self._on_change(self)
 

@@ -109,3 +109,57 @@ def test_a_tunnel_that_we_failed_is_no_refusal_of_the_relays() -> None:
         await relay.close()
 
     run(tell)
+
+
+def drain_with_a_push(end: RelayEnd) -> None:
+    """Drain, and never let the last push end."""
+    if end.link.can_open:
+        end.link.open_stream(cast(Any, end), b"head", b"x")
+        end.link.drain(3600.0)
+
+
+def test_a_relay_that_drains_every_tunnel_gets_few_of_them_and_slowly() -> None:
+    async def tell() -> None:
+        relay = Relay(count=2)
+        relay.at_once = lambda end: relay.loop.call_later(0.05, drain_with_a_push, end)
+        await wait(5.0)
+        for _ in range(50):
+            await wait(0.1)
+            assert len(relay.keeper.retiring) <= 2
+            assert len(relay.open) <= 2 + 2
+        assert 10 <= len(relay.dialled_at) <= 30
+        await relay.close()
+
+    run(tell)
+
+
+def test_a_drained_tunnel_ends_after_a_minute_whatever_the_relay_says() -> None:
+    async def tell() -> None:
+        relay = Relay(count=1)
+        await wait(10.0)
+        drain_with_a_push(relay.ends[0])
+        await wait(1.0)
+        assert len(relay.keeper.tunnels) == len(relay.keeper.retiring) == 1
+        await wait(57.0)
+        assert not relay.ends[0].is_closed
+        await wait(3.0)
+        assert relay.ends[0].is_closed
+        assert relay.open == relay.ends[1:]
+        assert not relay.keeper.retiring
+        await relay.close()
+
+    run(tell)
+
+
+def test_a_tunnel_that_served_for_a_while_is_replaced_at_once() -> None:
+    async def tell() -> None:
+        relay = Relay(count=1)
+        for number in range(1, 6):
+            await wait(10.0)
+            began = relay.loop.time()
+            relay.ends[-1].link.drain(5.0)
+            await wait(1.0)
+            assert relay.dialled_at[number] - began < 0.25
+        await relay.close()
+
+    run(tell)
