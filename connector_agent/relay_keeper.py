@@ -30,6 +30,9 @@ REFUSAL_DELAY: Final = 15.0
 LIVED: Final = 5.0
 """Seconds that a tunnel must have lived for the backoff to begin anew."""
 
+MAX_SPREAD: Final = 120.0
+"""Seconds between two tries, at most, whatever the relay advised: it would take 36,000 tunnels to need as much."""
+
 REPEAT_LOG: Final = 60.0
 """Seconds after which a failure that goes on is logged again."""
 
@@ -168,7 +171,7 @@ class RelayKeeper:
 
     def _note_advice(self, tunnel: Tunnel) -> None:
         if tunnel.relay_hello is not None:
-            self._backoff.cap = max(1.0, tunnel.relay_hello.reconnect_spread)
+            self._backoff.cap = min(max(1.0, tunnel.relay_hello.reconnect_spread), MAX_SPREAD)
 
     def _log(self, error: DialError) -> None:
         now = asyncio.get_running_loop().time()

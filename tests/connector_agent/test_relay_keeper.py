@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any, cast
 
 from connector_agent.dialer import Dialer, ProxyChoice
@@ -160,6 +161,18 @@ def test_a_tunnel_that_served_for_a_while_is_replaced_at_once() -> None:
             relay.ends[-1].link.drain(5.0)
             await wait(1.0)
             assert relay.dialled_at[number] - began < 0.25
+        await relay.close()
+
+    run(tell)
+
+
+def test_no_relay_can_send_a_connector_away_for_an_hour() -> None:
+    async def tell() -> None:
+        relay = Relay(count=1, spread=3600.0)
+        relay.at_once = lambda end: end.link.abort()
+        await wait(3600.0)
+        pauses = [after - before for before, after in itertools.pairwise(relay.dialled_at)]
+        assert 100.0 < max(pauses) <= 120.0
         await relay.close()
 
     run(tell)
