@@ -150,7 +150,8 @@ class Attendant:
             )  # fmt: skip
 
     def on_usable(self, link: Link) -> None:
-        """Only a relay doubts its peers."""
+        if self.session is not None:
+            self._attendance.registry.on_usable(self.session)
 
     def on_handler_error(self, link: Link, error: Exception) -> None:
         log.error("a push failed by a bug of ours", connector=str(self._identity), exc_info=error)

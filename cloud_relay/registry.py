@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     from shared.tunnel.link import Link
 
 Key = tuple[str, str, str]
+"""(tenant, location, target)."""
 
 MAX_IN_A_ROW: Final = 32
 """Pushes that follow each other into one tunnel within a turn of the loop: a message or two of small ones."""
-
-"""(tenant, location, target)."""
 
 
 class Session:
@@ -131,6 +130,11 @@ class Registry:
         session.targets = dict(targets)
         self._expose(session)
 
+    def on_usable(self, session: Session) -> None:
+        """It takes pushes again: whoever waits for one of its targets is called on the next tick."""
+        if session in self._sessions:
+            self._wake(session)
+
     # --- a push looks for a session
 
     def choose(self, tenant: str, location: str, target: str, exclude: Sequence[object] = ()) -> Session | None:
@@ -174,7 +178,10 @@ class Registry:
         return second if second.link.in_flight < first.link.in_flight else first
 
     def wait(self, key: Key, callback: Callable[[], None]) -> Waiter:
-        """Call back once, on the tick after a session for `key` (tenant, location, target) is attached."""
+        """Call back once, on the tick after a session for `key` (tenant, location, target) is attached or usable again.
+
+        One that was full is not told of: ask again in the end.
+        """
         waiter = Waiter(self, key, callback)
         self._waiters.setdefault(key, {})[waiter] = None
         return waiter
@@ -208,7 +215,14 @@ class Registry:
         for target in session.targets:
             key = (identity.tenant, identity.location, target)
             self._by_key.setdefault(key, []).append(session)
-            for waiter in self._waiters.pop(key, ()):
+        self._wake(session)
+
+    def _wake(self, session: Session) -> None:
+        if not self._waiters:
+            return
+        identity = session.identity
+        for target in session.targets:
+            for waiter in self._waiters.pop((identity.tenant, identity.location, target), ()):
                 self._loop.call_soon(waiter.fire)
 
     def _hide(self, session: Session) -> None:

@@ -103,7 +103,7 @@ class Push(PushAnswer):
         elif state is _JUDGING:
             self._fail(_CANNOT_JUDGE)
         elif state is _HOLDING:
-            self._fail(_NO_CONNECTOR)
+            self._ask_again(route, now)  # nobody is told when a tunnel that was full has room
         else:
             self.due = self._progress + self._context.settings.idle_timeout
             if now >= self.due:
@@ -186,22 +186,30 @@ class Push(PushAnswer):
             self._waiter = self._context.registry.wait(route.key, self._on_session)
 
     def _on_session(self) -> None:
-        """A connector for this push showed up."""
+        """A connector for this push showed up, or is usable again."""
         self._waiter = None
         route = self.route
         if self._state is not _HOLDING or route is None:
             return
         try:
-            now = self._ingress.time()
-            self.waited += now - self._held_since
-            session = self._choose(route)
-            if session is None:
-                self._hold(route, now)
-            else:
-                self._open(route, session, now)
-            self._go_on()
+            self._ask_again(route, self._ingress.time())
         except Exception as error:  # noqa: BLE001 - as above
             self._on_bug(error)
+
+    def _ask_again(self, route: Route, now: float) -> None:
+        """Choose once more; without a connector go on waiting, until the time is up."""
+        if self._waiter is not None:
+            self._waiter.cancel()
+            self._waiter = None
+        self.waited += now - self._held_since
+        session = self._choose(route)
+        if session is not None:
+            self._open(route, session, now)
+        elif now < self.due:
+            self._hold(route, now)
+        else:
+            self._fail(_NO_CONNECTOR)
+        self._go_on()
 
     def _choose(self, route: Route) -> TunnelSession | None:
         """A session that was not tried yet; one that was, if there is no other."""

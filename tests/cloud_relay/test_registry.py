@@ -107,6 +107,24 @@ def test_load_is_spread(registry):
     assert max(loads) - min(loads) < 20
 
 
+def test_a_session_that_is_usable_again_wakes_who_waits_for_its_targets(registry, loop):
+    session, stranger = make_session("c1", "a", "b"), make_session("c2", "a")
+    registry.attach(session)
+    called: list[str] = []
+    for target in ("a", "b", "c"):
+        registry.wait((*KEY[:2], target), lambda target=target: called.append(target))
+    registry.on_usable(stranger)
+    loop.tick()
+    assert called == [], "it is not attached"
+    registry.on_usable(session)
+    assert called == []
+    loop.tick()
+    assert called == ["a", "b"]
+    registry.on_usable(session)
+    loop.tick()
+    assert called == ["a", "b"]
+
+
 def test_targets_change(registry):
     session = make_session("c1", "a", "b")
     registry.attach(session)

@@ -34,3 +34,15 @@ async def test_tunnels_without_a_session_count_too(tmp_path, monkeypatch):
         second = w.connect(count=1)
         await w.until(lambda: w.error_of(second) == "overloaded")
         await tunnels.close()
+
+
+async def test_who_waits_is_told_when_a_tunnel_is_heard_again(tmp_path):
+    async with world(tmp_path) as w:
+        await w.serve()
+        w.connect(count=1)
+        await w.until_open(1)
+        (session,) = w.registry.sessions()
+        called: list[bool] = []
+        w.registry.wait(KEY, lambda: called.append(True))
+        session.link.on_usable()
+        await w.until(lambda: called == [True])

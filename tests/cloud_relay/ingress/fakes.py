@@ -277,6 +277,7 @@ class FakeSession:
     def __init__(self, relay: Relay, connector: str) -> None:
         self.identity = SimpleNamespace(tenant="acme", location="dc1", connector=connector)
         self.link = FakeLink(relay)
+        self.is_usable = True
 
     def __repr__(self) -> str:
         return f"<FakeSession {self.identity.connector}>"
@@ -299,7 +300,8 @@ class FakeRegistry:
 
     def choose(self, tenant: str, location: str, target: str, exclude: Any = ()) -> FakeSession | None:
         self.asked.append((tenant, location, target))
-        return next((session for session in self.sessions if session not in exclude), None)
+        usable = (session for session in self.sessions if session.is_usable and session not in exclude)
+        return next(usable, None)
 
     def wait(self, key: tuple[str, str, str], callback: Any) -> FakeWaiter:
         assert key == ("acme", "dc1", "prom")
@@ -309,6 +311,10 @@ class FakeRegistry:
 
     def attach(self, session: FakeSession) -> None:
         self.sessions.append(session)
+        self.wake()
+
+    def wake(self) -> None:
+        """A session that was suspect is usable again."""
         waiters, self.waiters = self.waiters, []
         for waiter in waiters:
             waiter.callback()

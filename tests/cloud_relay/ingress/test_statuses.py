@@ -195,6 +195,54 @@ def test_a_session_that_is_gone_again_before_it_can_be_chosen():
     assert code_of(judge(relay, sender)) == "no-connector"
 
 
+def test_a_suspect_tunnel_that_is_heard_again_takes_what_is_held():
+    relay = Relay()
+    session = relay.registry.sessions[0]
+    session.is_usable = False
+    sender = relay.connect()
+    sender.send(post(b"abc"))
+    relay.sleep(1)
+    session.is_usable = True
+    relay.registry.wake()
+    assert relay.stream.first == (b"abc", True)
+    relay.stream.answer(200)
+    assert relay.access_log.lines[0]["waited_ms"] == 1000.0
+    relay.assert_nothing_left()
+
+
+def test_a_tunnel_that_was_full_is_asked_once_more_at_the_end():
+    relay = Relay()
+    session = relay.registry.sessions[0]
+    session.is_usable = False
+    sender = relay.connect()
+    sender.send(post(b"abc"))
+    relay.sleep(2.9)
+    session.is_usable = True
+    assert relay.streams == []
+    relay.sleep(0.2)
+    relay.stream.answer(200)
+    assert sender.answers() == [(200, b"")]
+    relay.assert_nothing_left()
+
+
+def test_waking_takes_in_no_more_than_there_is_room_for():
+    relay = Relay(connectors=0)
+    sender = relay.connect()
+    sender.send(post(b"x" * 200_000), by=10_000)
+    assert sender.transport.is_paused
+    held = relay.budget.used
+    for _ in range(5):
+        relay.registry.wake()
+        sender.flush()
+    assert sender.transport.is_paused
+    assert relay.budget.used == held
+    relay.attach()
+    sender.flush()
+    assert relay.stream.body == b"x" * 200_000
+    relay.stream.answer(200)
+    relay.assert_nothing_left()
+
+
 def test_held_bodies_do_not_use_up_the_memory():
     relay = Relay(connectors=0, budget=1000)
     first, second = relay.connect(), relay.connect()
