@@ -61,6 +61,9 @@ class Idle:
 
     def on_drain(self, link: Link, timeout: float) -> None: ...
 
+    def on_usable(self, link: Link) -> None:
+        """Only a relay doubts its peers."""
+
     def on_closed(self, link: Link, code: str, detail: str) -> None:
         self.links.discard(link)
         self.lost += 1
