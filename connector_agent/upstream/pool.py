@@ -86,6 +86,7 @@ class UpstreamPool:
         self._grace: asyncio.TimerHandle | None = None
         self._is_serving = False
         self._is_retired = False
+        self._is_over = False
 
     # What a delivery calls.
 
@@ -103,7 +104,9 @@ class UpstreamPool:
         return idle.pop() if idle else None
 
     def wait(self, waiter: Waiter, deadline: float) -> LocalFault | None:
-        """Queue for a connection until `deadline` (0.0: none) or MAX_WAIT; a fault says that there is no room."""
+        """Queue for a connection until `deadline` (0.0: none) or MAX_WAIT; a fault says that there will be none."""
+        if self._is_over:
+            return _removed()
         if len(self._waiting) >= MAX_WAITING:
             return LocalFault("connector-overloaded", f"{len(self._waiting)} pushes wait for a connection")
         until = self._loop.time() + MAX_WAIT
@@ -141,11 +144,11 @@ class UpstreamPool:
             self._idle.remove(connection)
         if not self._idle:
             self._idle_timer.close()
-        if not self._all and self._grace is not None:
-            self._grace.cancel()
-            self._grace = None
         if self._waiting:
             self._connect_more()
+        elif self._grace is not None and not (self._all or self._tasks):
+            self._grace.cancel()
+            self._grace = None
 
     # What the target calls.
 
@@ -158,8 +161,8 @@ class UpstreamPool:
             self._grace = self._loop.call_later(grace, self.abort)
 
     def abort(self) -> None:
-        """End everything at once; the pushes are told so."""
-        self._is_retired = True
+        """End everything at once; the pushes are told so, and nothing is connected any more."""
+        self._is_retired = self._is_over = True
         if self._grace is not None:
             self._grace.cancel()
             self._grace = None
@@ -167,7 +170,7 @@ class UpstreamPool:
             task.cancel()
         while self._waiting:
             waiter, _until = self._waiting.popitem(last=False)
-            waiter.on_no_connection(LocalFault("unknown-target", "the target was removed"))
+            waiter.on_no_connection(_removed())
         self._wait_timer.close()
         for connection in tuple(self._all):
             connection.drop("the target was removed from the config")
@@ -204,6 +207,8 @@ class UpstreamPool:
                 self.retire()
 
     def _connect_more(self) -> None:
+        if self._is_over:
+            return
         under_way = len(self._tasks)
         wanted = min(len(self._waiting), MAX_CONNECTING, self.max_connections - len(self._all))
         for _ in range(wanted - under_way):
@@ -276,3 +281,7 @@ class UpstreamPool:
 
     def __repr__(self) -> str:
         return f"<UpstreamPool {self.total} connections, {self.idle} idle, {self.waiting} waiting>"
+
+
+def _removed() -> LocalFault:
+    return LocalFault("unknown-target", "the target was removed from the config")

@@ -206,6 +206,42 @@ def test_a_removed_target_serves_nobody() -> None:
     run(tell)
 
 
+def test_what_waits_for_a_removed_target_is_refused_within_the_second() -> None:
+    async def tell() -> None:
+        world = World(max_connections=1)
+        busy = await world.push(b"a")
+        waiting = await world.push(b"b")
+        world.table.replace([])
+        world.mode = "hang"
+        world.transport.breaks()  # the last connection goes while a push waits
+        await wait(1.0)
+        assert busy.log == ["reset target-lost"]
+        assert waiting.log == ["reset unknown-target refused"]
+        await wait(5.0)
+        world.assert_clean(busy, waiting)
+        assert world.pool.total == 0
+        assert world.metrics.target("t").connects == 2
+        assert isinstance(world.loop, VirtualLoop)
+        assert world.loop.timers == 0
+
+    run(tell)
+
+
+def test_a_removed_target_is_not_connected_to_for_another_try() -> None:
+    async def tell() -> None:
+        world = World(max_connections=1)
+        await world.push(b"a")
+        world.transport.gets(OK)
+        stream = await world.push(method="GET")  # on a connection that was used: it would be tried again on another
+        world.table.replace([])
+        await wait(1.0)
+        assert stream.log == ["reset unknown-target"]
+        world.assert_clean(stream)
+        assert len(world.transports) == 1
+
+    run(tell)
+
+
 def test_a_changed_targets_pushes_end_under_the_old_config() -> None:
     async def tell() -> None:
         world = World(max_connections=1)
