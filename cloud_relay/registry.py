@@ -137,25 +137,37 @@ class Registry:
 
     # --- a push looks for a session
 
-    def choose(self, tenant: str, location: str, target: str, exclude: Sequence[object] = ()) -> Session | None:
+    def choose(
+        self, tenant: str, location: str, target: str, exclude: Sequence[Session] = (), *, other_connector: bool = False
+    ) -> Session | None:
         """The one with fewer pushes in flight of two random ones that may take a push; None when there is none.
 
         Two random ones and not the best of all: with many relays' workers choosing at once, the best one would be
         chosen by all of them. Within one turn of the loop pushes for one target go where the last one went, up to
-        MAX_IN_A_ROW of them: they leave as one message.
+        MAX_IN_A_ROW of them: they leave as one message. None of `exclude` is chosen; with `other_connector` no other
+        session of their connectors either.
         """
         key = (tenant, location, target)
+        if exclude:
+            return self._choose_another(key, exclude, other_connector=other_connector)
         recent = self._recent
-        if recent is not None and self._recent_key == key and self._in_a_row < MAX_IN_A_ROW and recent not in exclude:
+        if recent is not None and self._recent_key == key and self._in_a_row < MAX_IN_A_ROW:
             link = recent.link
             if link.is_gathering and link.can_open:
                 self._in_a_row += 1
                 return recent
-        chosen = self._choose_anew(key, exclude)
+        chosen = self._choose_anew(key)
         self._recent, self._recent_key, self._in_a_row = chosen, key, 1
         return chosen
 
-    def _choose_anew(self, key: Key, exclude: Sequence[object]) -> Session | None:
+    def _choose_another(self, key: Key, exclude: Sequence[Session], *, other_connector: bool) -> Session | None:
+        names = {one.identity.connector for one in exclude} if other_connector else ()
+        return self._choose_usable([
+            one for one in self._by_key.get(key, ())
+            if one.link.can_open and one not in exclude and one.identity.connector not in names
+        ])  # fmt: skip
+
+    def _choose_anew(self, key: Key) -> Session | None:
         sessions = self._by_key.get(key)
         if sessions is None:
             return None
@@ -166,9 +178,9 @@ class Registry:
             second = sessions[int(draw() * count)]
             if second.link.in_flight < first.link.in_flight:
                 first = second
-        if first.link.can_open and first not in exclude:
+        if first.link.can_open:
             return first
-        return self._choose_usable([one for one in sessions if one.link.can_open and one not in exclude])
+        return self._choose_usable([one for one in sessions if one.link.can_open])
 
     def _choose_usable(self, usable: list[Session]) -> Session | None:
         if not usable:

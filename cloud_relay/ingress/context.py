@@ -52,7 +52,7 @@ class SessionRegistry(Protocol):
     """Where sessions are found. A waiter's callback comes once, when a session for its key shows up."""
 
     def choose(
-        self, tenant: str, location: str, target: str, exclude: tuple[Any, ...] = ()
+        self, tenant: str, location: str, target: str, exclude: tuple[Any, ...] = (), *, other_connector: bool = False
     ) -> TunnelSession | None: ...
     def wait(self, key: RouteKey, callback: Callable[[], None]) -> Waiter: ...
 

@@ -212,12 +212,20 @@ class Push(PushAnswer):
         self._go_on()
 
     def _choose(self, route: Route) -> TunnelSession | None:
-        """A session that was not tried yet; one that was, if there is no other."""
-        choose = self._context.registry.choose
-        session = choose(route.tenant, route.location, route.target, self._tried)
-        if session is None and self._tried:
-            session = choose(route.tenant, route.location, route.target)
-        return session
+        """A connector that was not tried yet; else a tunnel that was not; else one that was."""
+        choose, tried = self._context.registry.choose, self._tried
+        key = route.tenant, route.location, route.target
+        if not tried:
+            return choose(*key)
+        return choose(*key, tried, other_connector=True) or choose(*key, tried) or choose(*key)
+
+    def _is_worth_it(self, route: Route, other: TunnelSession, fault: Fault) -> bool:
+        """Another tunnel of the same connector mends only what was the tunnel's failing."""
+        if route.idempotent:
+            return True
+        if may_wait(fault):
+            return other not in self._tried
+        return all(other.identity.connector != one.identity.connector for one in self._tried)
 
     def _open(self, route: Route, session: TunnelSession, now: float) -> None:
         """Put the push on a tunnel: one call with all there is of its body."""
@@ -295,8 +303,7 @@ class Push(PushAnswer):
                 self._hold(route, now)
                 self._go_on()
                 return
-            is_worth_it = other is not None and (other not in self._tried or route.idempotent)
-            if other is not None and is_worth_it and self._ingress.retries.take(now):
+            if other is not None and self._is_worth_it(route, other, fault) and self._ingress.retries.take(now):
                 route.metrics.retries += 1
                 self._open(route, other, now)
                 self._go_on()

@@ -96,6 +96,18 @@ def test_what_cannot_open_or_is_excluded_is_passed_over(registry):
     assert all(registry.choose(*KEY, exclude=(sessions[3],)) is sessions[0] for _ in range(20))
 
 
+def test_another_connector_is_another_identity(registry):
+    first, second, other = make_session("c1"), make_session("c1"), make_session("c2")
+    for session in (first, second, other):
+        registry.attach(session)
+    for _ in range(20):
+        assert registry.choose(*KEY, exclude=(first,)) in {second, other}
+        assert registry.choose(*KEY, exclude=(first,), other_connector=True) is other
+    registry.detach(other)
+    assert registry.choose(*KEY, exclude=(first,)) is second
+    assert registry.choose(*KEY, exclude=(first,), other_connector=True) is None
+
+
 def test_load_is_spread(registry):
     sessions = [make_session(f"c{number}") for number in range(8)]
     for session in sessions:
@@ -177,6 +189,7 @@ def test_within_a_turn_of_the_loop_pushes_follow_each_other_for_a_while():
         registry.attach(session)
         fake(session).is_gathering = True
     first = registry.choose(*KEY)
+    assert first is not None
     assert {id(registry.choose(*KEY)) for _ in range(MAX_IN_A_ROW - 1)} == {id(first)}
     assert registry.choose(*KEY, exclude=(first,)) is not first
     for session in sessions:

@@ -298,10 +298,13 @@ class FakeRegistry:
         self.waiters: list[FakeWaiter] = []
         self.asked: list[tuple[str, str, str]] = []
 
-    def choose(self, tenant: str, location: str, target: str, exclude: Any = ()) -> FakeSession | None:
+    def choose(
+        self, tenant: str, location: str, target: str, exclude: Any = (), *, other_connector: bool = False
+    ) -> FakeSession | None:
         self.asked.append((tenant, location, target))
+        names = {session.identity.connector for session in exclude} if other_connector else set()
         usable = (session for session in self.sessions if session.is_usable and session not in exclude)
-        return next(usable, None)
+        return next((session for session in usable if session.identity.connector not in names), None)
 
     def wait(self, key: tuple[str, str, str], callback: Any) -> FakeWaiter:
         assert key == ("acme", "dc1", "prom")

@@ -125,6 +125,31 @@ def test_not_at_the_only_connector_unless_the_route_is_idempotent():
         assert code_of(judge(relay, sender)) == "target-unreachable"
 
 
+def test_another_connector_is_another_identity():
+    relay = Relay(connectors=1)
+    relay.attach("c1")
+    relay.attach("c2")
+    sender = relay.connect()
+    sender.send(post(b"abc"))
+    relay.stream.fail("target-unreachable", refused=True)
+    assert relay.stream.link is relay.registry.sessions[2].link
+    relay.stream.fail("target-unreachable", refused=True)
+    assert code_of(judge(relay, sender)) == "target-unreachable", "c1 was asked already, by whichever tunnel"
+    assert len(relay.streams) == 2
+
+
+@pytest.mark.parametrize(("code", "tries"), [("connector-overloaded", 1), ("tunnel-refused", 2)])
+def test_another_tunnel_of_the_only_connector_mends_only_the_tunnels_failing(code, tries):
+    relay = Relay(connectors=1)
+    relay.attach("c1")
+    sender = relay.connect()
+    sender.send(post(b"abc"))
+    relay.stream.fail(code, refused=True)
+    assert len(relay.streams) == tries
+    relay.stream.answer(200)
+    relay.assert_nothing_left()
+
+
 def test_a_draining_connector_is_waited_for():
     relay = Relay()
     sender = relay.connect()
