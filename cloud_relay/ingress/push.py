@@ -204,7 +204,10 @@ class Push(PushAnswer):
         self.waited += now - self._held_since
         session = self._choose(route)
         if session is not None:
-            self._open(route, session, now)
+            if self._may_try(route, now):
+                self._open(route, session, now)
+            else:
+                self._fail(self.fault or _NO_CONNECTOR)
         elif now < self.due:
             self._hold(route, now)
         else:
@@ -303,12 +306,20 @@ class Push(PushAnswer):
                 self._hold(route, now)
                 self._go_on()
                 return
-            if other is not None and self._is_worth_it(route, other, fault) and self._ingress.retries.take(now):
-                route.metrics.retries += 1
+            if other is not None and self._is_worth_it(route, other, fault) and self._may_try(route, now):
                 self._open(route, other, now)
                 self._go_on()
                 return
         self._fail(fault)
+
+    def _may_try(self, route: Route, now: float) -> bool:
+        """Each try but a push's first is taken from the budget of further tries."""
+        if not self.attempt:
+            return True
+        if not self._ingress.retries.take(now):
+            return False
+        route.metrics.retries += 1
+        return True
 
     def _go_on(self) -> None:
         """After the push moved on by itself: reading goes on, and the timer is set to what comes next."""

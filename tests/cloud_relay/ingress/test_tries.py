@@ -287,6 +287,36 @@ def test_within_a_budget():
     assert sender.answers() == []
 
 
+def test_waiting_for_the_next_tunnel_does_not_evade_the_budget():
+    relay = Relay(max_in_flight=0)
+    senders = [relay.connect() for _ in range(60)]
+    for sender in senders:
+        sender.send(post(b"abc"))
+    session = relay.registry.sessions.pop()
+    for stream in session.link.streams:
+        stream.fail("connector-draining", refused=True)
+    relay.sleep(0.5)
+    relay.attach("c1-again")
+    tries = len(relay.streams) - 60
+    assert 20 <= tries <= 10 + 12 + 1
+    assert relay.route_metrics.retries == tries
+    refused = [sender for sender in senders if sender.answers()]
+    assert len(refused) == 60 - tries
+    assert {code_of(sender.last) for sender in refused} == {"connector-draining"}
+    for stream in relay.streams:
+        stream.answer(200)
+    relay.assert_nothing_left()
+
+
+def test_what_was_never_tried_is_held_without_the_budget():
+    relay = Relay(connectors=0, max_in_flight=0)
+    for _ in range(100):
+        relay.connect().send(post(b"abc"))
+    relay.attach()
+    assert len(relay.streams) == 100
+    assert relay.route_metrics.retries == 0
+
+
 def test_nothing_after_the_answers_head():
     relay = Relay(connectors=2, idempotent=True)
     sender = relay.connect()
