@@ -10,12 +10,19 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
+from shared.logs import get_logger
+
 WAITING_PER_SLOT: Final = 8
 """Connections that may wait, for each that may be in its handshake."""
 
+log = get_logger("relay.tunnels")
+
 
 class Arrival:
-    """A connection that has not begun. `start` begins it; `drop` comes instead when nothing more can wait."""
+    """A connection that has not begun. `start` begins it; `drop` comes instead when nothing more can wait.
+
+    A `start` that raises has not begun: it is dropped too.
+    """
 
     __slots__ = ("drop", "source", "start")
 
@@ -36,6 +43,7 @@ class HandshakeGate:
         self._total = 0
         self._waiting: OrderedDict[str, deque[Arrival]] = OrderedDict()
         self._waiting_total = 0
+        self._is_starting = False
 
     def __repr__(self) -> str:
         return f"<HandshakeGate {self._total} in progress, {self._waiting_total} waiting, {self.dropped} dropped>"
@@ -74,18 +82,35 @@ class HandshakeGate:
                 arrival.drop()
 
     def _start_waiting(self) -> None:
-        for source in list(self._waiting):
-            if self._total >= self.limit:
-                return
+        if self._is_starting:  # one that was just started has left already: the loop below goes on
+            return
+        self._is_starting = True
+        try:
+            while (arrival := self._next()) is not None:
+                self._start(arrival)
+        finally:
+            self._is_starting = False
+
+    def _next(self) -> Arrival | None:
+        if self._total >= self.limit:
+            return None
+        for source, queue in self._waiting.items():
             if self._in_progress.get(source, 0) < self.per_source:
-                queue = self._waiting.pop(source)
                 arrival = queue.popleft()
                 self._waiting_total -= 1
                 if queue:
-                    self._waiting[source] = queue  # to the end: it has had its turn
-                self._start(arrival)
+                    self._waiting.move_to_end(source)  # it has had its turn
+                else:
+                    del self._waiting[source]
+                return arrival
+        return None
 
     def _start(self, arrival: Arrival) -> None:
         self._total += 1
         self._in_progress[arrival.source] = self._in_progress.get(arrival.source, 0) + 1
-        arrival.start()
+        try:
+            arrival.start()
+        except Exception as error:  # neither the place nor those who wait behind it may be lost
+            log.error("a handshake could not begin, by a bug of ours", exc_info=error)
+            arrival.drop()
+            self.leave(arrival.source)

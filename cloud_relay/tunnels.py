@@ -192,9 +192,14 @@ class TunnelListener:
         knock = _Knock(self, source)
         transport = ServerTransport(self.loop, self.tls, self.buffers, knock, self.limits.handshake_timeout)
         self._knocking.add(transport)
-        raw.set_protocol(transport)
-        transport.connection_made(raw)
-        raw.resume_reading()
+        try:
+            raw.set_protocol(transport)
+            transport.connection_made(raw)
+            raw.resume_reading()
+        except Exception as error:  # its place may not be lost for good
+            log.error("a handshake could not begin, by a bug of ours", exc_info=error)
+            raw.abort()
+            self._left(transport, source)
 
     def judge(self, request: UpgradeRequest) -> Identity | Refusal:
         """Admission: by the certificate, then by whether there is room."""
@@ -250,8 +255,9 @@ class TunnelListener:
     # --- within
 
     def _left(self, transport: ServerTransport, source: str) -> None:
-        self._knocking.discard(transport)
-        self.gate.leave(source)
+        if transport in self._knocking:
+            self._knocking.remove(transport)
+            self.gate.leave(source)
 
     def _ended(self, link: Link) -> None:
         key = self._links.pop(link)

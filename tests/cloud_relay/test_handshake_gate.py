@@ -71,3 +71,39 @@ def test_one_that_leaves_within_its_start():
         gate.enter(Arrival("a", lambda number=number: start(number), lambda: None))  # type: ignore[misc]
     assert log == [0, 1, 2]
     assert gate.in_progress == 0
+
+
+def test_several_that_leave_within_their_start_after_waiting():
+    gate = HandshakeGate(2, 1)
+    log: list[str] = []
+
+    def start(name: str) -> None:
+        log.append(name)
+        gate.leave(name)
+
+    for name in "ab":
+        gate.enter(Arrival(name, lambda: None, lambda: None))
+    for name in "cdc":
+        gate.enter(Arrival(name, lambda name=name: start(name), lambda: None))  # type: ignore[misc]
+    gate.leave("a")
+    assert log == ["c", "d", "c"]
+    gate.leave("b")
+    assert repr(gate) == "<HandshakeGate 0 in progress, 0 waiting, 0 dropped>"
+
+
+def test_a_start_that_fails_gives_its_place_to_the_next():
+    gate = HandshakeGate(1, 1)
+    log: list[str] = []
+
+    def fail() -> None:
+        raise RuntimeError("no context")
+
+    gate.enter(Arrival("a", lambda: None, lambda: None))
+    gate.enter(Arrival("b", fail, lambda: log.append("dropped b")))
+    gate.enter(Arrival("c", lambda: log.append("c"), lambda: None))
+    gate.leave("a")
+    assert log == ["dropped b", "c"]
+    gate.leave("c")
+    gate.enter(Arrival("d", fail, lambda: log.append("dropped d")))
+    assert log == ["dropped b", "c", "dropped d"]
+    assert gate.in_progress == 0

@@ -46,3 +46,23 @@ async def test_who_waits_is_told_when_a_tunnel_is_heard_again(tmp_path):
         w.registry.wait(KEY, lambda: called.append(True))
         session.link.on_usable()
         await w.until(lambda: called == [True])
+
+
+@pytest.mark.parametrize("method", ["__init__", "connection_made"])
+async def test_a_handshake_that_cannot_begin_keeps_no_place(tmp_path, monkeypatch, method):
+    async with world(tmp_path) as w:
+        listener = await w.serve()
+        failures = 0
+
+        def fail(*_: object, **__: object) -> None:
+            nonlocal failures
+            failures += 1
+            raise RuntimeError("no context")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(f"cloud_relay.tunnels.ServerTransport.{method}", fail)
+            tunnels = w.connect(count=1)
+            await w.until(lambda: failures > 0 and w.error_of(tunnels) is not None)
+        assert listener.gate.in_progress == 0
+        await w.until_open(1)
+        assert listener.gate.in_progress == 0
