@@ -59,7 +59,7 @@ class Tunnels(Protocol):
         """Take no new pushes, let those in flight end within so many seconds, and say goodbye."""
 
     async def close(self) -> None:
-        """End all tunnels at once."""
+        """End all tunnels within a second or so; what their streams have said until now leaves first."""
 
 
 class ConnectorApp:
@@ -144,7 +144,7 @@ class ConnectorApp:
         await self.tunnels.drain(timeout)
 
     async def stop(self) -> None:
-        """End everything at once. Safe after a start that failed, and after a drain."""
+        """End everything, in a second or so. Safe after a start that failed, and after a drain."""
         self.state = ConnectorState.STOPPED
         await cancel(*self._tasks)
         lost = self.dispatcher.in_flight

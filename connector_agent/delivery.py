@@ -47,13 +47,16 @@ class Recorder(Protocol):
 
 
 class Delivery:
-    """A push under way. `status` is the target's or 0, `code` that of our error or "", times are the loop's."""
+    """A push under way. `status` is the target's or 0, `code` that of our error or "", times are the loop's.
+
+    `was_written`: something of it went to the target, so that nobody else may have it.
+    """
 
     __slots__ = (
         "_connection", "_held", "_is_answered", "_is_chunked", "_is_discarding", "_is_ended", "_is_retried",
-        "_is_waiting", "_keep_alive", "_loop", "_recorder", "_stream", "_unreturned", "_was_written",
+        "_is_waiting", "_keep_alive", "_loop", "_recorder", "_stream", "_unreturned",
         "code", "detail", "first_byte_at", "is_over", "plan", "push", "received", "sent", "started_at", "status",
-        "target", "was_reused",
+        "target", "was_reused", "was_written",
     )  # fmt: skip
 
     def __init__(
@@ -84,7 +87,7 @@ class Delivery:
         self._is_retried = False
         self._is_waiting = False
         self._keep_alive = False
-        self._was_written = False
+        self.was_written = False
 
     def start(self, body: bytes, end: bool) -> None:
         """Begin with what the first frame held."""
@@ -121,7 +124,7 @@ class Delivery:
     def on_gap(self) -> None:
         """The process was away, and the relay may have told the sender so: what waits must not be delivered late."""
         if self._is_waiting:
-            self._give_up("target-lost" if self._was_written else "tunnel-refused", "the process was away")
+            self._give_up("target-lost" if self.was_written else "tunnel-refused", "the process was away")
 
     # What the stream calls.
 
@@ -307,7 +310,7 @@ class Delivery:
         self._is_chunked = is_chunked = length is None and not self._is_ended
         request = self.plan.request(push.request_id, length, is_chunked=is_chunked)
         self._connection = connection
-        self._was_written = True
+        self.was_written = True
         self.was_reused = connection.is_reused
         connection.begin(self, push.method, request, encode_chunk(body) if is_chunked else body)
         self._after_write(connection)
@@ -370,7 +373,7 @@ class Delivery:
         """Reset the stream with this fault. Only what was never written is refused rather than lost."""
         self.detail = detail
         self._return_credit()
-        self._stream.reset(FAULTS[code].wire, refused=not self._was_written)
+        self._stream.reset(FAULTS[code].wire, refused=not self.was_written)
         self._end(code, is_known=False)
 
     def _end(self, code: str, *, is_known: bool) -> None:

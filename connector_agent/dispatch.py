@@ -123,10 +123,10 @@ class Dispatcher:
             self._access_log.line(line)
 
     def abort(self, code: str) -> None:
-        """Give up all that is under way, and take no more."""
+        """Give up all that is under way, and take no more. What went to a target is lost, whatever the code."""
         self.is_closed = True
         for delivery in tuple(self._under_way):
-            delivery.abort(code)
+            delivery.abort("target-lost" if delivery.was_written else code)
 
     def _on_gap(self, _now: float) -> None:
         for delivery in tuple(self._under_way):

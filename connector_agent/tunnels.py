@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from connector_agent.credentials import Credentials
 from connector_agent.dialer import Dialer, ProxyChoice
@@ -24,11 +24,15 @@ if TYPE_CHECKING:
     from connector_agent.app import ConnectorApp
     from connector_agent.config import ConnectorConfig
 
+GOODBYE: Final = 1.0
+"""Seconds for the last resets and the goodbyes to leave."""
+
 
 class Tunnels:
     """All tunnels of one connector process. Make it inside a running loop, `start` it once.
 
-    `targets` gives what is exposed, kind by name. Two endings: `drain` with grace, `close` at once.
+    `targets` gives what is exposed, kind by name. To end: `drain`, which waits for pushes, if that is wanted, then end
+    the streams that are left, then `close`.
     """
 
     def __init__(
@@ -83,25 +87,27 @@ class Tunnels:
     async def drain(self, seconds: float) -> None:
         """Take no new pushes, let those in flight end within `seconds`, and say goodbye.
 
-        When cancelled, nothing new is dialled and what is open drains on: `close` ends it.
+        After that time, or when cancelled, nothing new is dialled, and what is open is left to `close`.
         """
         await self._stop_dialling()
-        links = self._links()
-        for link in links:
-            link.drain(seconds)
+        await self._drain_links(seconds + GOODBYE, seconds)
+
+    async def close(self) -> None:
+        """End all tunnels within GOODBYE. What their streams have said until now leaves before."""
+        await self._stop_dialling()
+        await self._drain_links(GOODBYE, GOODBYE)
+        for link in self._links():
+            link.abort()
+        await self._until_ended()
+
+    async def _drain_links(self, announced: float, seconds: float) -> None:
+        for link in self._links():
+            link.drain(announced)
         try:
             async with asyncio.timeout(seconds):
                 await self._until_ended()
         except TimeoutError:
-            for link in self._links():
-                link.close("going-away")
-
-    async def close(self) -> None:
-        """End all tunnels at once."""
-        await self._stop_dialling()
-        for link in self._links():
-            link.abort()
-        await self._until_ended()
+            pass
 
     async def _stop_dialling(self) -> None:
         for keeper in self.keepers:

@@ -258,7 +258,7 @@ async def test_drain_and_stop_end_what_is_left(site: Site) -> None:
                 await asyncio.sleep(0.005)
             await app.drain()
             assert app.state.value == "draining"
-        assert stream.log == ["reset connector-draining"]
+        assert stream.log == ["reset target-lost"]
         assert tunnels.log == ["start", "drain 25", "close"]
         assert app.dispatcher.in_flight == 0
 

@@ -318,8 +318,11 @@ async def test_the_deadline_is_looked_at_again_after_waiting() -> None:
 async def test_a_closed_dispatcher_takes_nothing() -> None:
     world = World()
     stream = await world.push(b"abc")
+    world.mode = "hang"
+    waiting = await world.push(b"abc")
     world.dispatcher.abort("connector-draining")
-    assert stream.log == ["reset connector-draining"]
+    assert stream.log == ["reset target-lost"]
+    assert waiting.log == ["reset connector-draining refused"]
     assert (await world.push(b"abc")).log == ["reset connector-draining refused"]
     await world.settle()
     world.assert_clean(stream)

@@ -2,62 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from typing import Any, cast
 
-from connector_agent.dialer import Dialer, ProxyChoice
+from connector_agent.dialer import Dialer
 from connector_agent.relay_keeper import RelayKeeper
 from connector_agent.tunnel import Tunnel
-from shared.protocol import Hello, MemoryBudget, Role, Settings, Stream
+from shared.protocol import Hello, Role, Stream
 from shared.tasks import cancel, spawn
-from shared.tunnel.gaps import GapWatch
 from shared.tunnel.link import Link
-from shared.tunnel.memory import MemoryTransport, memory_pair
 from tests.connector_agent.kit import run, wait
+from tests.connector_agent.relay_kit import Relay, RelayEnd
 
 
-class RelayEnd:
-    """The relay's LinkHandler of one tunnel, which does `at_once` when HELLOs are exchanged."""
+class Kept(Relay):
+    """A relay, and a keeper of tunnels to it."""
 
-    def __init__(self, relay: Relay, transport: MemoryTransport) -> None:
-        self.relay = relay
-        self.transport = transport
-        self.link = relay.link(Role.RELAY, self, Hello(reconnect_spread=relay.spread))
-        transport.receiver = self.link
-        self.is_closed = False
-
-    def on_ready(self, link: Link, hello: Hello) -> None:
-        self.relay.loop.call_soon(self.relay.at_once, self)
-
-    def on_closed(self, link: Link, code: str, detail: str) -> None:
-        self.is_closed = True
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("on_"):
-            return lambda *_: None
-        raise AttributeError(name)
-
-
-class Relay:
-    """Takes the place of the Dialer; each dial makes a pair of links."""
-
-    def __init__(self, count: int = 2, spread: float = 1.0) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.spread = spread
-        self.ends: list[RelayEnd] = []
-        self.dialled_at: list[float] = []
-        self.at_once: Any = lambda end: None
-        self.proxies = ProxyChoice()
+    def __init__(self, count: int, spread: float = 1.0) -> None:
+        super().__init__(spread)
         self.keeper = RelayKeeper(
             "relay.test", 443, count, cast(Dialer, self), self._tunnel, self._own_link, jitter=lambda: 0.9
         )
         self.task = spawn(self.keeper.run(), "keeper")
-
-    def link(self, role: Role, handler: Any, hello: Hello) -> Link:
-        return Link(
-            role, handler, hello, settings=Settings(), budget=MemoryBudget(), gaps=GapWatch(self.loop), loop=self.loop
-        )
 
     def _tunnel(self, on_change: Any) -> Tunnel:
         return Tunnel(self.loop, self._on_stream, on_change)
@@ -67,19 +33,6 @@ class Relay:
 
     def _on_stream(self, stream: Stream, head: bytes, body: bytes, end: bool) -> None:
         """A push that never ends."""
-
-    async def dial(self, host: str, port: int, open_receiver: Any) -> MemoryTransport:
-        self.dialled_at.append(self.loop.time())
-        ours, theirs = memory_pair(self.loop)
-        end = RelayEnd(self, theirs)
-        self.ends.append(end)
-        ours.receiver = open_receiver(ours)
-        end.link.start(theirs)
-        return ours
-
-    @property
-    def open(self) -> list[RelayEnd]:
-        return [end for end in self.ends if not end.is_closed]
 
     async def close(self) -> None:
         self.keeper.stop_dialling()
@@ -92,7 +45,7 @@ class Relay:
 
 def test_a_tunnel_that_we_failed_is_no_refusal_of_the_relays() -> None:
     async def tell() -> None:
-        relay = Relay(count=1)
+        relay = Kept(count=1)
         await wait(1.0)
         relay.ends[0].transport.send(b"\0")  # half a header
         await wait(0.001)
@@ -121,7 +74,7 @@ def drain_with_a_push(end: RelayEnd) -> None:
 
 def test_a_relay_that_drains_every_tunnel_gets_few_of_them_and_slowly() -> None:
     async def tell() -> None:
-        relay = Relay(count=2)
+        relay = Kept(count=2)
         relay.at_once = lambda end: relay.loop.call_later(0.05, drain_with_a_push, end)
         await wait(5.0)
         for _ in range(50):
@@ -136,7 +89,7 @@ def test_a_relay_that_drains_every_tunnel_gets_few_of_them_and_slowly() -> None:
 
 def test_a_drained_tunnel_ends_after_a_minute_whatever_the_relay_says() -> None:
     async def tell() -> None:
-        relay = Relay(count=1)
+        relay = Kept(count=1)
         await wait(10.0)
         drain_with_a_push(relay.ends[0])
         await wait(1.0)
@@ -154,7 +107,7 @@ def test_a_drained_tunnel_ends_after_a_minute_whatever_the_relay_says() -> None:
 
 def test_a_tunnel_that_served_for_a_while_is_replaced_at_once() -> None:
     async def tell() -> None:
-        relay = Relay(count=1)
+        relay = Kept(count=1)
         for number in range(1, 6):
             await wait(10.0)
             began = relay.loop.time()
@@ -168,7 +121,7 @@ def test_a_tunnel_that_served_for_a_while_is_replaced_at_once() -> None:
 
 def test_no_relay_can_send_a_connector_away_for_an_hour() -> None:
     async def tell() -> None:
-        relay = Relay(count=1, spread=3600.0)
+        relay = Kept(count=1, spread=3600.0)
         relay.at_once = lambda end: end.link.abort()
         await wait(3600.0)
         pauses = [after - before for before, after in itertools.pairwise(relay.dialled_at)]
