@@ -81,6 +81,11 @@ class EndingConnection(asyncio.Protocol):
         """Whether it is us who keep the sender from sending."""
         return self._is_paused
 
+    def close_if_idle(self) -> None:
+        """Close unless a request is under way."""
+        if self._state is State.HEAD and not self._buffer:
+            self._close()
+
     def pause_reading(self) -> None:
         """Take in no more: there is no room for it."""
         if not self._is_paused and self._state is not State.CLOSED:
@@ -100,6 +105,12 @@ class EndingConnection(asyncio.Protocol):
         self.transport.resume_reading()
         if self._pace is not None:
             self._pace.resume(self.ingress.time())
+
+    def _keep(self, data: bytes) -> None:
+        """Bytes of later requests: kept for their turn."""
+        self._buffer += data
+        if len(self._buffer) >= self.settings.pipeline_buffer:
+            self.pause_reading()
 
     def _close(self) -> None:
         """Close once everything is sent; bounded in time, for a sender may never read it."""

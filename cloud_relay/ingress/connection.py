@@ -47,6 +47,7 @@ _SERVING: Final = RelayState.SERVING
 _INTERNAL: Final = FAULTS["internal-error"]
 _TOO_LARGE: Final = FAULTS["headers-too-large"]
 _TOO_SLOW: Final = FAULTS["sender-too-slow"]
+_STARTING: Final = FAULTS["starting"]
 _GONE: Final = FAULTS["sender-gone"]
 _INCOMPLETE: Final = FAULTS["incomplete-body"]
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -190,15 +191,14 @@ class SenderConnection(EndingConnection):
 
     # ---------------------------------------------------------------- what the listener calls
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing of a request is here."""
-        return self._state is _HEAD and not self._buffer
-
-    def close_if_idle(self) -> None:
-        """Close unless a request is under way."""
-        if self.is_idle:
-            self._close()
+    def give_up(self) -> None:
+        """The process ends soon: answer a push that has no answer yet."""
+        push = self._push
+        if push is not None:
+            try:
+                push.give_up(_STARTING)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._fail(error)
 
     def abort(self) -> None:
         """End at once, whatever is under way."""
@@ -321,12 +321,6 @@ class SenderConnection(EndingConnection):
             check_unfinished_request_head(self._buffer, start)
         except BadRequest as error:
             self._refuse(error.fault)
-
-    def _keep(self, data: bytes) -> None:
-        """Bytes of later requests: kept for their turn."""
-        self._buffer += data
-        if len(self._buffer) >= self.settings.pipeline_buffer:
-            self.pause_reading()
 
     def _next(self) -> None:
         """Go on with what was kept while the last push was answered."""

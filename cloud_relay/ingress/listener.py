@@ -26,6 +26,9 @@ HANDSHAKE_TIMEOUT: Final = 5.0
 SHUTDOWN_TIMEOUT: Final = 3.0
 """Seconds; asyncio's own are 60 and 30."""
 
+LAST_WORDS: Final = 1.0
+"""Seconds for the last answers to reach their senders, once the time for pushes is over."""
+
 _AT_ONCE: Final = 64
 """Connections accepted in one turn of the loop; the rest can wait for the next one."""
 
@@ -83,19 +86,26 @@ class IngressListener:
             sock.close()
 
     async def close(self, grace: float) -> None:
-        """Close the port and what is idle, let pushes finish for `grace` seconds, abort the rest.
+        """Close the port and what is idle, let pushes finish for `grace` seconds, answer the rest 503, and abort.
 
         When cancelled, the port is closed and what is left stays open: `abort` ends it.
         """
         self.stop_accepting()
         for connection in list(self._connections):
             connection.close_if_idle()
+        if not await self._empties_within(grace):
+            for connection in list(self._connections):
+                connection.give_up()
+            await self._empties_within(LAST_WORDS)
+        self.abort()
+
+    async def _empties_within(self, seconds: float) -> bool:
         try:
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout(seconds):
                 await self._is_empty.wait()
         except TimeoutError:
-            pass
-        self.abort()
+            return False
+        return True
 
     def abort(self) -> None:
         """End everything at once."""

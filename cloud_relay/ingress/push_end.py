@@ -118,6 +118,11 @@ class PushEnd:
             self._reset_stream(fault)
             self._settle()
 
+    def give_up(self, fault: Fault) -> None:
+        """There is no more time: answer where no answer has begun. One that has begun may still end by itself."""
+        if self._state is not _ANSWERING and self._state is not _DRAINING:
+            self._fail(fault)
+
     def crash(self) -> None:
         """A bug of ours, reported already: answer if that is still possible, and give everything back in any case."""
         connection = self._connection

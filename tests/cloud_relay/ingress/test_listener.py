@@ -15,6 +15,7 @@ import pytest
 import trustme
 import uvloop
 
+from cloud_relay.health import RelayState
 from cloud_relay.ingress.connection import SenderConnection
 from cloud_relay.ingress.context import IngressSettings
 from cloud_relay.ingress.listener import IngressListener
@@ -366,6 +367,36 @@ def test_grace_is_bounded(run, tls):
             await until(lambda: not listener.open_connections)
             assert relay.stream.was_reset
             writer.close()
+
+    run(main)
+
+
+def test_past_the_grace_a_push_is_answered_and_a_begun_answer_is_cut_off(run, tls, monkeypatch):
+    monkeypatch.setattr("cloud_relay.ingress.listener.LAST_WORDS", 0.2)
+
+    async def main() -> None:
+        async with listening(tls) as (relay, listener):
+            waiting, of_waiting = await connect(listener, tls)
+            sending, of_sending = await connect(listener, tls)
+            begun, of_begun = await connect(listener, tls)
+            of_waiting.write(post(b"x"))
+            of_sending.write(post(b"", content_length="100000") + b"x")
+            await until(lambda: len(relay.streams) == 2)
+            of_begun.write(post(b"x"))
+            await until(lambda: len(relay.streams) == 3)
+            relay.stream.answer(200, b"half", end=False, length=8)
+            await begun.readuntil(b"half")
+            relay.ingress.state = RelayState.DRAINING
+            await listener.close(0.05)
+            for reader, writer in ((waiting, of_waiting), (sending, of_sending)):
+                (answer,) = parse_answers(await reader.readuntil(b"}"))
+                assert (answer.status, answer.headers["qanat-error"]) == (503, "starting")
+                assert answer.headers["connection"] == "close"
+                assert "retry-after" in answer.headers
+                writer.close()
+            assert await ended(begun) == b""
+            of_begun.close()
+            assert [stream.was_reset is not None for stream in relay.streams] == [True] * 3
 
     run(main)
 
