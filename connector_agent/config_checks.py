@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from connector_agent.config import ConnectorConfig, HeadersConfig, TargetConfig
-from connector_agent.headers_policy import CREDENTIALS, IDENTITY
+from connector_agent.headers_policy import CREDENTIALS, is_identity
 from connector_agent.upstream.connect import is_address, refusal
 from shared.config import Flaw
 from shared.config.problems import Key
@@ -44,7 +44,7 @@ def find_warnings(config: ConnectorConfig) -> list[Flaw]:
                 Flaw(("targets", index, "url"), "the injected credential crosses the network readable; use https")
             )
         allowed = {name.lower().encode("ascii") for name in target.headers.allow}
-        for name in sorted(allowed - IDENTITY):
+        for name in sorted(allowed - set(filter(is_identity, allowed))):
             where = ("targets", index, "headers", "allow")
             warnings.append(Flaw(where, f"{name.decode('ascii')} would pass anyway; allow is for identity headers"))
     return warnings

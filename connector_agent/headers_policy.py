@@ -50,6 +50,8 @@ IDENTITY: Final = frozenset(
         b"x-forwarded-email",
         b"x-forwarded-groups",
         b"x-forwarded-preferred-username",
+        b"x-forwarded-tls-client-cert",
+        b"x-forwarded-tls-client-cert-info",
         b"x-forwarded-user",
         b"x-grafana-org-id",
         b"x-grafana-user",
@@ -74,12 +76,26 @@ IDENTITY: Final = frozenset(
 A sender must not choose them. A target's `headers.allow` lets single ones through, `headers.set` states them.
 """
 
+IDENTITY_FAMILIES: Final = (
+    b"cf-access-",
+    b"tailscale-user-",
+    b"x-goog-authenticated-user-",
+    b"x-ms-client-principal",
+    b"x-pomerium-",
+)
+"""Likewise, all headers that begin so: Cloudflare, Tailscale, Google's IAP, Azure and Pomerium say it in several."""
+
 CREDENTIALS: Final = frozenset({b"authorization", b"cookie", b"x-api-key", b"x-auth-token"})
 """Headers that count as a credential of ours also when their value stands in the config itself."""
 
 _NOT_OURS: Final = HOP_BY_HOP | OVERRIDES | {b"host"}
 _NAME: Final = re.compile(r"[A-Za-z0-9-]{1,128}", re.ASCII)
 _VALUE: Final = re.compile(r"[\t\x20-\x7e]{1,16384}", re.ASCII)
+
+
+def is_identity(name: bytes) -> bool:
+    """Whether a header with this name, in lower case, says who is asking."""
+    return name in IDENTITY or name.startswith(IDENTITY_FAMILIES)
 
 
 def check_header_name(name: str) -> str:
@@ -103,7 +119,7 @@ def check_header_value(value: str) -> str:
 class HeaderPolicy:
     """A target's header rules, compiled."""
 
-    __slots__ = ("_dropped", "_fixed", "_host", "_keeps_host", "_set", "injects_credential")
+    __slots__ = ("_allowed", "_dropped", "_fixed", "_host", "_keeps_host", "_set", "injects_credential")
 
     def __init__(
         self,
@@ -124,7 +140,8 @@ class HeaderPolicy:
         self._host = (b"Host", authority.encode("ascii"))
         self._keeps_host = keep_host
         self._set = dict(fixed or {})
-        self._dropped = frozenset({b"host"} | (IDENTITY - _folded(allow)) | _folded(remove) | set_names)
+        self._allowed = _folded(allow)
+        self._dropped = frozenset({b"host"} | (IDENTITY - self._allowed) | _folded(remove) | set_names)
         self._fixed: Headers = []
         self.injects_credential = bool(secrets) or not CREDENTIALS.isdisjoint(set_names)
         self._set_values(secrets or {})
@@ -136,7 +153,7 @@ class HeaderPolicy:
 
     def passes(self, name: bytes) -> bool:
         """Whether a header with this name, in lower case, goes on to the target as it came."""
-        return name not in self._dropped
+        return name not in self._dropped and (name in self._allowed or not name.startswith(IDENTITY_FAMILIES))
 
     def take_secrets(self, other: HeaderPolicy) -> bool:
         """Take the contents of the same files from a policy that has read them anew; whether they are others.
@@ -153,11 +170,11 @@ class HeaderPolicy:
 
     def apply(self, headers: Headers) -> Headers:
         """The header fields for the target, Host first, without any that frame the message."""
-        dropped = self._dropped
+        passes = self.passes
         return [
             self._kept_host(headers) if self._keeps_host else self._host,
             *self._fixed,
-            *[pair for pair in headers if pair[0].lower() not in dropped],
+            *[pair for pair in headers if passes(pair[0].lower())],
         ]
 
     def host_of(self, headers: Headers) -> bytes:

@@ -25,11 +25,25 @@ def test_ours_win_in_any_spelling(spelling: bytes) -> None:
     assert policy.apply(headers) == [HOST, (b"X-Static", b"1"), (b"authorization", b"Basic x")]
 
 
-@pytest.mark.parametrize("name", [b"X-Scope-OrgID", b"remote-user", b"X-Forwarded-User", b"X-WEBAUTH-USER"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"X-Scope-OrgID", b"remote-user", b"X-Forwarded-User", b"X-WEBAUTH-USER",
+        b"X-Forwarded-Tls-Client-Cert", b"X-Forwarded-Tls-Client-Cert-Info",
+        b"X-Goog-Authenticated-User-Email", b"X-Goog-Authenticated-User-ID",
+        b"X-MS-CLIENT-PRINCIPAL", b"X-Ms-Client-Principal-Name",
+        b"Cf-Access-Authenticated-User-Email", b"Cf-Access-Jwt-Assertion",
+        b"X-Pomerium-Jwt-Assertion", b"X-Pomerium-Claim-Email", b"Tailscale-User-Login", b"Tailscale-User-Name",
+    ],
+)  # fmt: skip
 def test_identities_do_not_pass(name: bytes) -> None:
     assert names(HeaderPolicy("target.test"), (name, b"admin")) == [b"Host"]
     allowing = HeaderPolicy("target.test", allow=[name.decode().upper()])
     assert names(allowing, (name, b"admin")) == [b"Host", name]
+    removing = HeaderPolicy("target.test", allow=[name.decode()], remove=[name.decode()])
+    assert names(removing, (name, b"admin")) == [b"Host"]
+    stating = HeaderPolicy("target.test", allow=[name.decode()], fixed={name.decode(): "us"})
+    assert stating.apply([(name.upper(), b"admin")]) == [HOST, (name, b"us")]
 
 
 def test_remove() -> None:
