@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from cloud_relay.registry import Registry, Session
 from shared.logs import get_logger
+from shared.timers import precise_clock
 
 if TYPE_CHECKING:
     from cloud_relay.admit import Identity
@@ -26,7 +27,7 @@ log = get_logger("relay.tunnels")
 
 
 class Contest:
-    """A newcomer against the sessions of another instance, asked at `asked_at`."""
+    """A newcomer against the sessions of another instance, asked at `asked_at` on the clock of `Link.last_received`."""
 
     __slots__ = ("asked_at", "newcomer", "rivals", "timer")
 
@@ -43,6 +44,7 @@ class Attendance:
     def __init__(self, loop: asyncio.AbstractEventLoop, registry: Registry) -> None:
         self.registry = registry
         self._loop = loop
+        self._time = precise_clock(loop)
         self._contests: list[Contest] = []
 
     def ready(self, session: Session) -> None:
@@ -75,7 +77,7 @@ class Attendance:
                     self.ready(contest.newcomer)
 
     def _contest(self, newcomer: Session, rivals: list[Session]) -> None:
-        contest = Contest(newcomer, rivals, self._loop.time())
+        contest = Contest(newcomer, rivals, self._time())
         contest.timer = self._loop.call_later(CONTEST_TIME, self._judge, contest)
         self._contests.append(contest)
         for rival in rivals:
@@ -123,6 +125,9 @@ class Attendant:
         self.session: Session | None = None
 
     def on_ready(self, link: Link, hello: Hello) -> None:
+        if not hello.instance:  # all that say nothing would be one instance
+            link.close("protocol-error", "a HELLO without an instance")
+            return
         number = self._attendance.registry.next_number()
         session = Session(self._identity, link, hello.instance, hello.targets, self._loop.time(), number)
         self.session = session

@@ -1,0 +1,106 @@
+"""Attendance: contests for an identity, and what a connector can make us log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from cloud_relay.admit import Identity
+from cloud_relay.attendance import Attendance, Attendant
+from cloud_relay.registry import Registry, Session
+from shared.protocol import Hello
+
+IDENTITY = Identity("acme", "walldorf", "c1", "ab", datetime(2030, 1, 1, tzinfo=UTC))
+
+
+class CoarseLoop:
+    """A loop whose clock stands still while callbacks run, as uvloop's does."""
+
+    __module__ = "uvloop"
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.later: list[Callable[[], None]] = []
+
+    def time(self) -> float:
+        return self.started
+
+    def call_later(self, _: float, callback: Callable[..., None], *args: Any) -> Any:
+        self.later.append(lambda: callback(*args))
+        return self
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        callback()
+
+    def cancel(self) -> None:
+        """As a timer's handle."""
+
+
+class FakeLink:
+    def __init__(self) -> None:
+        self.is_draining = False
+        self.last_received = 0.0
+        self.closed: tuple[str, ...] = ()
+        self.pings = 0
+
+    def ping(self) -> None:
+        self.pings += 1
+
+    def close(self, *why: str) -> None:
+        self.closed = why
+
+    def describe(self) -> str:
+        return "a peer"
+
+
+class Room:
+    """An attendance, and sessions that come to it."""
+
+    def __init__(self) -> None:
+        self.loop = CoarseLoop()
+        self.registry = Registry(cast(Any, self.loop))
+        self.attendance = Attendance(cast(Any, self.loop), self.registry)
+
+    def arrive(self, instance: str, **targets: str) -> tuple[FakeLink, Attendant]:
+        link = FakeLink()
+        attendant = Attendant(cast(Any, self.loop), self.attendance, IDENTITY, lambda _: None)
+        attendant.on_ready(cast(Any, link), Hello(instance=instance, targets=targets))
+        return link, attendant
+
+    @property
+    def attached(self) -> list[Session]:
+        return self.registry.sessions()
+
+
+def test_what_came_before_the_question_is_no_answer():
+    room = Room()
+    old, _ = room.arrive("first")
+    old.last_received = time.monotonic()
+    assert old.last_received > room.loop.time()
+    new, attendant = room.arrive("second")
+    assert old.pings == 1
+    room.loop.later.pop()()
+    assert old.closed == ("replaced",)
+    assert new.closed == ()
+    assert room.attached == [attendant.session]
+
+
+def test_what_came_after_it_is():
+    room = Room()
+    old, attendant = room.arrive("first")
+    new, _ = room.arrive("second")
+    old.last_received = time.monotonic()
+    room.loop.later.pop()()
+    assert new.closed == ("duplicate-instance",)
+    assert room.attached == [attendant.session]
+
+
+def test_a_hello_without_an_instance_is_refused():
+    room = Room()
+    link, attendant = room.arrive("")
+    assert link.closed[0] == "protocol-error"
+    assert attendant.session is None
+    assert room.attached == []
+    attendant.on_closed(cast(Any, link), "protocol-error", "")
