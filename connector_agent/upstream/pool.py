@@ -127,7 +127,10 @@ class UpstreamPool:
     # What a connection calls.
 
     def put_back(self, connection: UpstreamConnection) -> None:
-        """It can serve another push."""
+        """It can serve another push, if its target did not announce its end for now (`Keep-Alive: timeout=0`)."""
+        if connection.idle_limit <= 0.0:
+            connection.close()
+            return
         connection.idle_since = now = self._loop.time()
         self._idle.append(connection)
         if self._waiting:

@@ -187,6 +187,23 @@ def test_many_expired_pushes_do_not_recurse() -> None:
     run(tell)
 
 
+def test_a_connection_that_may_not_idle_serves_nobody_that_waits() -> None:
+    async def tell() -> None:
+        world = World(max_connections=1)
+        first = await world.push(b"a")
+        waiting = await world.push(b"b")
+        world.transport.gets(b"HTTP/1.1 204 No Content\r\nKeep-Alive: timeout=0\r\n\r\n")
+        assert first.ended
+        assert world.transport.state == "closed"
+        assert world.transport.written.count(b"POST") == 1
+        await world.settle()
+        assert len(world.transports) == 2
+        world.transport.gets(OK)
+        world.assert_clean(first, waiting)
+
+    run(tell)
+
+
 def test_a_removed_target_serves_nobody() -> None:
     async def tell() -> None:
         world = World(max_connections=1)
