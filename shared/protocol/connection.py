@@ -74,7 +74,6 @@ class Connection:
         self.quarantine: Quarantine | None = None
         self._writable: list[Stream] = []
         self._is_announced = False
-        self._is_choosing = False
         self._hello_by = now + settings.hello_timeout
         self._drain_by = float("inf")
         self.drain_is_acked = False
@@ -238,7 +237,6 @@ class Connection:
         """The next message to hand to the transport, chosen now; None when there is nothing, or no credit."""
         self.now = now
         self._is_announced = False
-        self._is_choosing = True
         message = self.outbox.next_message()
         if message is not None:
             self.liveness.last_sent = now
@@ -247,8 +245,7 @@ class Connection:
             for stream in writable:
                 if not stream.is_finished:
                     self._guard(stream, stream.handler.on_writable)
-        self._is_choosing = False
-        if message is None and self.is_draining:
+        if self.is_draining:
             self.check_drained()
         return message
 
@@ -402,8 +399,6 @@ class Connection:
         self.check_drained()
 
     def check_drained(self) -> None:
-        if self._is_choosing:
-            return  # the last answers are in a message that nobody has yet: `next_message` looks again
         if not self.is_draining or self.table.in_flight or self.state is not State.OPEN or self.outbox.has_output:
             return
         if self.is_relay or self.drain_is_acked:

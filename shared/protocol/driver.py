@@ -41,7 +41,8 @@ class ConnectionHandler(Protocol):
         """The peer will close this tunnel within so many seconds: no new pushes here."""
 
     def on_drained(self) -> None:
-        """We drain, and the last stream is done (or the time is up): close."""
+        """We drain, and the last stream is done (or the time is up): close, but not before this call into the core has
+        returned. The last answers may be in the message that it is making, or reading. May come again."""
 
     def on_failed(self, code: str, detail: str) -> None:
         """The tunnel is over by a violation, by silence, or by a hello that does not fit: close. `detail` is for our

@@ -248,7 +248,8 @@ class Link:
         self._handler.on_drain(self, timeout)
 
     def on_drained(self) -> None:
-        self._end("going-away", "drained")
+        # Not now: the core is in the middle of a message, perhaps the one with the last answers.
+        self._loop.call_soon(self._end, "going-away", "drained")
 
     def on_failed(self, code: str, detail: str) -> None:
         self._end(code, detail)

@@ -44,25 +44,6 @@ def test_a_push_that_crosses_the_drain_is_served() -> None:
     assert pair.connector.log[-1] == ("drained",)
 
 
-def test_the_last_answers_are_handed_over_before_the_end_is_told() -> None:
-    pair = Pair()
-    pushes = [pair.relay.open() for _ in range(3)]
-    pair.roundtrip()
-    connector = pair.connector
-    connector.core.drain(30.0, connector.now)
-    pair.roundtrip()
-    for push in connector.pushes:
-        assert push.stream is not None
-        push.stream.answer(b"200", b"", end=True)
-    message = connector.core.next_message(connector.now)
-    assert message is not None
-    assert ("drained",) not in connector.log, "whoever closes now would lose the message"
-    assert connector.core.next_message(connector.now) is None
-    assert connector.log[-1] == ("drained",)
-    pair.relay.feed(message)
-    assert [push.log for push in pushes] == [[("answer", b"200", b"", True)]] * 3
-
-
 def test_a_relay_drains() -> None:
     pair = Pair()
     pair.relay.open()
