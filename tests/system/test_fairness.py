@@ -86,7 +86,7 @@ async def test_a_gigabyte_harms_nobody(two_sinks, record_property):
     # Both programs are warm: what they allocate for a large body once, they have by now.
     assert await start_bulk(site, 20_000_000).ended() == 0
     alone = Pace(site)
-    await pace_for(alone, 5.0)
+    await pace_for(alone, 4.0)
 
     before = [program.rss_mib for program in (site.relay, site.connector)]
     for program in (site.relay, site.connector):
@@ -119,13 +119,13 @@ async def pace_for(pace: Pace, seconds: float) -> None:
 async def test_those_that_never_answer_stall_nobody(site, target, record_property):
     """200 pushes to a target that hangs, and 200 whose bodies it does not even read, beside one that is well."""
     hanging = site.expose(target, "hanging", limits={"connections": 400, "body": "64MiB"})
-    hanging["timeouts"] = {"first_byte": "8s"}
+    hanging["timeouts"] = {"first_byte": "5s"}
     stalling = await start_sink(site, "stalling")
     site.expose(f"http://127.0.0.1:{stalling}", "stalling", limits={"connections": 400, "body": "64MiB"})
     site.expose(target)
     site.relay_config["tenants"]["acme"]["routes"] += [
         site.make_route("hang", "/hang", "hanging"),
-        site.make_route("stall", "/sink", "stalling", timeout="8s"),
+        site.make_route("stall", "/sink", "stalling", timeout="5s"),
     ]
     site.connector_config()["tunnels"] = 1
     await site.start()

@@ -65,7 +65,7 @@ async def test_three_times_in_a_row(site, target, victim, record_property):
         await until(lambda: len(load.acknowledged) > 200, "pushes")
         for away in (0.1, 0.5, 2.0):
             outages.append(await kill_and_restart(site, load, victim, away))
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(0.5)
     assert_nothing_is_lost(load, target, outages, victim)
     recoveries = [outage.recovery for outage in outages]
     record_property(f"recovery after kill -9 of the {victim}, s", [round(one, 2) for one in recoveries])
