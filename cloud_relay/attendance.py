@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from cloud_relay.registry import Registry, Session
-from shared.logs import get_logger
+from shared.logs import get_logger, log_limited
 from shared.timers import precise_clock
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 CONTEST_TIME: Final = 1.0
 """Seconds for an old session to show that it lives."""
+
+TARGETS_SHOWN: Final = 20
+"""Names of targets in a line of the log."""
 
 log = get_logger("relay.tunnels")
 
@@ -57,7 +60,7 @@ class Attendance:
         self.registry.attach(session)
         log.info(
             "tunnel attached", connector=str(session.identity), session=session.number,
-            peer=session.link.describe(), targets=sorted(session.targets),
+            peer=session.link.describe(), targets=_shown(session.targets),
         )  # fmt: skip
 
     def ended(self, session: Session, code: str, detail: str) -> None:
@@ -137,9 +140,12 @@ class Attendant:
         """Never comes: only the relay opens streams, and the core fails a connector that tries."""
 
     def on_targets(self, link: Link, targets: Mapping[str, str]) -> None:
-        if self.session is not None:
-            self._attendance.registry.update_targets(self.session, targets)
-            log.info("targets changed", connector=str(self._identity), targets=sorted(targets))
+        session = self.session
+        if session is None or targets == session.targets:
+            return
+        self._attendance.registry.update_targets(session, targets)
+        name = str(self._identity)
+        log_limited(log, "info", f"targets {name}", "targets changed", connector=name, targets=_shown(targets))
 
     def on_drain(self, link: Link, timeout: float) -> None:
         log.info("connector drains a tunnel", connector=str(self._identity), timeout=timeout)
@@ -160,3 +166,9 @@ class Attendant:
 
     def on_handler_error(self, link: Link, error: Exception) -> None:
         log.error("a push failed by a bug of ours", connector=str(self._identity), exc_info=error)
+
+
+def _shown(targets: Mapping[str, str]) -> list[str]:
+    names = sorted(targets)
+    rest = len(names) - TARGETS_SHOWN
+    return [*names[:TARGETS_SHOWN], f"and {rest} more"] if rest > 0 else names

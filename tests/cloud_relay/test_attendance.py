@@ -7,9 +7,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import pytest
+
 from cloud_relay.admit import Identity
 from cloud_relay.attendance import Attendance, Attendant
 from cloud_relay.registry import Registry, Session
+from shared.logs import LogLimiter
 from shared.protocol import Hello
 
 IDENTITY = Identity("acme", "walldorf", "c1", "ab", datetime(2030, 1, 1, tzinfo=UTC))
@@ -104,3 +107,37 @@ def test_a_hello_without_an_instance_is_refused():
     assert attendant.session is None
     assert room.attached == []
     attendant.on_closed(cast(Any, link), "protocol-error", "")
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = []
+    limiter = LogLimiter(clock=lambda: 0.0)
+
+    def note(_: object, __: str, key: str, event: str, **values: Any) -> None:
+        if limiter.admit(key) is not None:
+            lines.append({"event": event, **values})
+
+    monkeypatch.setattr("cloud_relay.attendance.log_limited", note)
+    return lines
+
+
+def test_targets_that_did_not_change_are_no_news(logged):
+    room = Room()
+    link, attendant = room.arrive("first", a="http")
+    attendant.on_targets(cast(Any, link), {"a": "http"})
+    assert logged == []
+    attendant.on_targets(cast(Any, link), {"a": "tcp"})
+    assert [line["targets"] for line in logged] == [["a"]]
+    assert room.attached[0].targets == {"a": "tcp"}
+
+
+def test_what_a_connector_can_make_us_log_is_bounded(logged):
+    room = Room()
+    link, attendant = room.arrive("first")
+    for number in range(100):
+        targets = {f"t{index:03}": "http" for index in range(500 - number)}
+        attendant.on_targets(cast(Any, link), targets)
+        assert room.attached[0].targets == targets
+    assert len(logged) == 5
+    assert logged[0]["targets"] == [*(f"t{index:03}" for index in range(20)), "and 480 more"]
