@@ -53,8 +53,8 @@ class TunnelWindow:
     """How much may be in flight to the peer: the path's round trip times the rate at which the peer takes it.
 
     One sample at a time is under way: from some byte's sending to its credit's return. Of the last ten seconds or so
-    the shortest round trip and the best rate count. Twice their product fills the path and finds out when it has become
-    wider.
+    the shortest round trip and the best rate count. A multiple of their product fills the path and finds out when it
+    has become wider.
     """
 
     __slots__ = (
@@ -137,5 +137,7 @@ class TunnelWindow:
             self._old_min_round_trip, self._min_round_trip = self._min_round_trip, float("inf")
         self._best = max(self._best, rate)
         self._min_round_trip = min(self._min_round_trip, elapsed)
-        wanted = 2 * max(self._best, self._old_best) * self.round_trip + self._reserve
+        # A round trip like the shortest one: nothing queues on the path, so there may be room for much more.
+        gain = 4 if elapsed <= 1.25 * self.round_trip else 2
+        wanted = gain * max(self._best, self._old_best) * self.round_trip + self._reserve
         self.window = int(min(max(wanted, self._smallest), self._bound))

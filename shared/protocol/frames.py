@@ -18,6 +18,9 @@ from typing import Final, NamedTuple
 MAX_MESSAGE: Final = 64 * 1024
 """Bytes. Larger messages pin memory in TLS buffers for good, and what was handed over cannot be overtaken."""
 
+FULL_MESSAGE: Final = MAX_MESSAGE - 16
+"""Bytes at which we call our own messages full: with the WebSocket's header they fill four TLS records, not five."""
+
 HEADER_SIZE: Final = 8
 MAX_PAYLOAD: Final = MAX_MESSAGE - HEADER_SIZE
 MAX_STREAM_ID: Final = 0xFFFF_FFFF
