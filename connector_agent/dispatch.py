@@ -122,6 +122,10 @@ class Dispatcher:
                 line["detail"] = delivery.detail
             self._access_log.line(line)
 
+    def forget(self) -> None:
+        """Remember nothing of pushes that are over: their plans hold targets, secrets and passed credentials."""
+        self._templates = TemplateMemo()
+
     def abort(self, code: str) -> None:
         """Give up all that is under way, and take no more. What went to a target is lost, whatever the code."""
         self.is_closed = True

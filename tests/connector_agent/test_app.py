@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,6 +15,8 @@ import pytest
 
 from connector_agent.app import ConnectorApp
 from connector_agent.config import ConnectorConfig
+from connector_agent.plan import Plan
+from connector_agent.targets import Target
 from shared.config import read_config
 from shared.control import ControlUnreachable, control_request
 from shared.exits import CommandError
@@ -214,6 +217,22 @@ async def test_what_is_under_way_to_a_removed_target_ends_within_a_second(site: 
             assert asyncio.get_running_loop().time() - began < 1.0
             assert removed.log == ["reset target-lost"]
             assert not stays.is_over
+
+
+async def test_a_reload_forgets_targets_and_what_passed_to_them(site: Site) -> None:
+    def left() -> list[object]:
+        gc.collect()
+        found = [one for one in gc.get_objects() if isinstance(one, Target | Plan)]
+        return [one for one in found if "gone" in repr(one)]
+
+    async with recorder() as (port, _heads):
+        site.write(site.target("t", port), site.target("gone", port))
+        async with running(site) as (app, _tunnels):
+            await until_over(push(app, "gone"))
+            assert len(left()) == 2
+            site.write(site.target("t", port))
+            await app.reload()
+            assert left() == []
 
 
 @pytest.mark.parametrize(
