@@ -63,7 +63,9 @@ class RequestMemo:
 
 def remember_request(raw: bytes, head: RequestHead) -> RequestMemo | None:
     """A memo of `raw`, which was read as `head`; None for heads that are too long or too odd to be worth one."""
-    if len(raw) > MAX_SIZE or head.dropped or head.upgrade is not None or raw.startswith(b"\r\n"):
+    if len(raw) > MAX_SIZE or head.dropped or raw.startswith(b"\r\n"):
+        return None
+    if b"upgrade" in head.fields:  # what may be a body beside it depends on the number
         return None
     if head.content_length is not None and len(_LENGTH.findall(raw)) != 1:
         return None

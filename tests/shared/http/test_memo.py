@@ -62,6 +62,13 @@ def test_no_odd_number_passes_from_memory(text: bytes) -> None:
             pass
 
 
+def test_an_upgrade_without_a_body_says_nothing_of_one_with_a_body() -> None:
+    upgrade = HEAD % b"Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: %d\r\n"
+    assert remember_request(upgrade % 0, parse_request_head(upgrade % 0)) is None
+    with pytest.raises(BadRequest, match="upgrade-with-body"):
+        parse_request_head(upgrade % 5)
+
+
 def test_a_head_without_a_length_is_remembered_whole() -> None:
     raw = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
     memo = remember_request(raw, parse_request_head(raw))
@@ -78,6 +85,8 @@ def test_a_head_without_a_length_is_remembered_whole() -> None:
         HEAD % b"Odd_Name: x\r\n",
         HEAD % (b"X-Long: " + b"x" * MAX_SIZE + b"\r\n"),
         b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        HEAD % b"Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n",
+        HEAD % b"Upgrade: h2c\r\nContent-Length: 1\r\n",
     ],
 )
 def test_odd_and_long_heads_are_not_remembered(raw: bytes) -> None:
