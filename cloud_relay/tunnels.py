@@ -19,6 +19,7 @@ from cloud_relay.admit import Identity, Policy, Refusal, admit, judge_again
 from cloud_relay.attendance import Attendance, Attendant
 from cloud_relay.handshake_gate import Arrival, HandshakeGate
 from cloud_relay.registry import Registry
+from cloud_relay.sources import source_key
 from shared.errors import FAULTS, Fault
 from shared.http.problem import problem_response
 from shared.logs import get_logger, log_limited
@@ -184,12 +185,12 @@ class TunnelListener:
 
     # --- the steps of one connection, called by what is below
 
-    def begin(self, raw: asyncio.Transport, source: str) -> None:
+    def begin(self, raw: asyncio.Transport, source: str, peer: str) -> None:
         """Start the handshake of a connection whose turn it is."""
         if raw.is_closing():
             self.gate.leave(source)
             return
-        knock = _Knock(self, source)
+        knock = _Knock(self, source, peer)
         transport = ServerTransport(self.loop, self.tls, self.buffers, knock, self.limits.handshake_timeout)
         self._knocking.add(transport)
         try:
@@ -296,8 +297,9 @@ class _Doorstep(asyncio.Protocol):
         raw = cast(asyncio.Transport, transport)
         raw.pause_reading()
         name = raw.get_extra_info("peername")
-        source = str(name[0]) if isinstance(name, tuple) else "unknown"
-        self._listener.gate.enter(Arrival(source, lambda: self._listener.begin(raw, source), raw.abort))
+        peer = str(name[0]) if isinstance(name, tuple) else "unknown"
+        source = source_key(peer)
+        self._listener.gate.enter(Arrival(source, lambda: self._listener.begin(raw, source, peer), raw.abort))
 
 
 class _Knock:
@@ -305,10 +307,10 @@ class _Knock:
 
     __slots__ = ("_identity", "_listener", "_peer", "_source", "_was_refused")
 
-    def __init__(self, listener: TunnelListener, source: str) -> None:
+    def __init__(self, listener: TunnelListener, source: str, peer: str) -> None:
         self._listener = listener
         self._source = source
-        self._peer = source
+        self._peer = peer
         self._identity: Identity | None = None
         self._was_refused = False
 

@@ -97,7 +97,7 @@ class SenderConnection(EndingConnection):
         if self._on_made is not None:
             self._on_made(self)
             self._on_made = None
-        self._timer.set(self.ingress.time() + self.settings.keep_alive_timeout)
+        self._timer.set(self.ingress.time() + self.settings.first_byte_timeout)
 
     def data_received(self, data: bytes) -> None:
         state = self._state

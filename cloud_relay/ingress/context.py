@@ -76,6 +76,8 @@ class IngressSettings:
 
     head_timeout: float = 5.0
     """From a head's first byte to its last. A sender that needs longer is cut off without an answer."""
+    first_byte_timeout: float = 10.0
+    """How long a new connection may be silent. Load balancers that connect ahead of need use them within seconds."""
     keep_alive_timeout: float = 75.0
     """How long a connection may wait for its next request: longer than load balancers do (60 s), so that they close."""
     slow_body_rate: int = 1024

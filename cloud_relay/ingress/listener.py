@@ -12,6 +12,7 @@ import ssl
 from typing import TYPE_CHECKING, Final
 
 from cloud_relay.ingress.connection import SenderConnection
+from cloud_relay.sources import source_key
 from shared.logs import get_logger, log_limited
 from shared.tasks import spawn
 
@@ -141,6 +142,7 @@ class IngressListener:
 
     def _admit(self, source: str) -> bool:
         settings = self.ingress.context.settings
+        source = source_key(source)
         held = self._per_source.get(source, 0)
         if self.metrics.open >= settings.max_connections or held >= settings.max_connections_per_source:
             self.metrics.refused += 1
@@ -153,6 +155,7 @@ class IngressListener:
 
     def _release(self, source: str) -> None:
         self.metrics.open -= 1
+        source = source_key(source)
         held = self._per_source[source] - 1
         if held:
             self._per_source[source] = held

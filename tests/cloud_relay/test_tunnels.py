@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from cloud_relay.tunnels import TunnelLimits
+from cloud_relay.tunnels import TunnelLimits, _Doorstep
 from tests.support.tunnels import KEY, world
 
 pytestmark = pytest.mark.system
@@ -66,3 +68,20 @@ async def test_a_handshake_that_cannot_begin_keeps_no_place(tmp_path, monkeypatc
         assert listener.gate.in_progress == 0
         await w.until_open(1)
         assert listener.gate.in_progress == 0
+
+
+async def test_a_host_with_many_ipv6_addresses_is_one_source(tmp_path, monkeypatch):
+    class Raw(asyncio.Transport):
+        def __init__(self, address: str) -> None:
+            super().__init__({"peername": (address, 4711, 0, 0)})
+
+        def pause_reading(self) -> None: ...
+
+    async with world(tmp_path) as w:
+        listener = await w.serve(TunnelLimits(handshakes_per_source=2))
+        begun: list[str] = []
+        monkeypatch.setattr(listener, "begin", lambda _, __, peer: begun.append(peer))
+        for address in ("2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1"):
+            _Doorstep(listener).connection_made(Raw(address))
+        assert begun == ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"]
+        listener.gate._waiting.clear()

@@ -260,6 +260,20 @@ def test_caps_on_connections(run, tls, settings):
     run(main)
 
 
+def test_a_host_with_many_ipv6_addresses_is_one_source():
+    async def main() -> None:
+        async with listening(settings=IngressSettings(max_connections_per_source=2)) as (relay, listener):
+            admitted = [listener._admit(f"2001:db8::{n}") for n in range(3)]
+            assert admitted == [True, True, False]
+            assert listener._admit("2001:db8:0:1::1")
+            for source in ("2001:db8::9", "2001:db8::8", "2001:db8:0:1::2"):
+                listener._release(source)
+            assert relay.metrics.open == 0
+            assert listener._per_source == {}
+
+    asyncio.run(_within(main()))
+
+
 def test_what_is_no_tls_is_counted_and_forgotten(run, pki):
     async def main() -> None:
         async with listening(pki) as (relay, listener):

@@ -172,8 +172,11 @@ def test_an_idle_connection_is_closed_after_a_while():
 def test_a_connection_that_never_sends_is_closed():
     relay = Relay()
     sender = relay.connect()
-    relay.sleep(76)
+    relay.sleep(9)
+    assert not sender.is_closed
+    relay.sleep(2)
     assert sender.is_closed
+    assert relay.access_log.lines == []
     relay.assert_all_closed()
 
 
