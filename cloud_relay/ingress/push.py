@@ -35,6 +35,9 @@ _OUT_OF_CREDIT: Final = FAULTS["out-of-credit"]
 _SENDER_SLOW: Final = FAULTS["sender-too-slow"]
 _TARGET_SLOW: Final = FAULTS["target-too-slow"]
 
+_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
+"""RFC 9110 §8.6: methods whose requests say Content-Length: 0 when there is no body. With others it may be refused."""
+
 
 class Push(PushAnswer):
     """One push: what its connection drives, and a `StreamHandler` towards the tunnel."""
@@ -260,7 +263,7 @@ class Push(PushAnswer):
         """The push's head for the tunnel: what differs from push to push, then the template."""
         head = self.head
         length = head.content_length
-        if length is None and not head.is_chunked:
+        if length is None and not head.is_chunked and head.method in _WITH_BODY:
             length = 0
         return encode_varying(self.request_id, self.attempt, length) + self._template(route)
 

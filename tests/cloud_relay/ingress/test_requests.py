@@ -44,6 +44,18 @@ def test_what_the_connector_is_told():
     assert relay.access_log.lines[0]["sender_request_id"] == "mine"
 
 
+@pytest.mark.parametrize(
+    ("method", "headers", "length"),
+    [("GET", {}, None), ("HEAD", {}, None), ("DELETE", {}, None), ("GET", {"content_length": "0"}, 0),
+     ("POST", {}, 0), ("PUT", {}, 0), ("PATCH", {}, 0)],
+)  # fmt: skip
+def test_a_request_without_a_body_has_a_length_where_one_is_expected(method, headers, length):
+    relay = Relay()
+    relay.connect().send(request(method, body=None, **headers))
+    assert relay.stream.head.content_length == length
+    assert relay.stream.first == (b"", True)
+
+
 def test_pass_authorization():
     relay = Relay(pass_authorization=True)
     relay.connect().send(post(b"x", authorization="Basic eDp5"))
