@@ -110,7 +110,7 @@ class TunnelLimitsConfig(ConfigModel):
     handshakes: Annotated[int, Field(ge=1, le=100_000)] = 512
     """TLS and WebSocket handshakes in progress. More wait in the kernel's queue."""
     handshakes_per_source: Annotated[int, Field(ge=1, le=100_000)] = 128
-    """The same from one address. Whole data centers may come from one."""
+    """The same from one address, or one IPv6 network of 64 bits. Whole data centers may come from one."""
     handshake_timeout: Annotated[Duration, Field(ge=0.1, le=60)] = 5.0
     """How long one handshake may take."""
     tunnels: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
@@ -143,7 +143,7 @@ class IngressLimitsConfig(ConfigModel):
     connections: Annotated[int, Field(ge=1, le=10_000_000)] = 16384
     """Sender connections at once, of each listener. One more is closed."""
     connections_per_source: Annotated[int, Field(ge=1, le=10_000_000)] = 4096
-    """The same from one address. A whole cloud region may come from one."""
+    """The same from one address, or one IPv6 network of 64 bits. A whole cloud region may come from one."""
 
 
 class DrainConfig(ConfigModel):
