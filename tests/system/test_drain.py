@@ -106,7 +106,8 @@ async def test_a_second_signal_insists(site, target, which):
     else:
         answer = await stuck
         assert answer.status in (502, 503)
-        assert answer.fault in ("connector-draining", "tunnel-lost", "tunnel-refused")
+        # The target has it, so what is said must leave open whether it was delivered.
+        assert answer.fault in ("connector-draining", "tunnel-lost", "target-lost")
 
 
 async def test_nothing_in_flight_ends_at_once(site, target):
