@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cloud_relay.health import RelayState
 from cloud_relay.ingress.retry import RetryBudget
 from shared.errors import Fault
+from shared.timers import precise_clock
 
 if TYPE_CHECKING:
     from cloud_relay.limits import Limits
@@ -131,7 +132,7 @@ class Ingress:
         state: RelayState = RelayState.SERVING,
     ) -> None:
         self.loop = loop
-        self.time = loop.time
+        self.time = precise_clock(loop)
         self.context = context
         self.on_bug = on_bug
         self.state = state

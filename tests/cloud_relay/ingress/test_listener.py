@@ -8,6 +8,7 @@ import errno
 import gc
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
@@ -138,6 +139,21 @@ def test_the_certificate_is_chosen_by_name(run, pki):
                 certificate = writer.get_extra_info("peercert")
                 assert certificate["subjectAltName"] == (("DNS", name),)
                 writer.close()
+
+    run(main)
+
+
+def test_durations_are_finer_than_the_loops_clock(run):
+    async def main() -> None:
+        async with listening() as (relay, listener):
+            _, writer = await connect(listener, None)
+            writer.write(post(b"x"))
+            await until(lambda: relay.streams)
+            time.sleep(0.0015)  # the loop is held up: its own clock may stand still meanwhile
+            relay.stream.answer(204)
+            (line,) = relay.access_log.lines
+            assert line["total_ms"] >= line["beyond_ms"] >= 1.5
+            writer.close()
 
     run(main)
 
