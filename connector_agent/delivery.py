@@ -22,7 +22,7 @@ from shared.http.headers import prepare_answer_headers
 from shared.http.push_head import PushHead, encode_answer
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
 
     from connector_agent.plan import Plan
     from connector_agent.targets import Target
@@ -33,11 +33,18 @@ if TYPE_CHECKING:
 REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 """Methods that a proxy may repeat on its own (RFC 9110 §9.2.2)."""
 
+TIMER_EARLINESS: Final = 0.002
+"""Seconds by which a loop may fire a timer before its time: uvloop rounds to milliseconds."""
+
 _WITHOUT_BODY: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE"})
 
 
 class Recorder(Protocol):
-    """Takes note of deliveries that are over, and knows when the process was away."""
+    """Takes note of deliveries that are over, and knows the time, and when the process was away."""
+
+    @property
+    def now(self) -> Callable[[], float]:
+        """The loop's time, as finely as it can be told."""
 
     def look(self, now: float) -> None:
         """Before a push that had to wait is written: if the loop was away until just now, `on_gap` all that wait."""
@@ -47,21 +54,19 @@ class Recorder(Protocol):
 
 
 class Delivery:
-    """A push under way. `status` is the target's or 0, `code` that of our error or "", times are the loop's.
+    """A push under way. `status` is the target's or 0, `code` that of our error or "", times are the recorder's.
 
     `was_written`: something of it went to the target, so that nobody else may have it.
     """
 
     __slots__ = (
         "_connection", "_held", "_is_answered", "_is_chunked", "_is_discarding", "_is_ended", "_is_retried",
-        "_is_waiting", "_keep_alive", "_loop", "_recorder", "_stream", "_unreturned",
+        "_is_waiting", "_keep_alive", "_now", "_recorder", "_stream", "_unreturned",
         "code", "detail", "first_byte_at", "is_over", "plan", "push", "received", "sent", "started_at", "status",
         "target", "was_reused", "was_written",
     )  # fmt: skip
 
-    def __init__(
-        self, stream: Stream, push: PushHead, plan: Plan, target: Target, loop: AbstractEventLoop, recorder: Recorder
-    ) -> None:
+    def __init__(self, stream: Stream, push: PushHead, plan: Plan, target: Target, recorder: Recorder) -> None:
         self.push = push
         self.plan = plan
         self.target = target
@@ -70,12 +75,12 @@ class Delivery:
         self.status = 0
         self.received = 0
         self.sent = 0
-        self.started_at = loop.time()
+        self._now = now = recorder.now
+        self.started_at = now()
         self.first_byte_at = 0.0
         self.is_over = False
         self.was_reused = False
         self._stream = stream
-        self._loop = loop
         self._recorder = recorder
         self._connection: UpstreamConnection | None = None
         self._held: list[bytes] = []
@@ -170,7 +175,7 @@ class Delivery:
         """The relay has taken enough of the answer."""
         connection = self._connection
         if connection is not None:
-            connection.set_deadline(self._loop.time() + self.target.timeouts.idle)
+            connection.set_deadline(self._now() + self.target.timeouts.idle)
             connection.resume_reading()
 
     def on_answer(self, head: bytes, body: bytes, end: bool, interim: bool) -> None:
@@ -180,7 +185,7 @@ class Delivery:
 
     def on_connection(self, connection: UpstreamConnection) -> None:
         """A connection for the push that waited for one."""
-        now = self._loop.time()
+        now = self._now()
         self._recorder.look(now)
         if self.is_over:
             connection.release(keep=True)
@@ -199,7 +204,7 @@ class Delivery:
         """There is no connection to be had."""
         self._is_waiting = False
         deadline = self._stream.deadline
-        if deadline and self._loop.time() >= deadline:
+        if deadline and self._now() >= deadline:
             self._give_up("deadline-exceeded", fault.detail)
         else:
             self._give_up(fault.fault.code, fault.detail)
@@ -219,7 +224,7 @@ class Delivery:
             return
         self._is_answered = True
         self.status = status
-        self.first_byte_at = self._loop.time()
+        self.first_byte_at = self._now()
         self._keep_alive = head.keep_alive
         connection = self._connection
         if connection is not None and head.keep_alive_timeout is not None:
@@ -266,7 +271,9 @@ class Delivery:
         """The target took too long, or the push's own time is over."""
         if not self.is_over:
             deadline = self._stream.deadline
-            is_late = not self._is_answered and deadline and self._loop.time() >= deadline and not self._is_ended
+            is_late = (
+                deadline and self._now() >= deadline - TIMER_EARLINESS and not (self._is_answered or self._is_ended)
+            )
             self._give_up("deadline-exceeded" if is_late else "target-too-slow")
 
     def on_paused(self) -> None:
@@ -330,13 +337,13 @@ class Delivery:
         """Set the connection's deadline: who has to do something, and until when."""
         timeouts = self.target.timeouts
         if self._is_answered:
-            when = self._loop.time() + timeouts.idle if connection.is_reading else 0.0
+            when = self._now() + timeouts.idle if connection.is_reading else 0.0
         else:
             when = 0.0
             if connection.is_paused:
-                when = self._loop.time() + timeouts.idle
+                when = self._now() + timeouts.idle
             elif self._is_ended:
-                when = self._loop.time() + timeouts.first_byte
+                when = self._now() + timeouts.first_byte
             deadline = self._stream.deadline
             if deadline and (not when or deadline < when):
                 when = deadline
@@ -349,7 +356,7 @@ class Delivery:
         if end:
             self._end("", is_known=True)
         elif self._stream.is_writable:
-            connection.set_deadline(self._loop.time() + self.target.timeouts.idle)
+            connection.set_deadline(self._now() + self.target.timeouts.idle)
         else:
             connection.pause_reading()
             connection.set_deadline(0.0)
@@ -391,7 +398,7 @@ class Delivery:
         if connection is not None:
             self._connection = None
             connection.release(keep=is_known and self._is_ended and self._keep_alive and not self._is_discarding)
-        self._recorder.record(self, self._loop.time())
+        self._recorder.record(self, self._now())
 
     def __repr__(self) -> str:
         state = "over" if self.is_over else "waiting" if self._is_waiting else "under way"

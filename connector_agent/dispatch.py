@@ -14,6 +14,7 @@ from connector_agent.plan import describe_kind, plan_for
 from shared.access_log import timestamp
 from shared.errors import FAULTS
 from shared.http.push_head import HeadError, PushHead, TemplateMemo, decode_varying
+from shared.timers import precise_clock
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -38,10 +39,11 @@ class LineWriter(Protocol):
 class Dispatcher:
     """Takes streams from every tunnel of the process. `in_flight` counts deliveries that are not over.
 
-    `look(now)` is GapWatch's: after a gap of the loop no push that waited is written.
+    `look(now)` is GapWatch's: after a gap of the loop no push that waited is written. `now()` is the loop's time,
+    but finer than uvloop's own, which counts milliseconds: durations and deadlines are judged by it.
     """
 
-    __slots__ = ("_access_log", "_loop", "_metrics", "_targets", "_templates", "_under_way", "is_closed", "look")
+    __slots__ = ("_access_log", "_metrics", "_targets", "_templates", "_under_way", "is_closed", "look", "now")
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class Dispatcher:
     ) -> None:
         self._targets = targets
         self._templates = TemplateMemo()
-        self._loop = loop
+        self.now = precise_clock(loop)
         self._metrics = metrics
         self._access_log = access_log
         self._under_way: set[Delivery] = set()
@@ -82,7 +84,7 @@ class Dispatcher:
         if self.is_closed:
             self._refuse(stream, push, "connector-draining", body)
             return
-        delivery = Delivery(stream, push, plan_for(template, target), target, self._loop, self)
+        delivery = Delivery(stream, push, plan_for(template, target), target, self)
         stream.handler = delivery
         target.metrics.in_flight += 1
         self._under_way.add(delivery)
