@@ -12,9 +12,10 @@ as the target's socket has room, so that a slow target slows its sender and nobo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from connector_agent.headers_policy import relocate
+from connector_agent.upstream.answer import MAX_INTERIM_SIZE, MAX_PASSED_INTERIM
 from connector_agent.upstream.pool import KEEP_ALIVE_SHARE, MAX_IDLE
 from shared.errors import BY_WIRE, FAULTS, LocalFault
 from shared.http.chunked import LAST_CHUNK, encode_chunk
@@ -22,9 +23,8 @@ from shared.http.headers import prepare_answer_headers
 from shared.http.push_head import PushHead, encode_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from connector_agent.plan import Plan
+    from connector_agent.recorder import Recorder
     from connector_agent.targets import Target
     from connector_agent.upstream.connection import UpstreamConnection
     from shared.http.responses import ResponseHead
@@ -39,20 +39,6 @@ TIMER_EARLINESS: Final = 0.002
 _WITHOUT_BODY: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE"})
 
 
-class Recorder(Protocol):
-    """Takes note of deliveries that are over, and knows the time, and when the process was away."""
-
-    @property
-    def now(self) -> Callable[[], float]:
-        """The loop's time, as finely as it can be told."""
-
-    def look(self, now: float) -> None:
-        """Before a push that had to wait is written: if the loop was away until just now, `on_gap` all that wait."""
-
-    def record(self, delivery: Delivery, now: float) -> None:
-        """Called once for each."""
-
-
 class Delivery:
     """A push under way. `status` is the target's or 0, `code` that of our error or "", times are the recorder's.
 
@@ -60,10 +46,10 @@ class Delivery:
     """
 
     __slots__ = (
-        "_connection", "_held", "_is_answered", "_is_chunked", "_is_discarding", "_is_ended", "_is_retried",
-        "_is_waiting", "_keep_alive", "_now", "_recorder", "_stream", "_unreturned",
-        "code", "detail", "first_byte_at", "is_over", "plan", "push", "received", "sent", "started_at", "status",
-        "target", "was_reused", "was_written",
+        "_connection", "_held", "_interims", "_is_answered", "_is_chunked", "_is_discarding", "_is_ended",
+        "_is_retried", "_is_waiting", "_keep_alive", "_now", "_recorder", "_stream", "_unreturned", "code", "detail",
+        "first_byte_at", "is_over", "plan", "push", "received", "sent", "started_at", "status", "target", "was_reused",
+        "was_written",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, push: PushHead, plan: Plan, target: Target, recorder: Recorder) -> None:
@@ -84,6 +70,7 @@ class Delivery:
         self._recorder = recorder
         self._connection: UpstreamConnection | None = None
         self._held: list[bytes] = []
+        self._interims = 0
         self._unreturned = 0
         self._is_answered = False
         self._is_chunked = False
@@ -212,8 +199,13 @@ class Delivery:
     # What the connection calls.
 
     def on_interim(self, head: ResponseHead) -> None:
-        """An answer of 1xx passes ahead of the real one."""
-        self._stream.answer(encode_answer(head.status, None, prepare_answer_headers(head.headers)), interim=True)
+        """An answer of 1xx passes ahead of all else in the tunnel: only a few, and none that is large."""
+        encoded = encode_answer(head.status, None, prepare_answer_headers(head.headers))
+        if self._interims >= MAX_PASSED_INTERIM or len(encoded) > MAX_INTERIM_SIZE:
+            self.target.metrics.dropped_interims += 1
+            return
+        self._interims += 1
+        self._stream.answer(encoded, interim=True)
 
     def on_head(self, head: ResponseHead, body: bytes, end: bool) -> None:
         """The answer's head, and often all of its body."""

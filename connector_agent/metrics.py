@@ -27,8 +27,8 @@ class TargetMetrics:
     """
 
     __slots__ = (
-        "by_class", "bytes_in", "bytes_out", "connect_failures", "connects", "dropped_headers", "faults", "in_flight",
-        "last_at", "last_code", "last_status", "target", "total",
+        "by_class", "bytes_in", "bytes_out", "connect_failures", "connects", "dropped_headers",
+        "dropped_interims", "faults", "in_flight", "last_at", "last_code", "last_status", "target", "total",
     )  # fmt: skip
 
     def __init__(self, target: str, total: HistogramCell) -> None:
@@ -41,6 +41,7 @@ class TargetMetrics:
         self.connects = 0
         self.connect_failures = 0
         self.dropped_headers = 0
+        self.dropped_interims = 0
         self.in_flight = 0
         self.last_at = 0.0
         self.last_status = 0
@@ -113,6 +114,7 @@ class ConnectorMetrics(Metrics):
             ("connects", "Connections tried to the target.", (((name,), one.connects) for name, one in targets)),
             ("connect_failures", "Of them failed.", (((name,), one.connect_failures) for name, one in targets)),
             ("dropped_headers", "Odd headers left out.", (((name,), one.dropped_headers) for name, one in targets)),
+            ("dropped_interims", "1xx answers left out.", (((name,), one.dropped_interims) for name, one in targets)),
         ):  # fmt: skip
             yield counter_family(f"qanat_connector_{name}", text, _TARGET, values)
         yield gauge_family(

@@ -18,6 +18,12 @@ from shared.http.responses import ResponseHead
 MAX_INTERIM: Final = 32
 """Interim answers (1xx) to one push. A target that sends more does nothing else."""
 
+MAX_PASSED_INTERIM: Final = 8
+"""Of those, how many cross the tunnel."""
+
+MAX_INTERIM_SIZE: Final = 4096
+"""Bytes of the largest that does, as it crosses."""
+
 
 class AnswerSink(Protocol):
     """What the reader calls, in this order; nothing comes after an `end`."""
