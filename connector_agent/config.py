@@ -184,7 +184,8 @@ class TargetLimitsConfig(ConfigModel):
     """What one target is spared."""
 
     body: Annotated[Size, Field(ge=1)] = 64 * 1024 * 1024
-    """Bytes of one push's body."""
+    """Bytes of one push's body. The relay has a limit of its own (limits.body of the route), and whichever is lower
+    counts: to let larger pushes through, raise both."""
     connections: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Connections at once, which is also the number of pushes at once. More wait, up to 5 s."""
 
