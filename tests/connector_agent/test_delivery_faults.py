@@ -67,10 +67,13 @@ async def test_a_target_cannot_fill_the_tunnel_with_interim_answers() -> None:
     world = World()
     stream = await world.push(b"x")
     large = b"HTTP/1.1 103 Early Hints\r\nLink: %b\r\n\r\n" % (b"x" * 4096)
-    world.transport.gets(large + b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 20 + large)
+    small = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    world.transport.gets(large + small)
+    assert world.metrics.target("t").dropped_interims == 1
+    world.transport.gets(small * 19 + large)
     world.transport.gets(OK)
     assert stream.log == ["interim 103"] * 8 + ["answer 200 [2] end"]
-    assert world.metrics.target("t").dropped_interims == 14
+    assert world.metrics.target("t").dropped_interims == 14  # both large ones, and twelve
     assert b'qanat_connector_dropped_interims_total{target="t"} 14.0' in world.metrics.render()
     world.assert_clean(stream)
 
