@@ -168,6 +168,9 @@ class IngressListener:
 
     def arrived(self, arrival: _Arrival, connection: SenderConnection) -> None:
         """A connection is ready for requests; from now on it counts for itself."""
+        if arrival not in self._arrivals:  # given up meanwhile, and counted out
+            connection.abort()
+            return
         self._arrivals.discard(arrival)
         self._connections.add(connection)
 
@@ -179,8 +182,9 @@ class IngressListener:
 
     def lost(self, connection: SenderConnection) -> None:
         """A connection that was ready ended."""
-        self._connections.discard(connection)
-        self._release(connection.source)
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self._release(connection.source)
 
 
 class _Arrival:

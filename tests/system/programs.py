@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import json
 import os
@@ -117,8 +118,9 @@ class Program:
         return self._popen.returncode
 
     async def kill(self) -> None:
-        """SIGKILL; returns when it is gone."""
-        self.signal(signal.SIGKILL)
+        """SIGKILL to it and its children (nginx has workers); returns when it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)  # the leader of a session of its own
         await self.ended()
 
     async def stop(self, patience: float = 8.0) -> int:
