@@ -75,7 +75,7 @@ class LazyTimer:
 
 
 def precise_clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
-    """The loop's clock, finer where the loop's own is coarse: uvloop's moves once a tick, by milliseconds.
+    """The loop's clock, finer where the loop's own is coarse: uvloop's counts whole milliseconds.
 
     Its values may be given to `loop.call_at`, since both count CLOCK_MONOTONIC's seconds.
     """
