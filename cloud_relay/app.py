@@ -219,7 +219,11 @@ class RelayApp:
             budget=self._budget,
             gaps=self._gaps,
             limits=TunnelLimits(
-                limits.handshakes, limits.handshakes_per_source, limits.handshake_timeout, limits.tunnels
+                limits.handshakes,
+                limits.handshakes_per_source,
+                limits.handshake_timeout,
+                limits.tunnels,
+                limits.tunnels_per_connector,
             ),
             software=f"cloud-relay {version()}",
         )

@@ -38,6 +38,7 @@ def relay_config(site: Site, ports: dict[str, int], shape: Shape) -> dict[str, A
                 "key": str(pki / "relay.key"),
                 "client_ca": str(pki / "ca.pem"),
             },
+            "limits": {"tunnels_per_connector": 1000},  # ten thousand idle ones are held by few identities here
         },
         "ingress": [
             {

@@ -115,6 +115,8 @@ class TunnelLimitsConfig(ConfigModel):
     """How long one handshake may take."""
     tunnels: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
     """Tunnels attached at once. Each takes some 64 KiB of memory."""
+    tunnels_per_connector: Annotated[int, Field(ge=1, le=1_000_000)] = 64
+    """The same of one connector. It keeps two to each relay, and for a moment twice as many while it renews them."""
 
 
 class TunnelConfig(ConfigModel):
