@@ -109,12 +109,14 @@ class IngressListener:
         return True
 
     def abort(self) -> None:
-        """End everything at once."""
+        """End everything at once; none of it counts any more, whenever the loop gets round to telling its end."""
         self.stop_accepting()
         for arrival in list(self._arrivals):
             arrival.abort()
+            self.failed(arrival)
         for connection in list(self._connections):
             connection.abort()
+            self.lost(connection)
 
     # ---------------------------------------------------------------- accepting
 
