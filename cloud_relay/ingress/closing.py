@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import socket
-import struct
+import time
 from typing import TYPE_CHECKING, Final, cast
 
+from cloud_relay.ingress.access import log_refused
+from shared.errors import FAULTS
+from shared.http.problem import problem_response
 from shared.timers import LazyTimer
+from shared.tunnel.endings import cut_off
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloud_relay.ingress.body import BodyReader, Pace
     from cloud_relay.ingress.context import Ingress
+    from cloud_relay.ingress.push import Push
+    from cloud_relay.metrics import ListenerMetrics
+    from shared.errors import Fault
 
 
 class State(enum.Enum):
@@ -32,37 +38,27 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-_NO_LINGER: Final = struct.pack("ii", 1, 0)
-
-
-def cut_off(transport: asyncio.Transport) -> None:
-    """End with a TCP RST, so that what was sent so far can never pass for a whole answer.
-
-    `abort` alone would send FIN, which for an answer that lasts until the connection closes means: complete.
-    Under TLS the missing close_notify says the same; the RST makes sure where the sender does not look.
-    """
-    sock = transport.get_extra_info("socket")
-    if sock is not None:
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        except OSError:  # gone already
-            pass
-    transport.abort()
+_INTERNAL: Final = FAULTS["internal-error"]
+_GONE: Final = FAULTS["sender-gone"]
+_INCOMPLETE: Final = FAULTS["incomplete-body"]
 
 
 class EndingConnection(asyncio.Protocol):
     """The lower half of a sender's connection: transport, state, timer, and the endings."""
 
     __slots__ = (
-        "_body", "_buffer", "_is_paused", "_is_write_blocked", "_linger_left", "_pace", "_state", "_timer", "ingress",
-        "settings", "transport",
+        "_body", "_buffer", "_is_paused", "_is_write_blocked", "_linger_left", "_pace", "_push", "_state", "_timer",
+        "ingress", "metrics", "settings", "source", "transport",
     )  # fmt: skip
 
-    def __init__(self, ingress: Ingress, on_timer: Callable[[], None]) -> None:
+    def __init__(self, ingress: Ingress, metrics: ListenerMetrics, source: str, on_timer: Callable[[], None]) -> None:
         self.ingress = ingress
+        self.metrics = metrics
+        self.source = source
         self.settings = ingress.context.settings
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # there from connection_made on
         self._state = State.HEAD
+        self._push: Push | None = None
         self._buffer = bytearray()
         self._body: BodyReader | None = None
         self._pace: Pace | None = None
@@ -85,6 +81,11 @@ class EndingConnection(asyncio.Protocol):
         """Close unless a request is under way."""
         if self._state is State.HEAD and not self._buffer:
             self._close()
+
+    def abort(self) -> None:
+        """End at once, whatever is under way."""
+        self._end_push()
+        self._cut()
 
     def pause_reading(self) -> None:
         """Take in no more: there is no room for it."""
@@ -145,3 +146,39 @@ class EndingConnection(asyncio.Protocol):
         if self._state is not State.CLOSED or not self.transport.is_closing():
             self._state = State.CLOSED
             cut_off(self.transport)
+
+    def _refuse(self, fault: Fault) -> None:
+        """Answer a request that never became a push, and close."""
+        ingress = self.ingress
+        request_id = ingress.new_request_id()
+        self.metrics.failed(fault)
+        log_refused(ingress, request_id, self.source, fault)
+        retry_after = ingress.retry_after() if fault.retry_after else None
+        self.transport.write(
+            problem_response(fault, request_id, keep_alive=False, retry_after=retry_after, now=time.time())
+        )
+        self._linger()
+
+    def _end_push(self, fault: Fault | None = None) -> None:
+        """The sender is gone, or not worth an answer: end its push, if there is one."""
+        push, self._push = self._push, None
+        if push is not None:
+            try:
+                push.abandon(fault or (_INCOMPLETE if self._state is State.BODY else _GONE))
+            except Exception as error:  # noqa: BLE001 - as above
+                self.ingress.on_bug(error, push.request_id)
+
+    def _fail(self, error: BaseException) -> None:
+        """A bug of ours: say so to the sender where that is still possible, and close."""
+        push = self._push
+        self.ingress.on_bug(error, push.request_id if push is not None else "")
+        try:
+            if push is not None:
+                push.crash()
+            elif self._state is State.HEAD:
+                self._refuse(_INTERNAL)
+            else:
+                self.abort()
+        except Exception as second:  # noqa: BLE001 - as above
+            self.ingress.on_bug(second, "")
+            self.abort()

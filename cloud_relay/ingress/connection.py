@@ -18,7 +18,6 @@ Nothing here knows routes, tunnels or statuses: see push.py. Bytes of one reques
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
@@ -28,11 +27,10 @@ from cloud_relay.ingress.answer import AnswerMemo
 from cloud_relay.ingress.body import BodyReader, LengthReader, Pace, begin_body
 from cloud_relay.ingress.closing import EndingConnection, State
 from cloud_relay.ingress.push import Push
-from shared.errors import FAULTS, Fault
+from shared.errors import FAULTS
 from shared.http.chunked import BadChunk
 from shared.http.gate import BadRequest, check_unfinished_request_head, find_head_end
 from shared.http.memo import RequestMemo, remember_request
-from shared.http.problem import problem_response
 from shared.http.requests import parse_request_head
 
 if TYPE_CHECKING:
@@ -44,12 +42,8 @@ if TYPE_CHECKING:
 _HEAD, _BODY, _WAITING, _LINGERING, _CLOSED = State
 
 _SERVING: Final = RelayState.SERVING
-_INTERNAL: Final = FAULTS["internal-error"]
-_TOO_LARGE: Final = FAULTS["headers-too-large"]
 _TOO_SLOW: Final = FAULTS["sender-too-slow"]
 _STARTING: Final = FAULTS["starting"]
-_GONE: Final = FAULTS["sender-gone"]
-_INCOMPLETE: Final = FAULTS["incomplete-body"]
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -60,8 +54,7 @@ class SenderConnection(EndingConnection):
     """
 
     __slots__ = (
-        "_is_advancing", "_memo", "_on_lost", "_on_made", "_owes_continue", "_push", "_skipped", "last_answer",
-        "metrics", "scheme", "source",
+        "_is_advancing", "_memo", "_on_lost", "_on_made", "_owes_continue", "_skipped", "last_answer", "scheme",
     )  # fmt: skip
 
     def __init__(
@@ -74,13 +67,10 @@ class SenderConnection(EndingConnection):
         scheme: str,
         on_made: Callable[[SenderConnection], None] | None = None,
     ) -> None:
-        super().__init__(ingress, self._on_timer)
-        self.metrics = metrics
-        self.source = source
+        super().__init__(ingress, metrics, source, self._on_timer)
         self.scheme = scheme
         self._on_lost = on_lost
         self._on_made = on_made
-        self._push: Push | None = None
         self._memo: RequestMemo | None = None
         self.last_answer: AnswerMemo | None = None
         self._skipped = 0
@@ -199,11 +189,6 @@ class SenderConnection(EndingConnection):
                 push.give_up(_STARTING)
             except Exception as error:  # noqa: BLE001 - as above
                 self._fail(error)
-
-    def abort(self) -> None:
-        """End at once, whatever is under way."""
-        self._end_push()
-        self._cut()
 
     # ---------------------------------------------------------------- reading
 
@@ -332,44 +317,6 @@ class SenderConnection(EndingConnection):
             data = bytes(buffer)
             buffer.clear()
             self._advance(data)
-
-    # ---------------------------------------------------------------- ending
-
-    def _refuse(self, fault: Fault) -> None:
-        """Answer a request that never became a push, and close."""
-        ingress = self.ingress
-        request_id = ingress.new_request_id()
-        self.metrics.failed(fault)
-        log_refused(ingress, request_id, self.source, fault)
-        retry_after = ingress.retry_after() if fault.retry_after else None
-        self.transport.write(
-            problem_response(fault, request_id, keep_alive=False, retry_after=retry_after, now=time.time())
-        )
-        self._linger()
-
-    def _end_push(self, fault: Fault | None = None) -> None:
-        """The sender is gone, or not worth an answer: end its push, if there is one."""
-        push, self._push = self._push, None
-        if push is not None:
-            try:
-                push.abandon(fault or (_INCOMPLETE if self._state is _BODY else _GONE))
-            except Exception as error:  # noqa: BLE001 - as above
-                self.ingress.on_bug(error, push.request_id)
-
-    def _fail(self, error: BaseException) -> None:
-        """A bug of ours: say so to the sender where that is still possible, and close."""
-        push = self._push
-        self.ingress.on_bug(error, push.request_id if push is not None else "")
-        try:
-            if push is not None:
-                push.crash()
-            elif self._state is _HEAD:
-                self._refuse(_INTERNAL)
-            else:
-                self.abort()
-        except Exception as second:  # noqa: BLE001 - as above
-            self.ingress.on_bug(second, "")
-            self.abort()
 
     # ---------------------------------------------------------------- time
 

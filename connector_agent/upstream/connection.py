@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 import struct
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -17,6 +16,7 @@ from shared.errors import LocalFault
 from shared.http.headers import prepare_answer_headers
 from shared.http.push_head import encode_answer
 from shared.timers import LazyTimer
+from shared.tunnel.endings import ended_well
 
 if TYPE_CHECKING:
     from connector_agent.upstream.pool import UpstreamPool
@@ -207,24 +207,12 @@ class UpstreamConnection(asyncio.Protocol):
         """The target ended its side in good order (over TLS: with a close_notify)."""
         self._eof = True
         exchange = self._exchange
-        if exchange is not None and not (self._ended_well() and self.reader.feed_eof()):
+        if exchange is not None and not (ended_well(self._transport) and self.reader.feed_eof()):
             self.abort()
             exchange.on_lost("the target closed the connection", is_malformed=False)
         elif not self.is_closed and self._exchange is None:
             self.abort()
         return False
-
-    def _ended_well(self) -> bool:
-        """Whether TLS said goodbye. uvloop calls `eof_received` only then, asyncio also after a bare end of TCP."""
-        tls = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
-        if tls is None:
-            return True
-        try:
-            return not tls.read(1)
-        except ssl.SSLZeroReturnError:
-            return True
-        except ssl.SSLError:
-            return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end. Without an `eof_received` before it, it was no good one."""
