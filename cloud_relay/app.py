@@ -170,7 +170,7 @@ class RelayApp:
     def _use(self, config: RelayConfig, contexts: Contexts) -> None:
         """Nothing waits from here on: a push sees the old config or the new one, never a mixture."""
         self.snapshot = self._builder.build(config, self.snapshot)
-        self._ingress.context = self._context()
+        self._ingress.use(self._context())
         if self.doors is not None:
             self.doors.renew(contexts, ConfigPolicy(config))
 

@@ -31,6 +31,7 @@ class Route:
     `hold` and `timeout` seconds: how long a push waits for a connector, and how long for the target's status line (from
     the end of its head, `hold` included). `senders` are those that may use it, `realm` judges their credentials,
     `www_authenticate` is the header's value for a 401. `quota_fault` is the answer to a push over the quota.
+    `upgrades`: a push may become a WebSocket, which then ends when nothing moves for `idle_timeout` seconds.
     """
 
     __slots__ = (
@@ -38,6 +39,7 @@ class Route:
         "hold",
         "host",
         "idempotent",
+        "idle_timeout",
         "key",
         "location",
         "max_body",
@@ -52,6 +54,7 @@ class Route:
         "target",
         "tenant",
         "timeout",
+        "upgrades",
         "www_authenticate",
     )
 
@@ -75,6 +78,8 @@ class Route:
         timeout: float,
         pass_authorization: bool = False,
         idempotent: bool = False,
+        upgrades: bool = False,
+        idle_timeout: float = 60.0,
         www_authenticate: bytes = b"",
     ) -> None:
         self.tenant = tenant
@@ -95,6 +100,8 @@ class Route:
         self.timeout = timeout
         self.pass_authorization = pass_authorization
         self.idempotent = idempotent
+        self.upgrades = upgrades
+        self.idle_timeout = idle_timeout
         self.www_authenticate = www_authenticate
 
     def __repr__(self) -> str:

@@ -111,6 +111,8 @@ class SnapshotBuilder:
             timeout=config.timeout,
             pass_authorization=config.pass_authorization,
             idempotent=config.idempotent,
+            upgrades=bool(config.upgrade),
+            idle_timeout=config.idle_timeout,
             www_authenticate=realm.challenges(set().union(*(schemes[name] for name in config.senders))),
         )
 

@@ -184,6 +184,7 @@ class ConnectorApp:
         targets = make_targets(new, materials, self.metrics, self._loop, _log_connect_fault)
         changes = self.targets.replace(targets)
         self.dispatcher.forget()
+        self.dispatcher.recheck()
         self.metrics.keep_only(set(self.targets.by_name))
         if self.targets.announcement() != announced:
             self.tunnels.update_targets(self.targets.announcement())

@@ -96,6 +96,7 @@ def _make_target(
         counts,
         max_body=config.limits.body,
         timeouts=Timeouts(config.timeouts.first_byte, config.timeouts.idle),
+        upgrades=bool(config.upgrade),
         fingerprint=(config, materials.digest),
     )
 

@@ -198,7 +198,7 @@ class TimeoutsConfig(ConfigModel):
     first_byte: Annotated[Duration, Field(ge=0.1, le=3600)] = 25.0
     """From the end of the push to the answer's head. The push's own deadline, if earlier, counts too."""
     idle: Annotated[Duration, Field(ge=0.1, le=3600)] = 60.0
-    """Between two bytes, of the push while the target does not read, or of the answer."""
+    """Between two bytes, of the push while the target does not read, or of the answer; after an upgrade, either way."""
 
 
 class TargetConfig(ConfigModel):
@@ -213,6 +213,9 @@ class TargetConfig(ConfigModel):
     allow: Annotated[tuple[AllowConfig, ...], Field(max_length=1000)] = ()
     """What may reach it. Without an entry nothing could, so that is an error."""
     headers: HeadersConfig = HeadersConfig()
+    upgrade: tuple[Literal["websocket"], ...] = ()
+    """What a push may ask to become: `[websocket]`, where the route allows it too. Otherwise the header is dropped.
+    Each such connection counts against `limits.connections` as long as it lives."""
     host: Literal["replace", "keep"] = "replace"
     """What Host says: the url's host, or what the sender sent."""
     tls: TargetTlsConfig | None = None

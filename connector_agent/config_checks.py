@@ -70,6 +70,10 @@ def _target(target: TargetConfig, where: Key) -> Iterator[Flaw]:
                 "drop the '/' at the end: the path and all below it match without it; "
                 "or say sub_paths: false for exactly this path",
             )
+    if target.upgrade and target.allow and not any("GET" in rule.methods for rule in target.allow):
+        yield Flaw(
+            (*where, "upgrade"), "a WebSocket begins with GET, which this target allows nowhere; add it to allow"
+        )
     yield from _tls(target, where)
     yield from _address(target, where)
     yield from _headers(target.headers, (*where, "headers"))

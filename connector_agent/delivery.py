@@ -7,7 +7,8 @@ as the target's socket has room, so that a slow target slows its sender and nobo
 
     waiting ──connection──▶ sending ──end of the push──▶ answered? ──end of the answer──▶ over
        └─ refused: nothing was written, another connector may have the push
-                               └─ lost or timed out: the push may have been delivered, nobody may repeat it
+       │                       └─ lost or timed out: the push may have been delivered, nobody may repeat it
+       └─ asks for a WebSocket, and the target answers 101: what follows is in upgraded.py
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from connector_agent.delivery_end import DeliveryEnd
 from connector_agent.headers_policy import relocate
+from connector_agent.upgraded import UpgradedDelivery
 from connector_agent.upstream.answer import MAX_INTERIM_SIZE, MAX_PASSED_INTERIM
 from connector_agent.upstream.pool import KEEP_ALIVE_SHARE, MAX_IDLE
 from shared.errors import BY_WIRE, LocalFault
@@ -54,6 +56,11 @@ class Delivery(DeliveryEnd):
         self.received = self._unreturned = len(body)
         self._is_ended = end
         code = self.plan.code or self._judge_size(end)
+        if self.push.upgrade is not None:
+            # What asks for an upgrade has no body, and its half stays open for what follows a 101.
+            if body or end or self.push.content_length is not None:
+                code = code or "bad-push"
+            self._is_ended = True
         deadline = self._stream.deadline
         if deadline and self.started_at >= deadline:
             code = code or "deadline-exceeded"
@@ -70,8 +77,17 @@ class Delivery(DeliveryEnd):
 
     def abort(self, code: str) -> None:
         """Give up, whatever the state, for this reason."""
-        if not self.is_over:
+        if self._upgraded is not None:
+            self._upgraded.end(code)
+        elif not self.is_over:
             self._give_up(code)
+
+    def recheck(self) -> None:
+        """The targets were replaced: a WebSocket lives on only if this one, or its successor, would still take it."""
+        if self._upgraded is not None:
+            code = self._recorder.judge(self.push, self.target)
+            if code is not None:
+                self.abort(code)
 
     def on_gap(self) -> None:
         """The process was away, and the relay may have told the sender so: what waits must not be delivered late."""
@@ -88,7 +104,10 @@ class Delivery(DeliveryEnd):
             self._stream.consumed(size)
             return
         try:
-            self._take_data(data, size, end)
+            if self.push.upgrade is not None:
+                self._take_early(size)
+            else:
+                self._take_data(data, size, end)
         except Exception:
             self.abort("connector-error")
             raise
@@ -110,6 +129,12 @@ class Delivery(DeliveryEnd):
             data = encode_chunk(data) + LAST_CHUNK if end else encode_chunk(data)
         connection.write(data)
         self._after_write(connection)
+
+    def _take_early(self, size: int) -> None:
+        """Before a 101, or without one, nothing may follow what asked for it; the end may, behind the answer."""
+        self._unreturned += size
+        if size or not self._is_answered:
+            self._give_up("bad-push", "bytes or an end before the upgrade")
 
     def on_reset(self, wire_code: int, refused: bool) -> None:
         """The relay gave the push up, or its tunnel is lost: the target is told by the end of its connection."""
@@ -203,8 +228,24 @@ class Delivery(DeliveryEnd):
         self._stream.send(data, end)
         self._after_answer(end)
 
+    def on_upgrade(self, head: ResponseHead, data: bytes) -> None:
+        """The target speaks WebSocket from here on."""
+        connection = self._connection
+        if connection is None or self.is_over:
+            return
+        self._is_answered = True
+        self.status = head.status
+        self.first_byte_at = self._now()
+        self.target.metrics.dropped_headers += head.dropped
+        upgraded = self._upgraded = UpgradedDelivery(self, connection, self._stream)
+        upgraded.start(head, data, self.target.pool.loop)
+
     def on_lost(self, detail: str, *, is_malformed: bool) -> None:
         """The connection is gone, and the answer not whole."""
+        if self._upgraded is not None:
+            self.detail = detail
+            self._upgraded.end("target-lost")
+            return
         connection = self._connection
         self._connection = None
         if self.is_over or connection is None:
@@ -271,7 +312,9 @@ class Delivery(DeliveryEnd):
         self._connection = connection
         self.was_written = True
         self.was_reused = connection.is_reused
-        connection.begin(self, push.method, request, encode_chunk(body) if is_chunked else body)
+        connection.begin(
+            self, push.method, request, encode_chunk(body) if is_chunked else body, asks_upgrade=self.plan.upgrades
+        )
         self._after_write(connection)
 
     def _after_write(self, connection: UpstreamConnection) -> None:

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, cast
 from shared.errors import FAULTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from connector_agent.delivery import Delivery
     from connector_agent.plan import Plan
     from connector_agent.recorder import Recorder
     from connector_agent.targets import Target
+    from connector_agent.upgraded import UpgradedDelivery
     from connector_agent.upstream.connection import UpstreamConnection
     from shared.http.push_head import PushHead
     from shared.protocol import Stream
@@ -27,7 +30,8 @@ class DeliveryEnd:
 
     __slots__ = (
         "_connection", "_held", "_interims", "_is_answered", "_is_chunked", "_is_discarding", "_is_ended",
-        "_is_retried", "_is_waiting", "_keep_alive", "_now", "_recorder", "_stream", "_unreturned", "code", "detail",
+        "_is_retried", "_is_waiting", "_keep_alive", "_now", "_recorder", "_stream", "_unreturned", "_upgraded",
+        "code", "detail",
         "first_byte_at", "is_over", "plan", "push", "received", "sent", "started_at", "status", "target", "was_reused",
         "was_written",
     )  # fmt: skip
@@ -52,6 +56,7 @@ class DeliveryEnd:
         self._held: list[bytes] = []
         self._interims = 0
         self._unreturned = 0
+        self._upgraded: UpgradedDelivery | None = None
         self._is_answered = False
         self._is_chunked = False
         self._is_discarding = False
@@ -60,6 +65,11 @@ class DeliveryEnd:
         self._is_waiting = False
         self._keep_alive = False
         self.was_written = False
+
+    @property
+    def now(self) -> Callable[[], float]:
+        """The recorder's clock."""
+        return self._now
 
     def _return_credit(self) -> None:
         unreturned = self._unreturned
@@ -90,6 +100,15 @@ class DeliveryEnd:
         self._stream.reset(FAULTS[code].wire, refused=not self.was_written)
         self._end(code, is_known=False)
 
+    def end_upgraded(self, code: str, *, received: int, sent: int) -> None:
+        """The WebSocket that the push became is over, and its connection with it."""
+        self.received = received
+        self.sent = sent
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.let_go()
+        self._end(code, is_known=False)
+
     def _end(self, code: str, *, is_known: bool) -> None:
         """The delivery is over. `is_known`: nothing unusual happened, the connection may serve another push."""
         if self.is_over:
@@ -105,6 +124,7 @@ class DeliveryEnd:
         if connection is not None:
             self._connection = None
             connection.release(keep=is_known and self._is_ended and self._keep_alive and not self._is_discarding)
+        self._upgraded = None
         self._recorder.record(cast("Delivery", self), self._now())
 
     def __repr__(self) -> str:

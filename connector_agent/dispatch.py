@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from connector_agent.metrics import ConnectorMetrics
-    from connector_agent.targets import TargetTable
+    from connector_agent.targets import Target, TargetTable
     from shared.protocol import Stream
     from shared.tunnel.gaps import GapWatch
 
@@ -90,6 +90,20 @@ class Dispatcher:
         self._under_way.add(delivery)
         delivery.start(body, end)
 
+    def judge(self, push: PushHead, target: Target) -> str | None:
+        """See Recorder. What was removed has a moment of grace, which its pool counts."""
+        successor = self._targets.get(push.target)
+        if successor is None or successor is target:
+            return None
+        if not (successor.upgrades and successor.pool.endpoint.is_same_place(target.pool.endpoint)):
+            return "unknown-target"
+        return successor.access.check(push.method, push.path)
+
+    def recheck(self) -> None:
+        """After the targets were replaced: end the WebSockets that they would not take any more."""
+        for delivery in tuple(self._under_way):
+            delivery.recheck()
+
     def record(self, delivery: Delivery, now: float) -> None:
         """A delivery is over: count it, and write its access line."""
         self._under_way.discard(delivery)
@@ -100,7 +114,9 @@ class Dispatcher:
         metrics.in_flight -= 1
         metrics.bytes_in += delivery.received
         metrics.bytes_out += delivery.sent
-        metrics.finished(delivery.status, delivery.code, seconds, at)
+        # A WebSocket's hours are no push's time to its answer.
+        took = seconds if delivery.status != 101 else delivery.first_byte_at - delivery.started_at
+        metrics.finished(delivery.status, delivery.code, took, at)
         if self._access_log is None:
             return
         if not delivery.code:

@@ -34,9 +34,10 @@ def describe_kind(push: PushTemplate | PushHead) -> dict[str, str]:
 
 class Plan:
     """`code` is why such pushes are refused, None if they are not; `start` is their request up to what differs;
-    `described` what their access lines share, as JSON without its braces."""
+    `described` what their access lines share, as JSON without its braces; `upgrades` whether they ask for a WebSocket
+    and the target allows it: where it does not, the wish is dropped."""
 
-    __slots__ = ("_revision", "_says_request_id", "_target", "code", "described", "start")
+    __slots__ = ("_revision", "_says_request_id", "_target", "code", "described", "start", "upgrades")
 
     def __init__(self, template: PushTemplate, target: Target) -> None:
         headers = target.headers
@@ -44,6 +45,9 @@ class Plan:
         self._revision = headers.revision
         self._says_request_id = headers.passes(b"x-request-id")
         self.code = target.access.check(template.method, template.path)
+        self.upgrades = template.upgrade is not None and target.upgrades
+        if template.upgrade is not None and template.method != b"GET":  # RFC 6455 §4.1; no honest relay sends it
+            self.code = "bad-push"
         self.described = orjson.dumps(describe_kind(template))[1:-1].decode()
         self.start = b""
         if self.code is None:
@@ -59,7 +63,9 @@ class Plan:
     def request(self, request_id: str, content_length: int | None, *, is_chunked: bool) -> bytes:
         """A whole request head. `request_id` was judged when the push was read."""
         ours = f"X-Request-Id: {request_id}\r\n" if self._says_request_id else ""
-        if is_chunked:
+        if self.upgrades:
+            ours += "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        elif is_chunked:
             ours += "Transfer-Encoding: chunked\r\n"
         elif content_length is not None:
             ours += f"Content-Length: {content_length}\r\n"

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from connector_agent.delivery import Delivery
+    from connector_agent.targets import Target
+    from shared.http.push_head import PushHead
 
 
 class Recorder(Protocol):
@@ -19,6 +21,9 @@ class Recorder(Protocol):
 
     def look(self, now: float) -> None:
         """Before a push that had to wait is written: if the loop was away until just now, `on_gap` all that wait."""
+
+    def judge(self, push: PushHead, target: Target) -> str | None:
+        """Why a push that was given to `target`, and became a WebSocket, may not go on by the targets of now."""
 
     def record(self, delivery: Delivery, now: float) -> None:
         """Called once for each."""

@@ -29,9 +29,21 @@ DEFAULT_TIMEOUTS: Final = Timeouts()
 
 
 class Target:
-    """One exposed target. `url` is `scheme://host[:port]`, for judging Location; `max_body` in bytes, 0: no limit."""
+    """One exposed target. `url` is `scheme://host[:port]`, for judging Location; `max_body` in bytes, 0: no limit;
+    `upgrades`: whether pushes may become WebSockets."""
 
-    __slots__ = ("access", "fingerprint", "headers", "max_body", "metrics", "name", "pool", "timeouts", "url")
+    __slots__ = (
+        "access",
+        "fingerprint",
+        "headers",
+        "max_body",
+        "metrics",
+        "name",
+        "pool",
+        "timeouts",
+        "upgrades",
+        "url",
+    )
 
     def __init__(
         self,
@@ -44,6 +56,7 @@ class Target:
         *,
         max_body: int = 0,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        upgrades: bool = False,
         fingerprint: object = None,
     ) -> None:
         """`fingerprint` compares equal as long as nothing of the target's config has changed."""
@@ -55,6 +68,7 @@ class Target:
         self.metrics = metrics
         self.max_body = max_body
         self.timeouts = timeouts
+        self.upgrades = upgrades
         self.fingerprint = fingerprint
 
     def __repr__(self) -> str:

@@ -73,6 +73,8 @@ _ENTRIES: Final = (
           "Look at the sender's own time-out.", closes=True),
     Fault("incomplete-body", 109, None, _R, "The sender's connection ended in the middle of the body.",
           "Look at the network between the sender and the relay.", closes=True),
+    Fault("idle-too-long", 118, None, _R, "Nothing moved on an upgraded connection for too long.",
+          "Have either end send WebSocket pings, or raise the route's idle_timeout.", closes=True),
     # Who may.
     Fault("unauthenticated", 120, 401, _R, "The credential is missing or not valid.",
           "Give the sender the credential that the relay's config names for this route."),

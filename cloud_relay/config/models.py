@@ -239,6 +239,10 @@ class RouteConfig(ConfigModel):
     """Whether the sender's Authorization and Cookie headers reach the target. They end at the relay otherwise."""
     idempotent: bool = False
     """Whether a push may be sent again although it may have been delivered. Metrics may, events may not."""
+    upgrade: tuple[Literal["websocket"], ...] = ()
+    """What a push may ask to become: `[websocket]`. The target must allow it too; otherwise the header is dropped."""
+    idle_timeout: Annotated[Duration, Field(ge=0.1, le=86400)] = 60.0
+    """How long an upgraded connection may be silent both ways. The connector's `timeouts.idle` counts as well."""
     quota_status: Literal[429, 503] = 429
     """The answer to a push over the quota. Prometheus drops on 429 unless told otherwise, and tries again on 503."""
 

@@ -79,7 +79,9 @@ def log_push(push: PushEnd, context: IngressContext, connection: SenderConnectio
         metrics.bytes_in += push.bytes_in
         metrics.bytes_out += push.bytes_out
         metrics.dropped_headers += push.head.dropped
-        metrics.finished(status, fault, total, push.waited, beyond)
+        # A WebSocket's hours are no push's time to its answer.
+        took = total if status != 101 else push.answered_at - push.began
+        metrics.finished(status, fault, took, push.waited, beyond)
     else:
         connection.metrics.dropped_headers += push.head.dropped
         if fault is not None:

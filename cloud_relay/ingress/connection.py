@@ -12,6 +12,8 @@ the sender hanging up. LINGERING has answered for the last time and throws input
             └── refused ─────▶ LINGERING ◀────┘                ▼
                                    └── end, time, bytes ──▶ CLOSED
 
+A push that becomes a WebSocket takes the transport along (`hand_over`): what follows is not HTTP, see upgraded.py.
+
 Nothing here knows routes, tunnels or statuses: see push.py. Bytes of one request never reach the parser of another.
 """
 
@@ -178,6 +180,20 @@ class SenderConnection(EndingConnection):
         """End with a RST: an answer has begun and cannot be completed."""
         self._push = None
         self._cut()
+
+    def hand_over(self, protocol: asyncio.Protocol) -> bytes:
+        """The connection has become something else than HTTP: let `protocol` have it, and give what came early."""
+        self._timer.cancel()
+        early = bytes(self._buffer)
+        self._buffer.clear()
+        self.resume_reading()
+        self.transport.set_protocol(protocol)
+        return early
+
+    def upgrade_is_over(self) -> None:
+        """What the connection became has ended; `connection_lost` follows."""
+        self._push = None
+        self._state = _CLOSED
 
     # ---------------------------------------------------------------- what the listener calls
 

@@ -8,19 +8,23 @@ import random
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cloud_relay.health import RelayState
 from cloud_relay.ingress.retry import RetryBudget
-from shared.errors import Fault
+from shared.errors import FAULTS, Fault
 from shared.timers import precise_clock
 
 if TYPE_CHECKING:
+    from cloud_relay.ingress.upgraded import UpgradedPush
     from cloud_relay.limits import Limits
     from cloud_relay.routing import Route, RouteKey, RoutingTable
     from cloud_relay.senders import Sender
     from shared.http.requests import RequestHead
     from shared.protocol import MemoryBudget, Stream, StreamHandler
+
+
+_NO_ROUTE: Final = FAULTS["no-such-route"]
 
 
 class TunnelLink(Protocol):
@@ -117,12 +121,13 @@ class IngressContext:
 class Ingress:
     """The one mutable object that all listeners and connections of a process share.
 
-    `context` is replaced by a reload. `state` moves on with the process: before SERVING, and from STOPPED on, every
-    push gets 503 `starting`; while DRAINING pushes are served and each answer closes its connection. `on_bug` is told
-    of every exception that our own code raised while it worked on a push: it logs with a traceback, rarely enough.
+    `context` is replaced by a reload (`use`). `state` moves on with the process: before SERVING, and from STOPPED on,
+    every push gets 503 `starting`; while DRAINING pushes are served and each answer closes its connection. `on_bug` is
+    told of every exception that our own code raised while it worked on a push: it logs with a traceback, rarely enough.
+    `upgraded` are the pushes that live on as WebSockets.
     """
 
-    __slots__ = ("_number", "_prefix", "context", "loop", "on_bug", "retries", "state", "time")
+    __slots__ = ("_number", "_prefix", "context", "loop", "on_bug", "retries", "state", "time", "upgraded")
 
     def __init__(
         self,
@@ -137,8 +142,16 @@ class Ingress:
         self.on_bug = on_bug
         self.state = state
         self.retries = RetryBudget()
+        self.upgraded: set[UpgradedPush] = set()
         self._prefix = secrets.token_hex(6)
         self._number = itertools.count(1)
+
+    def use(self, context: IngressContext) -> None:
+        """Serve pushes by this from now on, and end the upgraded ones that could not begin by it."""
+        self.context = context
+        for push in list(self.upgraded):
+            if not push.is_allowed(context.routing):
+                push.end(_NO_ROUTE)
 
     def new_request_id(self) -> str:
         """Unique without coordination: 48 random bits for this process, and a counter. Nothing is a sender's choice."""

@@ -247,7 +247,9 @@ class Push(PushAnswer):
         if not whole:
             deadline += self._longest_body(route)
         try:
-            stream = session.link.open_stream(self, self._encode(route), body, whole, deadline)
+            # What asks for an upgrade has no body, but leaves its half open for what follows the 101.
+            end = whole and (self.head.upgrade is None or not route.upgrades)
+            stream = session.link.open_stream(self, self._encode(route), body, end, deadline)
         except LocalFault as error:  # it closed since it was chosen
             self._try_again(error.fault, is_safe=True)
             return
@@ -265,6 +267,8 @@ class Push(PushAnswer):
         length = head.content_length
         if length is None and not head.is_chunked and head.method in _WITH_BODY:
             length = 0
+        elif head.upgrade is not None and route.upgrades:
+            length = None
         return encode_varying(self.request_id, self.attempt, length) + self._template(route)
 
     def _template(self, route: Route) -> bytes:
@@ -277,7 +281,8 @@ class Push(PushAnswer):
             head, peer=connection.source, scheme=connection.scheme, pass_authorization=route.pass_authorization
         )
         name = "" if sender is None else sender.name
-        template = encode_template(route.target, name, route.name, head.method, head.target, headers)
+        upgrade = head.upgrade if route.upgrades else None
+        template = encode_template(route.target, name, route.name, head.method, head.target, headers, upgrade)
         if memo is not None:
             memo.prepared, memo.prepared_for, memo.described = template, (route, sender), ""
         return template

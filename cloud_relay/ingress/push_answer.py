@@ -7,10 +7,12 @@ from typing import Final
 from cloud_relay.health import RelayState
 from cloud_relay.ingress.answer import AnswerFraming, AnswerMemo, BadAnswer, interim_head
 from cloud_relay.ingress.push_end import PushEnd, PushState
+from cloud_relay.ingress.upgraded import UpgradedPush, upgrade_head
 from shared.errors import FAULTS
 from shared.http.push_head import HeadError, decode_answer
 
 _OPEN, _ANSWERING, _DRAINING, _DONE = PushState.OPEN, PushState.ANSWERING, PushState.DRAINING, PushState.DONE
+_UPGRADED: Final = PushState.UPGRADED
 
 _SERVING: Final = RelayState.SERVING
 _BAD_ANSWER: Final = FAULTS["target-malformed-answer"]
@@ -62,6 +64,8 @@ class PushAnswer(PushEnd):
 
     def _answer(self, raw: bytes, body: bytes, end: bool) -> None:
         head, connection = self.head, self._connection
+        if head.upgrade is not None and self._asks_upgrade() and self._answer_upgrade(raw, body, end):
+            return
         keep_alive = head.keep_alive and self._has_whole_body and self._ingress.state is _SERVING
         framing = self._framing = AnswerFraming(keep_alive=keep_alive)
         memo = connection.last_answer
@@ -88,6 +92,33 @@ class PushAnswer(PushEnd):
         if self._state is not _DONE:
             self.due = now + self._context.settings.idle_timeout
             connection.arm()
+
+    def _asks_upgrade(self) -> bool:
+        """Whether the sender wants a WebSocket, and the route lets it."""
+        return self.head.upgrade is not None and self.route is not None and self.route.upgrades
+
+    def _answer_upgrade(self, raw: bytes, body: bytes, end: bool) -> bool:
+        """Make a stream of bytes of the push, if the target agrees; False if its answer is an ordinary one."""
+        stream, route, sender, connection = self._stream, self.route, self.sender, self._connection
+        try:
+            answer = decode_answer(raw)
+        except HeadError:
+            return False  # said where all answers are judged
+        if stream is None or route is None or sender is None:
+            return False
+        if answer.status != 101:
+            stream.send(b"", end=True)  # it was left open for what now does not come
+            return False
+        self._drop_pieces()
+        self.fault = None
+        self.status = 101
+        self.due = 0.0
+        self.answered_at = self._ingress.time()
+        connection.transport.write(upgrade_head(answer.headers))
+        self._state = _UPGRADED
+        upgraded = self._upgraded = UpgradedPush(self, route, sender, connection, self._ingress, stream)
+        upgraded.start(body, end)
+        return True
 
     def _pass_data(self, data: bytes, end: bool) -> None:
         framing = self._framing

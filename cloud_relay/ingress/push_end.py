@@ -9,6 +9,8 @@ Theory of operation.
     NEW ──▶ JUDGING ──▶ HOLDING ──▶ OPEN ──▶ ANSWERING ──▶ DRAINING ──▶ DONE
              a slow      no          a try    the head      all is written,
              hash        connector   is on    is passed on  the sender reads
+                                     └─────▶ UPGRADED ─────────────────▶ DONE
+                                              a stream both ways, see upgraded.py
 
 Each arrow may skip states, each state may go straight to DONE, and OPEN may go back to HOLDING or to itself when a try
 failed and another one is allowed. Up to OPEN a fault is answered with a problem document. From ANSWERING on it can only
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from cloud_relay.ingress.answer import AnswerFraming
     from cloud_relay.ingress.connection import SenderConnection
     from cloud_relay.ingress.context import Ingress, TunnelSession, Waiter
+    from cloud_relay.ingress.upgraded import UpgradedPush
     from cloud_relay.routing import Route
     from cloud_relay.senders import Sender
     from shared.http.memo import RequestMemo
@@ -49,10 +52,11 @@ class PushState(enum.Enum):
     OPEN = "open"
     ANSWERING = "answering"
     DRAINING = "draining"
+    UPGRADED = "upgraded"
     DONE = "done"
 
 
-_NEW, _JUDGING, _HOLDING, _OPEN, _ANSWERING, _DRAINING, _DONE = PushState
+_NEW, _JUDGING, _HOLDING, _OPEN, _ANSWERING, _DRAINING, _UPGRADED, _DONE = PushState
 
 _SERVING: Final = RelayState.SERVING
 _INTERNAL: Final = FAULTS["internal-error"]
@@ -69,9 +73,9 @@ class PushEnd:
 
     __slots__ = (
         "_connection", "_context", "_framing", "_future", "_has_whole_body", "_held_bytes", "_held_since", "_ingress",
-        "_is_admitted", "_memo", "_owed", "_pieces", "_progress", "_state", "_stream", "_tried", "_waiter",
-        "answered_at", "attempt", "began", "bytes_in", "bytes_out", "due", "fault", "head", "opened_at", "request_id",
-        "route", "sender", "session", "status", "waited",
+        "_is_admitted", "_memo", "_owed", "_pieces", "_progress", "_state", "_stream", "_tried", "_upgraded",
+        "_waiter", "answered_at", "attempt", "began", "bytes_in", "bytes_out", "due", "fault", "head", "opened_at",
+        "request_id", "route", "sender", "session", "status", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +104,7 @@ class PushEnd:
         self._framing: AnswerFraming | None = None
         self._future: asyncio.Future[Sender | Fault] | None = None
         self._waiter: Waiter | None = None
+        self._upgraded: UpgradedPush | None = None
         self._pieces: list[bytes] | None = None
         self._tried: tuple[TunnelSession, ...] = ()
         self._is_admitted = self._has_whole_body = False
@@ -112,14 +117,17 @@ class PushEnd:
 
     def abandon(self, fault: Fault) -> None:
         """The sender is gone: nobody waits for an answer. The connection is not called any more."""
-        if self._state is not _DONE:
+        if self._upgraded is not None:
+            self._upgraded.end(fault)
+        elif self._state is not _DONE:
             if self._state is not _DRAINING:
                 self.fault = fault
             self._reset_stream(fault)
             self._settle()
 
     def give_up(self, fault: Fault) -> None:
-        """There is no more time: answer where no answer has begun. One that has begun may still end by itself."""
+        """There is no more time: answer where no answer has begun. One that has begun may still end by itself; what was
+        upgraded does not."""
         if self._state is not _ANSWERING and self._state is not _DRAINING:
             self._fail(fault)
 
@@ -140,6 +148,9 @@ class PushEnd:
         """End with an answer of our own; once another has begun, by cutting the connection off."""
         state = self._state
         if state is _DONE:
+            return
+        if self._upgraded is not None:
+            self._upgraded.end(fault)
             return
         self.fault = fault
         self._reset_stream(fault)
@@ -169,6 +180,13 @@ class PushEnd:
         )
         self._settle()
         connection.push_finished(keep=keep)
+
+    def end_upgraded(self, fault: Fault | None, bytes_in: int, bytes_out: int) -> None:
+        """The connection that the push became is over; `fault` is why it was cut off."""
+        self.fault = fault
+        self.bytes_in = bytes_in
+        self.bytes_out = bytes_out
+        self._settle()
 
     def _retry_after(self, fault: Fault) -> int | None:
         if not fault.retry_after:
@@ -203,7 +221,7 @@ class PushEnd:
         if self._future is not None:
             self._future.cancel()
             self._future = None
-        self._stream = self._framing = None
+        self._stream = self._framing = self._upgraded = None
         log_push(self, self._context, self._connection, self._ingress.time())
 
     def kind(self) -> str:

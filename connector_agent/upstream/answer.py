@@ -37,6 +37,9 @@ class AnswerSink(Protocol):
     def on_body(self, data: bytes, end: bool) -> None:
         """More of the body; `data` may be empty when only the end came."""
 
+    def on_upgrade(self, head: ResponseHead, data: bytes) -> None:
+        """Instead of `on_head`: a 101 that was asked for. `data` and all that comes is not HTTP: the last call."""
+
 
 class _State(enum.Enum):
     HEAD = "head"
@@ -57,6 +60,7 @@ class AnswerReader:
     """
 
     __slots__ = (
+        "_asks_upgrade",
         "_buffer",
         "_decoder",
         "_interim",
@@ -70,6 +74,7 @@ class AnswerReader:
     )
 
     def __init__(self) -> None:
+        self._asks_upgrade = False
         self._buffer = bytearray()
         self._decoder: ChunkedDecoder | None = None
         self._interim = 0
@@ -86,8 +91,9 @@ class AnswerReader:
         """Whether the answer has ended, or none was asked for."""
         return self._state is _DONE
 
-    def begin(self, method: bytes, sink: AnswerSink) -> None:
-        """Expect the answer to a request with this method."""
+    def begin(self, method: bytes, sink: AnswerSink, *, asks_upgrade: bool = False) -> None:
+        """Expect the answer to a request with this method; `asks_upgrade`: it may be a WebSocket."""
+        self._asks_upgrade = asks_upgrade
         self._method = method
         self._sink = sink
         self._state = _HEAD
@@ -127,10 +133,14 @@ class AnswerReader:
             data = bytes(buffer) if find_head_end(buffer, searched) >= 0 else b""
         while (end := find_head_end(data)) >= 0:
             buffer.clear()
-            head = self._memo.read(data[:end], self._method)
+            head = self._memo.read(data[:end], self._method, asked_upgrade=self._asks_upgrade)
             rest = data[end:]
             if head.status >= 200:
                 self._begin_body(sink, head, rest)
+                return
+            if head.status == 101:
+                self._finish(b"")
+                sink.on_upgrade(head, rest)
                 return
             self._interim += 1
             if self._interim > MAX_INTERIM:

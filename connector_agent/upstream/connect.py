@@ -37,6 +37,12 @@ class Endpoint(NamedTuple):
     networks: tuple[Network, ...] = ()
     timeout: float = 2.0
 
+    def is_same_place(self, other: Endpoint) -> bool:
+        """Whether both lead to the same address by the same rules, whatever certificates and time-outs they use."""
+        return (self.host, self.port, self.context is None, self.networks) == (
+            other.host, other.port, other.context is None, other.networks
+        )  # fmt: skip
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

@@ -87,10 +87,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     # What the delivery calls.
 
-    def begin(self, exchange: Exchange, method: bytes, request: bytes, body: bytes) -> None:
+    def begin(
+        self, exchange: Exchange, method: bytes, request: bytes, body: bytes, *, asks_upgrade: bool = False
+    ) -> None:
         """Write a request's head, and the first or all of its body, for `exchange`."""
         self._exchange = exchange
-        self.reader.begin(method, exchange)
+        self.reader.begin(method, exchange, asks_upgrade=asks_upgrade)
         transport = self._transport
         if transport is None:
             return
@@ -157,6 +159,17 @@ class UpstreamConnection(asyncio.Protocol):
                 except OSError:
                     pass  # closed already
         transport.abort()
+
+    def hand_over(self) -> asyncio.Transport:
+        """After a 101: the transport, for another protocol. The connection still counts, until `let_go`."""
+        if self._transport is None:
+            raise RuntimeError("no transport to hand over")  # bytes of the 101 have come from one just now
+        self._timer.cancel()
+        return self._transport
+
+    def let_go(self) -> None:
+        """What was handed over is ended by whoever has it: count no more."""
+        self._detach()
 
     def drop(self, detail: str) -> None:
         """End at once, and tell the push that holds it."""

@@ -73,7 +73,7 @@ class UpstreamPool:
         self.endpoint = endpoint
         self.max_connections = max_connections
         self.last_fault: LocalFault | None = None
-        self._loop = loop
+        self.loop = loop
         self._connector = connector
         self._counts = counts
         self._on_fault = on_fault
@@ -109,7 +109,7 @@ class UpstreamPool:
             return _removed()
         if len(self._waiting) >= MAX_WAITING:
             return LocalFault("connector-overloaded", f"{len(self._waiting)} pushes wait for a connection")
-        until = self._loop.time() + MAX_WAIT
+        until = self.loop.time() + MAX_WAIT
         if deadline and deadline < until:
             until = deadline
         self._waiting[waiter] = until
@@ -131,7 +131,7 @@ class UpstreamPool:
         if connection.idle_limit <= 0.0:
             connection.close()
             return
-        connection.idle_since = now = self._loop.time()
+        connection.idle_since = now = self.loop.time()
         self._idle.append(connection)
         if self._waiting:
             self._serve()
@@ -161,7 +161,7 @@ class UpstreamPool:
         for connection in tuple(self._idle):
             connection.close()
         if grace is not None and (self._all or self._waiting or self._tasks):
-            self._grace = self._loop.call_later(grace, self.abort)
+            self._grace = self.loop.call_later(grace, self.abort)
 
     def abort(self) -> None:
         """End everything at once; the pushes are told so, and nothing is connected any more."""
@@ -221,9 +221,9 @@ class UpstreamPool:
 
     async def _connect(self) -> None:
         self._counts.connects += 1
-        began = self._loop.time()
+        began = self.loop.time()
         try:
-            connection = await self._connector(self.endpoint, self._new_connection, self._loop)
+            connection = await self._connector(self.endpoint, self._new_connection, self.loop)
         except LocalFault as fault:
             self._leave()
             self._fail(fault, began)
@@ -245,7 +245,7 @@ class UpstreamPool:
             self._tasks.discard(task)
 
     def _new_connection(self) -> UpstreamConnection:
-        connection = UpstreamConnection(self, self._loop)
+        connection = UpstreamConnection(self, self.loop)
         connection.idle_limit = MAX_IDLE
         return connection
 
@@ -266,7 +266,7 @@ class UpstreamPool:
             self._wait_timer.close()
 
     def _close_stale(self) -> None:
-        now = self._loop.time()
+        now = self.loop.time()
         for connection in tuple(self._idle):
             if now - connection.idle_since >= connection.idle_limit:
                 connection.close()
@@ -274,7 +274,7 @@ class UpstreamPool:
             self._idle_timer.set(min(one.idle_since + one.idle_limit for one in self._idle) + _SWEEP_STEP)
 
     def _fail_expired(self) -> None:
-        now = self._loop.time()
+        now = self.loop.time()
         expired = [waiter for waiter, until in self._waiting.items() if until <= now]
         for waiter in expired:
             if self._waiting.pop(waiter, None) is not None:

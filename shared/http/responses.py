@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import httptools
 
-from shared.http.fields import CHUNKED, FramingError, body_length, combined, is_kept_alive
+from shared.http.fields import CHUNKED, FramingError, body_length, combined, is_kept_alive, tokens
 from shared.http.gate import (
     FIELD,
     MAX_FIELDS,
@@ -49,8 +49,8 @@ _TIMEOUT: Final = re.compile(rb"(?:^|[,;\s])timeout=\"?([0-9]{1,6})(?![0-9])", r
 def parse_response_head(raw: bytes, request_method: bytes, *, asked_upgrade: bool = False) -> ResponseHead:
     """Parse an answer's head: exactly the bytes up to and including the empty line.
 
-    Raises BadResponse, after which the connection has to be closed. 101 passes only where the request asked for an
-    upgrade.
+    Raises BadResponse, after which the connection has to be closed. 101 passes only where the request asked for a
+    WebSocket, and the answer says that it is one (RFC 6455 §4.1).
     """
     match = RESPONSE.fullmatch(raw)
     if match is None or len(raw) > MAX_RESPONSE_HEAD:
@@ -79,8 +79,8 @@ def parse_response_head(raw: bytes, request_method: bytes, *, asked_upgrade: boo
     has_body = status >= 200 and status != 204 and status != 304
     until_close = False
     if not has_body:
-        if status == 101 and not asked_upgrade:
-            raise BadResponse("upgrade that nobody asked for")
+        if status == 101:
+            _check_upgrade(fields, asked_upgrade and is_http11, length)
         if length and status != 304:
             keep_alive = False  # RFC 9110 §8.6 forbids it; a server that announces a body there may well send one
     elif request_method == b"HEAD":
@@ -101,6 +101,16 @@ def parse_response_head(raw: bytes, request_method: bytes, *, asked_upgrade: boo
         dropped,
         fields,
     )
+
+
+def _check_upgrade(fields: dict[bytes, bytes], asked: bool, length: int | None) -> None:
+    """Refuse a 101 that nobody asked for, to anything but a WebSocket, or with a body."""
+    if not asked:
+        raise BadResponse("upgrade that nobody asked for")
+    if fields.get(b"upgrade", b"").lower() != b"websocket" or b"upgrade" not in tokens(fields.get(b"connection", b"")):
+        raise BadResponse("upgrade to something else than a WebSocket")
+    if length:
+        raise BadResponse("upgrade with a body")
 
 
 def _admit_unusual(raw: bytes) -> tuple[bytes, re.Match[bytes], int]:

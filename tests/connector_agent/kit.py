@@ -173,7 +173,9 @@ class FakeTransport(asyncio.Transport):
     def __init__(self, loop: asyncio.AbstractEventLoop, is_tls: bool = True) -> None:
         super().__init__({"sslcontext": object() if is_tls else None})
         self.loop = loop
-        self.protocol: UpstreamConnection | None = None
+        self.protocol: Any = None
+        self.is_tls = is_tls
+        self.eof_sent = False
         self.written = b""
         self.writes = 0
         self.is_reading_now = True
@@ -198,9 +200,24 @@ class FakeTransport(asyncio.Transport):
             self.connection.resume_writing()
 
     @property
-    def connection(self) -> UpstreamConnection:
+    def connection(self) -> Any:
+        """What reads and writes it: an UpstreamConnection, after an upgrade a Duplex."""
         assert self.protocol is not None
         return self.protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def can_write_eof(self) -> bool:
+        return not self.is_tls
+
+    def write_eof(self) -> None:
+        assert not self.is_tls
+        assert self.state == "open"
+        self.eof_sent = True
+
+    def is_closing(self) -> bool:
+        return self.state != "open"
 
     def gets(self, data: bytes) -> None:
         """The target sends something."""
@@ -251,6 +268,7 @@ class World:
         max_connections: int = 4,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         is_tls: bool = True,
+        upgrades: bool = False,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.mode: str | LocalFault = "connect"
@@ -275,6 +293,7 @@ class World:
             self.metrics.target("t"),
             max_body=max_body,
             timeouts=timeouts,
+            upgrades=upgrades,
         )
         self.table = TargetTable([self.target])
         self.gaps = GapWatch(self.loop, self.loop.time)
@@ -324,6 +343,7 @@ class World:
         headers: list[tuple[bytes, bytes]] | None = None,
         deadline: float = 0.0,
         stream: FakeStream | None = None,
+        upgrade: bytes | None = None,
     ) -> FakeStream:
         """A push arrives; its connection has come when this returns. `length` -1: as long as the body, if whole."""
         stream = stream or FakeStream(deadline)
@@ -333,6 +353,7 @@ class World:
             PushHead(
                 target, "req-1", 1, "s4-prod", "r", method.encode(), path.encode(), length,
                 [(b"Host", b"push.example.com"), (b"Content-Type", b"text/plain")] if headers is None else headers,
+                upgrade,
             )
         )  # fmt: skip
         stream.handed_over += len(body)

@@ -104,6 +104,11 @@ def test_the_defaults(folder: Path) -> None:
         ("targets: [{name: t, url: http://t, allow: [{methods: [post], path: /x}]}]\n", "not a method"),
         ("targets: [{name: t, url: http://t, allow: [{methods: [CONNECT], path: /x}]}]\n", "never reaches a target"),
         ("targets: [{name: t, url: http://t, allow: [{methods: ['*'], path: /x}]}]\n", "not a method"),
+        (
+            "targets: [{name: t, url: http://t, allow: [{methods: [POST], path: /x}], upgrade: [websocket]}]\n",
+            "4: targets[0].upgrade: a WebSocket begins with GET, which this target allows nowhere",
+        ),
+        (f"targets: [{{name: t, url: http://t, {ALLOW}, upgrade: [h2c]}}]\n", "targets[0].upgrade[0]: "),
         ("targets: [{name: t, url: http://t, allow: [{methods: [GET], path: '/x/*'}]}]\n", "there are no patterns"),
         ("targets: [{name: t, url: http://t, allow: [{methods: [GET], path: /x/../y}]}]\n", "not a path"),
         ("targets: [{name: t, url: http://t, allow: [{methods: [GET], path: /%2e}]}]\n", "not a path"),

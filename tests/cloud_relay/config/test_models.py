@@ -93,6 +93,10 @@ CASES: dict[str, tuple[Edit, str]] = {
         lambda d: route(d).pop("senders"),
         "tenants.acme.routes[0].senders: this key is missing",
     ),
+    "an upgrade to something else": (
+        lambda d: route(d).update(upgrade=["h2c"]),
+        "tenants.acme.routes[0].upgrade[0]: should be 'websocket'",
+    ),
     "two routes that collide": (
         lambda d: route(d, 1)["match"].update(path="/sap/frun"),
         "tenants.acme.routes[1].match.path: push.example.com/sap/frun already belongs to route acme/frun",

@@ -13,7 +13,6 @@ from shared.errors import FAULTS, LocalFault
 from shared.http.push_head import PushHead, decode_push, encode_answer
 
 if TYPE_CHECKING:
-    from cloud_relay.ingress.connection import SenderConnection
     from tests.cloud_relay.ingress.kit import Relay
 
 START = 1000.0
@@ -93,7 +92,7 @@ class FakeTransport(asyncio.Transport):
         self.relay = relay
         self.is_tls = is_tls
         self.socket = FakeSocket()
-        self.protocol: SenderConnection = cast("SenderConnection", None)
+        self.protocol: Any = None
         self.writes: list[bytes] = []
         self.is_paused = False
         self.eof_sent = False
@@ -103,6 +102,9 @@ class FakeTransport(asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"socket": self.socket, "peername": ("192.0.2.7", 4711)}.get(name, default)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
 
     def write(self, data: Any) -> None:
         assert not self.eof_sent, "written after EOF"

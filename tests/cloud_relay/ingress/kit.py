@@ -48,6 +48,7 @@ class Relay:
         quota: str = "quota-exceeded",
         max_in_flight: int = 64,
         pass_authorization: bool = False,
+        upgrades: bool = False,
         budget: int = 1 << 24,
         clock: Any = None,
     ) -> None:
@@ -60,6 +61,7 @@ class Relay:
             target="prom", senders=frozenset({self.sender}), realm=Realm("acme", ()), gate=Gate(max_in_flight),
             metrics=self.route_metrics, quota_fault=FAULTS[quota], max_body=max_body, hold=hold, timeout=timeout,
             idempotent=idempotent, pass_authorization=pass_authorization, www_authenticate=b'Basic realm="acme"',
+            upgrades=upgrades, idle_timeout=60.0,
         )  # fmt: skip
         self.limits = Limits()
         self.budget = MemoryBudget(budget)
@@ -151,13 +153,13 @@ class SenderSide:
     def flush(self) -> None:
         """What waited for reading to go on arrives."""
         while self.waiting and not self.transport.is_paused and not self.transport.is_closing():
-            self.connection.data_received(self.waiting.pop(0))
+            self.transport.protocol.data_received(self.waiting.pop(0))
         self.relay.clock.run()
 
     def hang_up(self) -> None:
         """FIN: asyncio calls eof_received, and closes since it says False."""
         if not self.transport.is_lost:
-            if not self.connection.eof_received():
+            if not self.transport.protocol.eof_received():
                 self.transport.close()
             self.relay.clock.run()
 
