@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pytest
 import trustme
@@ -22,6 +23,7 @@ from connector_agent.upstream.connect import Endpoint
 from connector_agent.upstream.pool import UpstreamPool
 from shared.http.push_head import PushHead, encode_push
 from shared.pki.tls import target_client_context
+from shared.tunnel.endings import cut_off
 from shared.tunnel.gaps import GapWatch
 from tests.connector_agent.kit import FakeStream
 
@@ -50,7 +52,7 @@ class Place:
         counts = self.metrics.target("t")
         self.pool = UpstreamPool(endpoint, self.loop, counts=counts)
         rules = AccessRules([Rule(("POST", "GET"), "/", sub_paths=True)])
-        target = Target("t", "http://localhost", rules, HeaderPolicy("localhost"), self.pool, counts)
+        target = Target("t", "http://localhost", rules, HeaderPolicy("localhost"), self.pool, counts, upgrades=True)
         self.table = TargetTable([target])
         self.dispatcher = Dispatcher(self.table, self.loop, self.metrics, None, GapWatch(self.loop))
         return self
@@ -84,6 +86,15 @@ class Place:
         stream.handed_over += len(body)
         push = PushHead("t", "r", 1, "s", "r", method.encode(), b"/x", None, [])
         self.dispatcher.on_stream(stream, encode_push(push), body, end)  # type: ignore[arg-type]  # a fake
+        return stream
+
+    async def upgrade(self) -> FakeStream:
+        stream = FakeStream()
+        push = PushHead("t", "r", 1, "s", "r", b"GET", b"/ws", None, [], b"websocket")
+        self.dispatcher.on_stream(stream, encode_push(push), b"", end=False)  # type: ignore[arg-type]  # a fake
+        async with asyncio.timeout(10):
+            while not stream.answers:
+                await asyncio.sleep(0.002)
         return stream
 
     async def until_over(self, *streams: FakeStream) -> None:
@@ -178,6 +189,66 @@ def test_many_pushes_at_once(tell: Tell) -> None:
         assert place.connections <= 64
 
     tell(script, story)
+
+
+SWITCH = b"HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+
+
+def test_an_upgrade_is_a_stream_both_ways_until_both_ends(tell: Tell) -> None:
+    heard = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"Upgrade: websocket\r\n\r\n")
+        writer.write(SWITCH + b"first")
+        heard.append(await reader.readexactly(MIB))
+        writer.write(b"x" * MIB)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async def story(place: Place) -> None:
+        stream = await place.upgrade()
+        stream.push_data(b"y" * MIB)
+        async with asyncio.timeout(10):
+            while not stream.ended:
+                await asyncio.sleep(0.002)
+        stream.push_data(b"", end=True)
+        await place.until_over(stream)
+        assert heard == [b"y" * MIB]
+        assert stream.body == b"first" + b"x" * MIB
+        assert place.metrics.target("t").faults == {}
+        assert place.pool.idle == 0
+
+    tell(script, story)
+
+
+@pytest.mark.parametrize("by", ["target", "relay"])
+def test_an_upgrade_that_is_cut_off_never_looks_whole(tell: Tell, by: str) -> None:
+    seen: list[BaseException | bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(SWITCH + b"half")
+        await writer.drain()
+        if by == "target":
+            cut_off(cast(asyncio.Transport, writer.transport))
+            return
+        try:
+            seen.append(await reader.read())
+        except OSError as error:
+            seen.append(error)
+
+    async def story(place: Place) -> None:
+        stream = await place.upgrade()
+        if by == "relay":
+            stream.relay_resets()
+        await place.until_over(stream)
+        assert not stream.ended
+        assert place.metrics.target("t").faults == {"target-lost" if by == "target" else "sender-gone": 1}
+
+    tell(script, story)
+    # Plain asyncio's reader hides a TLS session without a goodbye; a RST it does not.
+    assert by == "target" or isinstance(seen[0], OSError) or seen == [b""]
 
 
 def test_large_bodies_both_ways_at_once(tell: Tell) -> None:

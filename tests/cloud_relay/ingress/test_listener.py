@@ -21,6 +21,7 @@ from cloud_relay.ingress.connection import SenderConnection
 from cloud_relay.ingress.context import IngressSettings
 from cloud_relay.ingress.listener import IngressListener
 from shared.pki.tls import KeyPair, ingress_server_context
+from shared.tunnel.endings import cut_off
 from tests.cloud_relay.ingress.kit import Relay
 from tests.cloud_relay.ingress.wire import parse_answers, post
 
@@ -199,6 +200,65 @@ def test_a_begun_answer_that_fails_never_looks_whole(run, tls):
             else:  # asyncio hides a TLS truncation from its readers
                 assert await ended(reader) == b""
             writer.close()
+
+    run(main)
+
+
+ASK = b"GET /metrics HTTP/1.1\r\nHost: push.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+def test_an_upgrade_is_a_stream_both_ways_until_both_ends(run, tls):
+    async def main() -> None:
+        async with listening(tls, upgrades=True) as (relay, listener):
+            reader, writer = await connect(listener, tls)
+            writer.write(ASK + b"early")
+            await until(lambda: relay.streams)
+            relay.stream.answer(101, b"first", end=False, length=None)
+            assert (await reader.readuntil(b"first")).startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+            writer.write(b" and late")
+            await until(lambda: relay.stream.body == b"early and late")
+            relay.stream.data(b"x" * 300_000, end=True)
+            assert await reader.read() == b"x" * 300_000
+            writer.close()
+            await until(lambda: not listener.open_connections)
+            assert relay.stream.ended or relay.stream.was_reset == (108, False)
+            assert relay.stream.ended or tls is not None
+            assert "code" not in relay.access_log.lines[0]
+
+    run(main)
+
+
+def test_an_upgraded_stream_that_is_reset_never_looks_whole(run, tls):
+    async def main() -> None:
+        async with listening(tls, upgrades=True) as (relay, listener):
+            reader, writer = await connect(listener, tls)
+            writer.write(ASK)
+            await until(lambda: relay.streams)
+            relay.stream.answer(101, end=False, length=None)
+            relay.stream.fail("tunnel-lost")
+            await until(lambda: not listener.open_connections)
+            if tls is None:
+                with pytest.raises(ConnectionResetError):
+                    await reader.read()
+            else:  # asyncio hides a TLS truncation from its readers; tests of shared.tunnel.duplex look closer
+                assert await ended(reader) == b""
+            writer.close()
+
+    run(main)
+
+
+def test_an_upgraded_sender_that_is_cut_off_resets_the_stream(run, tls):
+    async def main() -> None:
+        async with listening(tls, upgrades=True) as (relay, listener):
+            _, writer = await connect(listener, tls)
+            writer.write(ASK)
+            await until(lambda: relay.streams)
+            relay.stream.answer(101, end=False, length=None)
+            writer.transport.abort() if tls else cut_off(writer.transport)
+            await until(lambda: relay.stream.is_over)
+            assert relay.stream.was_reset == (108, False)
+            await until(lambda: not listener.open_connections)
+            assert relay.access_log.lines[0]["code"] == "sender-gone"
 
     run(main)
 
