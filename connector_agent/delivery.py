@@ -312,9 +312,9 @@ class Delivery(DeliveryEnd):
         self._connection = connection
         self.was_written = True
         self.was_reused = connection.is_reused
-        connection.begin(
-            self, push.method, request, encode_chunk(body) if is_chunked else body, asks_upgrade=self.plan.upgrades
-        )
+        connection.begin(self, push.method, request, encode_chunk(body) if is_chunked else body)
+        if self.plan.upgrades:
+            connection.reader.expect_upgrade()
         self._after_write(connection)
 
     def _after_write(self, connection: UpstreamConnection) -> None:

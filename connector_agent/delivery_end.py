@@ -5,14 +5,13 @@ Whatever ends a delivery goes through `_end`, once: there everything that it hel
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from shared.errors import FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from connector_agent.delivery import Delivery
     from connector_agent.plan import Plan
     from connector_agent.recorder import Recorder
     from connector_agent.targets import Target
@@ -108,6 +107,7 @@ class DeliveryEnd:
         if connection is not None:
             connection.let_go()
         self._end(code, is_known=False)
+        self._upgraded = None
 
     def _end(self, code: str, *, is_known: bool) -> None:
         """The delivery is over. `is_known`: nothing unusual happened, the connection may serve another push."""
@@ -117,15 +117,14 @@ class DeliveryEnd:
         self.code = code
         if self._is_waiting:
             self._is_waiting = False
-            self.target.pool.cancel(cast("Delivery", self))
+            self.target.pool.cancel(self)  # type: ignore[arg-type]  # every one is a Delivery
         self._held.clear()
         self._return_credit()
         connection = self._connection
         if connection is not None:
             self._connection = None
             connection.release(keep=is_known and self._is_ended and self._keep_alive and not self._is_discarding)
-        self._upgraded = None
-        self._recorder.record(cast("Delivery", self), self._now())
+        self._recorder.record(self, self._now())  # type: ignore[arg-type]  # likewise; a cast would be a call
 
     def __repr__(self) -> str:
         state = "over" if self.is_over else "waiting" if self._is_waiting else "under way"

@@ -77,6 +77,11 @@ class EndingConnection(asyncio.Protocol):
         """Whether it is us who keep the sender from sending."""
         return self._is_paused
 
+    @property
+    def has_kept(self) -> bool:
+        """Whether the sender has said more than the request that is under way."""
+        return bool(self._buffer)
+
     def close_if_idle(self) -> None:
         """Close unless a request is under way."""
         if self._state is State.HEAD and not self._buffer:

@@ -64,9 +64,12 @@ class PushAnswer(PushEnd):
 
     def _answer(self, raw: bytes, body: bytes, end: bool) -> None:
         head, connection = self.head, self._connection
-        if head.upgrade is not None and self._asks_upgrade() and self._answer_upgrade(raw, body, end):
-            return
         keep_alive = head.keep_alive and self._has_whole_body and self._ingress.state is _SERVING
+        if head.upgrade is not None and self._asks_upgrade():
+            if self._answer_upgrade(raw, body, end):
+                return
+            # What the sender said already may be frames rather than a request: it is neither.
+            keep_alive = keep_alive and not connection.has_kept
         framing = self._framing = AnswerFraming(keep_alive=keep_alive)
         memo = connection.last_answer
         data = memo.read(raw, body, head, keep_alive) if end and memo is not None else None
@@ -93,10 +96,6 @@ class PushAnswer(PushEnd):
             self.due = now + self._context.settings.idle_timeout
             connection.arm()
 
-    def _asks_upgrade(self) -> bool:
-        """Whether the sender wants a WebSocket, and the route lets it."""
-        return self.head.upgrade is not None and self.route is not None and self.route.upgrades
-
     def _answer_upgrade(self, raw: bytes, body: bytes, end: bool) -> bool:
         """Make a stream of bytes of the push, if the target agrees; False if its answer is an ordinary one."""
         stream, route, sender, connection = self._stream, self.route, self.sender, self._connection
@@ -109,14 +108,15 @@ class PushAnswer(PushEnd):
         if answer.status != 101:
             stream.send(b"", end=True)  # it was left open for what now does not come
             return False
+        data = upgrade_head(answer.headers)
+        upgraded = self._upgraded = UpgradedPush(self, route, sender, connection, self._ingress, stream)
+        self._state = _UPGRADED
         self._drop_pieces()
         self.fault = None
         self.status = 101
         self.due = 0.0
         self.answered_at = self._ingress.time()
-        connection.transport.write(upgrade_head(answer.headers))
-        self._state = _UPGRADED
-        upgraded = self._upgraded = UpgradedPush(self, route, sender, connection, self._ingress, stream)
+        connection.transport.write(data)
         upgraded.start(body, end)
         return True
 

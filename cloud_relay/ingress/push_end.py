@@ -165,6 +165,7 @@ class PushEnd:
             and not fault.closes
             and self._ingress.state is _SERVING
             and (self._has_whole_body or (connection.can_skip_body() and not head.expects_continue))
+            and not (self._asks_upgrade() and connection.has_kept)
         )
         self.status = fault.status
         connection.transport.write(
@@ -187,6 +188,10 @@ class PushEnd:
         self.bytes_in = bytes_in
         self.bytes_out = bytes_out
         self._settle()
+
+    def _asks_upgrade(self) -> bool:
+        """Whether the sender wants a WebSocket, and the route lets it."""
+        return self.head.upgrade is not None and self.route is not None and self.route.upgrades
 
     def _retry_after(self, fault: Fault) -> int | None:
         if not fault.retry_after:

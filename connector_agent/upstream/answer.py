@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from shared.http.chunked import ChunkedDecoder
 from shared.http.gate import BadResponse, check_unfinished_response_head, find_head_end
 from shared.http.memo import ResponseMemo
-from shared.http.responses import ResponseHead
+from shared.http.responses import ResponseHead, parse_response_head
 
 MAX_INTERIM: Final = 32
 """Interim answers (1xx) to one push. A target that sends more does nothing else."""
@@ -91,14 +91,18 @@ class AnswerReader:
         """Whether the answer has ended, or none was asked for."""
         return self._state is _DONE
 
-    def begin(self, method: bytes, sink: AnswerSink, *, asks_upgrade: bool = False) -> None:
-        """Expect the answer to a request with this method; `asks_upgrade`: it may be a WebSocket."""
-        self._asks_upgrade = asks_upgrade
+    def begin(self, method: bytes, sink: AnswerSink) -> None:
+        """Expect the answer to a request with this method."""
         self._method = method
+        self._asks_upgrade = False
         self._sink = sink
         self._state = _HEAD
         self._interim = 0
         self.has_bytes = False
+
+    def expect_upgrade(self) -> None:
+        """The request asked for a WebSocket: the answer may be one."""
+        self._asks_upgrade = True
 
     def stop(self) -> None:
         """Let go of the sink; what arrives from now on is excess."""
@@ -133,7 +137,10 @@ class AnswerReader:
             data = bytes(buffer) if find_head_end(buffer, searched) >= 0 else b""
         while (end := find_head_end(data)) >= 0:
             buffer.clear()
-            head = self._memo.read(data[:end], self._method, asked_upgrade=self._asks_upgrade)
+            if self._asks_upgrade:
+                head = parse_response_head(data[:end], self._method, asked_upgrade=True)
+            else:
+                head = self._memo.read(data[:end], self._method)
             rest = data[end:]
             if head.status >= 200:
                 self._begin_body(sink, head, rest)

@@ -87,12 +87,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     # What the delivery calls.
 
-    def begin(
-        self, exchange: Exchange, method: bytes, request: bytes, body: bytes, *, asks_upgrade: bool = False
-    ) -> None:
+    def begin(self, exchange: Exchange, method: bytes, request: bytes, body: bytes) -> None:
         """Write a request's head, and the first or all of its body, for `exchange`."""
         self._exchange = exchange
-        self.reader.begin(method, exchange, asks_upgrade=asks_upgrade)
+        self.reader.begin(method, exchange)
         transport = self._transport
         if transport is None:
             return

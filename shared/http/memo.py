@@ -82,12 +82,12 @@ class ResponseMemo:
         self._method = b""
         self._head: ResponseHead | None = None
 
-    def read(self, raw: bytes, method: bytes, *, asked_upgrade: bool = False) -> ResponseHead:
+    def read(self, raw: bytes, method: bytes) -> ResponseHead:
         """`parse_response_head`. Raises BadResponse."""
         head = self._head
         if head is not None and raw == self._raw and method == self._method:
             return head
-        head = parse_response_head(raw, method, asked_upgrade=asked_upgrade)
-        if len(raw) <= MAX_SIZE and not asked_upgrade:
+        head = parse_response_head(raw, method)
+        if len(raw) <= MAX_SIZE:
             self._raw, self._method, self._head = raw, method, head
         return head

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cloud_relay.ingress.connection import SenderConnection
 from cloud_relay.ingress.context import IngressContext
 from cloud_relay.routing import RoutingTable
 from shared.errors import FAULTS
@@ -149,12 +150,29 @@ def test_a_content_length_of_0_is_no_body_and_is_not_passed_on():
 def test_any_other_answer_is_an_ordinary_one(status):
     relay = Relay(upgrades=True)
     sender = relay.connect()
-    sender.send(ask() + get())
+    sender.send(ask())
     relay.stream.answer(status, b"" if status == 204 else b"no", length=None if status == 204 else 2)
     assert relay.streams[0].ended
+    sender.send(get())
     relay.stream.answer(200, b"next")
     assert [status for status, _ in sender.answers("GET")] == [status, 200]
     relay.assert_nothing_left()
+
+
+@pytest.mark.parametrize("is_ours", [False, True])
+def test_without_an_upgrade_what_came_early_is_no_request(is_ours):
+    relay = Relay(upgrades=True)
+    sender = relay.connect()
+    sender.send(ask() + get())
+    if is_ours:
+        relay.stream.fail("target-unreachable")
+    else:
+        relay.stream.answer(426, b"no")
+    assert sender.last.headers["connection"] == "close"
+    assert len(sender.answers("GET")) == len(relay.streams) == 1
+    sender.hang_up()
+    relay.assert_nothing_left()
+    relay.assert_all_closed()
 
 
 def test_an_ordinary_answer_that_takes_its_time():
@@ -376,6 +394,31 @@ def test_a_reload(change: dict[str, Any] | None, lives: bool):
     if not lives:
         assert relay.access_log.lines[0]["code"] == "no-such-route"
         relay.assert_nothing_left()
+
+
+def test_a_target_that_never_answers():
+    relay = Relay(upgrades=True)
+    sender = relay.connect()
+    sender.send(ask())
+    relay.sleep(20.1)
+    assert sender.last.headers["qanat-error"] == "deadline-exceeded"
+    assert relay.stream.was_reset == (FAULTS["deadline-exceeded"].wire, False)
+    relay.assert_nothing_left()
+
+
+def test_a_bug_of_ours_leaves_nothing_open(monkeypatch):
+    def fail(*_: object) -> bytes:
+        raise RuntimeError("a bug")
+
+    relay = Relay(upgrades=True)
+    sender = relay.connect()
+    sender.send(ask())
+    monkeypatch.setattr(SenderConnection, "hand_over", fail)
+    relay.stream.answer(101, end=False, length=None)
+    assert sender.transport.how_ended == "reset"
+    assert relay.stream.was_reset == (FAULTS["internal-error"].wire, False)
+    relay.assert_nothing_left(bugs=1)
+    relay.assert_all_closed()
 
 
 def test_limits_count_it_until_it_ends():
