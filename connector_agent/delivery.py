@@ -233,6 +233,10 @@ class Delivery(DeliveryEnd):
         connection = self._connection
         if connection is None or self.is_over:
             return
+        code = self._recorder.judge(self.push, self.target)
+        if code is not None:  # a reload since it was asked
+            self._give_up(code)
+            return
         self._is_answered = True
         self.status = head.status
         self.first_byte_at = self._now()

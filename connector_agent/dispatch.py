@@ -91,11 +91,13 @@ class Dispatcher:
         delivery.start(body, end)
 
     def judge(self, push: PushHead, target: Target) -> str | None:
-        """See Recorder. What was removed has a moment of grace, which its pool counts."""
+        """See Recorder."""
         successor = self._targets.get(push.target)
-        if successor is None or successor is target:
+        if successor is target:
             return None
-        if not (successor.upgrades and successor.pool.endpoint.is_same_place(target.pool.endpoint)):
+        if successor is None or not successor.upgrades:
+            return "unknown-target"
+        if not successor.pool.endpoint.is_same_place(target.pool.endpoint):
             return "unknown-target"
         return successor.access.check(push.method, push.path)
 

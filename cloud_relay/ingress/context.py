@@ -8,11 +8,11 @@ import random
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cloud_relay.health import RelayState
 from cloud_relay.ingress.retry import RetryBudget
-from shared.errors import FAULTS, Fault
+from shared.errors import Fault
 from shared.timers import precise_clock
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from cloud_relay.senders import Sender
     from shared.http.requests import RequestHead
     from shared.protocol import MemoryBudget, Stream, StreamHandler
-
-
-_NO_ROUTE: Final = FAULTS["no-such-route"]
 
 
 class TunnelLink(Protocol):
@@ -150,8 +147,7 @@ class Ingress:
         """Serve pushes by this from now on, and end the upgraded ones that could not begin by it."""
         self.context = context
         for push in list(self.upgraded):
-            if not push.is_allowed(context.routing):
-                push.end(_NO_ROUTE)
+            push.recheck(context.routing)
 
     def new_request_id(self) -> str:
         """Unique without coordination: 48 random bits for this process, and a counter. Nothing is a sender's choice."""

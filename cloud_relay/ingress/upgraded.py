@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shared.http.headers import Headers
     from shared.protocol import Stream
 
+_NO_ROUTE: Final = FAULTS["no-such-route"]
 _LOST: Final = "sender-gone"
 _IDLE: Final = "idle-too-long"
 
@@ -65,13 +66,18 @@ class UpgradedPush:
         connection = self._connection
         early = connection.hand_over(self._duplex)
         self._duplex.start(early, first, end, is_blocked=connection.is_write_blocked)
+        self.recheck(self._ingress.context.routing)  # a reload may have come since the target was asked
 
     def end(self, fault: Fault) -> None:
         """Cut it off, for this reason."""
         self._duplex.abort(fault.code)
 
-    def is_allowed(self, routing: RoutingTable) -> bool:
-        """Whether such a push could begin, and would go to the same target, by this table."""
+    def recheck(self, routing: RoutingTable) -> None:
+        """End it unless, by this table, such a push could begin and would go to the same target."""
+        if not self._is_allowed(routing):
+            self.end(_NO_ROUTE)
+
+    def _is_allowed(self, routing: RoutingTable) -> bool:
         head, old = self._push.head, self._route
         new = routing.lookup(head.host, head.path)
         return (

@@ -287,7 +287,7 @@ def successor(world: World, *, path: str = "/", port: int = 443, upgrades: bool 
         ({"upgrades": False}, "unknown-target"),
         ({"port": 444}, "unknown-target"),
         ({"path": "/other"}, "path-not-allowed"),
-        (None, "target-lost"),
+        (None, "unknown-target"),
     ],
 )
 def test_a_reload(more: dict[str, Any] | None, code: str | None) -> None:
@@ -305,6 +305,30 @@ def test_a_reload(more: dict[str, Any] | None, code: str | None) -> None:
             world.assert_clean(stream)
 
     tell()
+
+
+@scenario
+async def test_a_target_that_is_changed_and_then_removed() -> None:
+    world = World(upgrades=True)
+    stream = await upgraded(world)
+    world.table.replace([successor(world)])
+    world.dispatcher.recheck()
+    assert not stream.was_reset
+    world.table.replace([])
+    world.dispatcher.recheck()
+    assert stream.log[-1] == "reset unknown-target"
+
+
+@scenario
+async def test_a_reload_between_the_wish_and_the_101() -> None:
+    world = World(upgrades=True)
+    stream = await ask(world)
+    world.table.replace([successor(world, upgrades=False)])
+    world.dispatcher.recheck()
+    assert not stream.was_reset  # an ordinary answer would still be taken
+    world.transport.gets(SWITCH)
+    assert stream.log == ["reset unknown-target"]
+    assert world.transport.state == "aborted"
 
 
 @scenario

@@ -8,7 +8,7 @@ import pytest
 
 from cloud_relay.ingress.connection import SenderConnection
 from cloud_relay.ingress.context import IngressContext
-from cloud_relay.routing import RoutingTable
+from cloud_relay.routing import Route, RoutingTable
 from shared.errors import FAULTS
 from shared.tunnel.duplex import END_PATIENCE, LINGER
 from tests.cloud_relay.ingress.kit import Relay, SenderSide
@@ -29,6 +29,14 @@ def ask(**headers: str) -> bytes:
         "sec_websocket_version": "13",
     }
     return get(**(fields | headers))
+
+
+def with_routes(relay: Relay, routes: list[Route]) -> IngressContext:
+    context = relay.context
+    return IngressContext(
+        routing=RoutingTable(routes), authenticator=context.authenticator, limits=context.limits,
+        registry=context.registry, budget=context.budget, access_log=context.access_log,
+    )  # fmt: skip
 
 
 def upgraded(relay: Relay, *, first: bytes = b"", is_tls: bool = False) -> SenderSide:
@@ -383,17 +391,22 @@ def test_a_reload(change: dict[str, Any] | None, lives: bool):
         for name, value in change.items():
             setattr(other, name, value)
         routes.append(other)
-    context = relay.context
-    relay.ingress.use(
-        IngressContext(
-            routing=RoutingTable(routes), authenticator=context.authenticator, limits=context.limits,
-            registry=context.registry, budget=context.budget, access_log=context.access_log,
-        )
-    )  # fmt: skip
+    relay.ingress.use(with_routes(relay, routes))
     assert sender.is_closed is not lives
     if not lives:
         assert relay.access_log.lines[0]["code"] == "no-such-route"
         relay.assert_nothing_left()
+
+
+def test_a_reload_between_the_wish_and_the_101():
+    relay = Relay(upgrades=True)
+    sender = relay.connect()
+    sender.send(ask())
+    relay.ingress.use(with_routes(relay, []))
+    relay.stream.answer(101, end=False, length=None)
+    assert sender.transport.how_ended == "reset"
+    assert relay.access_log.lines[0]["code"] == "no-such-route"
+    relay.assert_nothing_left()
 
 
 def test_a_target_that_never_answers():
