@@ -156,6 +156,8 @@ _ENTRIES: Final = (
           "Compare the clocks of the CA and the relay."),
     Fault("certificate-revoked", 303, 401, _R, "The connector's certificate was revoked.",
           "Enrol this connector again if it is still trusted."),
+    Fault("certificate-unknown", 304, 401, _R, "The relay does not know this certificate as this connector's.",
+          "Enrol this connector with a new join token."),
     Fault("certificate-wrong-identity", 305, 403, _R, "The certificate names no connector of this relay.",
           "The certificate needs exactly one SPIFFE id: "
           "spiffe://<trust domain>/tenant/<t>/location/<l>/connector/<name>."),
@@ -187,6 +189,23 @@ _ENTRIES: Final = (
           "Nothing to do: the connector reconnects by itself."),
     Fault("connection-lost", 326, None, _T, "The connection ended without a goodbye.",
           "Nothing to do if it is rare: the connector reconnects by itself."),
+    # Joining and renewing.
+    Fault("token-unknown", 340, 403, _R, "The relay never made this join token, or it is another relay's.",
+          "Make a token at this relay: 'cloud-relay tokens create'."),
+    Fault("token-expired", 341, 403, _R, "The join token has expired.",
+          "Make a new one: 'cloud-relay tokens create', with --lifetime if an hour is too short."),
+    Fault("token-revoked", 342, 403, _R, "The join token was revoked.",
+          "Make a new one if this connector is still wanted: 'cloud-relay tokens create'."),
+    Fault("token-used", 343, 403, _R, "The join token was used already, with another key.",
+          "If it was not this connector that used it, somebody else has the token: revoke that connector's "
+          "certificates and block it. Else make a new token."),
+    Fault("request-refused", 344, 403, _R, "The certificate request is not one that this connector may make.",
+          "It must be signed by a P-256 key that is new, and name no identity but the connector's own."),
+    Fault("cannot-issue", 345, 503, _R, "The relay cannot issue certificates right now.",
+          "Look at the relay's log: its clock, its disk or its CA needs attention. The connector tries again.",
+          retry_after=True),
+    Fault("renewed-too-often", 346, 403, _R, "This connector has more unexpired certificates than one can need.",
+          "Look why it renews so often; it may try again when some have expired."),
 )
 # fmt: on
 

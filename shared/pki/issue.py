@@ -54,7 +54,22 @@ def create_root(now: datetime, lifetime: timedelta = ROOT_LIFETIME) -> Authority
     key = new_key()
     name = _subject(f"Qanat root CA {secrets.token_hex(8)}")
     builder = _builder(name, name, key.public_key(), now, now + lifetime)
-    return Authority(_as_ca(builder, path_length=1).sign(key, hashes.SHA256()), key)
+    return Authority(_as_ca(builder, path_length=None).sign(key, hashes.SHA256()), key)
+
+
+def cross_sign(old: Authority, new_root: x509.Certificate, now: datetime) -> x509.Certificate:
+    """The subject and key of `new_root`, vouched for by `old`: whoever trusts only the old root can follow to the new.
+
+    A chain of them leads through several roll-overs, so roots bound no path length; issuing CAs do.
+    """
+    key = new_root.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        msg = "only a root of our own making can be cross-signed"
+        raise ValueError(msg)
+    end = min(_end(old, now, ROOT_LIFETIME), new_root.not_valid_after_utc)
+    builder = _builder(new_root.subject, old.certificate.subject, key, now, end)
+    builder = builder.add_extension(_authority_key(old), critical=False)
+    return _as_ca(builder, path_length=None).sign(old.key, hashes.SHA256())
 
 
 def create_issuing(root: Authority, relay: str, now: datetime, lifetime: timedelta = ISSUING_LIFETIME) -> Authority:
@@ -165,7 +180,7 @@ def _builder(
     )
 
 
-def _as_ca(builder: x509.CertificateBuilder, path_length: int) -> x509.CertificateBuilder:
+def _as_ca(builder: x509.CertificateBuilder, path_length: int | None) -> x509.CertificateBuilder:
     return builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True).add_extension(
         _key_usage(is_ca=True), critical=True
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from shared.pki.files import PkiError, read_private, read_public
 
@@ -56,6 +57,40 @@ def tunnel_client_context(server_ca: Path, certificate: Path | None = None, key:
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     _load_trust(context, server_ca)
     _load_optional_pair(context, certificate, key)
+    return context
+
+
+def managed_server_context(
+    identity: Path, client_roots: Sequence[x509.Certificate], password: bytes | None = None
+) -> ssl.SSLContext:
+    """As `tunnel_server_context`, for a relay that is its own CA: `identity` is one PEM file with key and chain."""
+    context = _server_context(KeyPair(identity, identity), ssl.TLSVersion.TLSv1_3, password)
+    _trust(context, client_roots)
+    _make_optional(context)
+    context.verify_flags |= NO_CHECK_TIME | ssl.VERIFY_X509_STRICT
+    return context
+
+
+def managed_client_context(roots: Sequence[x509.Certificate], identity: Path | None = None) -> ssl.SSLContext:
+    """As `tunnel_client_context`, for a connector that has joined: `identity` is one PEM file with key and chain.
+
+    The dates of the relay's certificate are not looked at: the connector judges them by a clock that it can believe
+    (`TrustedClock`), since its own wall clock may be wrong.
+    """
+    context = _client_context(ssl.TLSVersion.TLSv1_3)
+    context.verify_flags |= NO_CHECK_TIME | ssl.VERIFY_X509_STRICT
+    _trust(context, roots)
+    if identity is not None:
+        _load_pair(context, KeyPair(identity, identity))
+    return context
+
+
+def unverified_client_context() -> ssl.SSLContext:
+    """For the first connection of a join, to whom nobody is known yet: nothing that comes from it may be believed but
+    what a pin vouches for, and no secret may go to it."""
+    context = _client_context(ssl.TLSVersion.TLSv1_3)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
     return context
 
 
@@ -124,13 +159,13 @@ def dns_names(certificate: x509.Certificate) -> list[str]:
     return [name.lower() for name in sans.get_values_for_type(x509.DNSName)]
 
 
-def _server_context(pair: KeyPair, minimum: ssl.TLSVersion) -> ssl.SSLContext:
+def _server_context(pair: KeyPair, minimum: ssl.TLSVersion, password: bytes | None = None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = minimum
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_ciphers(_TLS12_CIPHERS)
     context.set_alpn_protocols(_ALPN)
-    _load_pair(context, pair)
+    _load_pair(context, pair, password)
     return context
 
 
@@ -145,6 +180,10 @@ def _client_context(minimum: ssl.TLSVersion) -> ssl.SSLContext:
 
 def _ask_for_client_certificates(context: ssl.SSLContext, client_ca: Path) -> None:
     _load_trust(context, client_ca)
+    _make_optional(context)
+
+
+def _make_optional(context: ssl.SSLContext) -> None:
     context.verify_mode = ssl.CERT_OPTIONAL
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
@@ -159,6 +198,13 @@ def _load_trust(context: ssl.SSLContext, bundle: Path) -> None:
         raise PkiError(msg) from error
 
 
+def _trust(context: ssl.SSLContext, roots: Sequence[x509.Certificate]) -> None:
+    if not roots:
+        msg = "no CA certificate to trust: an empty list is never taken for 'anybody'"
+        raise PkiError(msg)
+    context.load_verify_locations(cadata=b"".join(one.public_bytes(serialization.Encoding.DER) for one in roots))
+
+
 def _load_optional_pair(context: ssl.SSLContext, certificate: Path | None, key: Path | None) -> None:
     if certificate is not None and key is not None:
         _load_pair(context, KeyPair(certificate, key))
@@ -167,11 +213,12 @@ def _load_optional_pair(context: ssl.SSLContext, certificate: Path | None, key: 
         raise PkiError(msg)
 
 
-def _load_pair(context: ssl.SSLContext, pair: KeyPair) -> None:
+def _load_pair(context: ssl.SSLContext, pair: KeyPair, password: bytes | None = None) -> None:
     load_certificates(pair.certificate, "certificate")
     read_private(pair.key)
     try:
-        context.load_cert_chain(pair.certificate, pair.key, password=lambda: _refuse_password(pair.key))
+        given = password if password is not None else lambda: _refuse_password(pair.key)
+        context.load_cert_chain(pair.certificate, pair.key, password=given)
     except PkiError:
         raise
     except ssl.SSLError as error:

@@ -65,7 +65,7 @@ def test_nothing_outlives_its_issuer():
 
 
 def test_what_a_ca_may_do():
-    for certificate, path_length in ((ROOT.certificate, 1), (ISSUING.certificate, 0)):
+    for certificate, path_length in ((ROOT.certificate, None), (ISSUING.certificate, 0)):
         constraints = extension(certificate, x509.BasicConstraints)
         assert constraints.critical
         assert constraints.value == x509.BasicConstraints(ca=True, path_length=path_length)
