@@ -22,6 +22,11 @@ def _monotonic() -> float:
     return time.monotonic() if boottime is None else time.clock_gettime(boottime)
 
 
+def rfc3339(at: datetime | None) -> str | None:
+    """A time as all our outputs write it: 2025-01-31T08:15:30Z; None stays None."""
+    return None if at is None else f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 class TrustedClock:
     """Says what time it is. `observe` anchors it to a better clock: for a connector, the relay's."""
 

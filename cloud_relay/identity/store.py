@@ -1,0 +1,223 @@
+"""The list of events on disk, behind an async interface with compare-and-set.
+
+SQLite in the relay's state directory, synchronous=FULL: what `append` has returned survives a power cut. One process
+at a time holds the state (`StateLock`); within it, `append(after, …)` succeeds only if event `after` is the last one.
+A table beside the list keeps the certificates that may be asked for once more, each for a day.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+from cloud_relay.identity import events
+from cloud_relay.identity.events import Event
+from shared.crash_points import reach
+from shared.exits import CommandError, ExitCode
+
+STATE_FILE: Final = "state.db"
+LOCK_FILE: Final = "state.lock"
+KEEP_LEAVES: Final = 24 * 3600.0
+"""Seconds for which an answer to the same token and key, or to the same renewal, is the same certificate."""
+
+_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS events (
+    number INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, data BLOB NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS leaves (
+    fingerprint TEXT PRIMARY KEY, chain BLOB NOT NULL, keep_until REAL NOT NULL
+) STRICT;
+CREATE TRIGGER IF NOT EXISTS events_stay BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events stay'); END;
+CREATE TRIGGER IF NOT EXISTS events_stay_there BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events stay'); END;
+"""
+
+Result = TypeVar("Result")
+
+
+class Conflict(Exception):
+    """Somebody else has appended meanwhile; nothing was stored."""
+
+
+class StateError(Exception):
+    """The state cannot be read or written; nothing was stored. The message names the file and the cause."""
+
+
+class EventStore(Protocol):
+    """An append-only list of events."""
+
+    async def read(self, after: int = 0) -> list[Event]:
+        """The events after number `after`, in order. Raises StateError."""
+
+    async def append(self, after: int, new: Sequence[Event], leaves: Mapping[str, bytes] | None = None) -> list[Event]:
+        """Store all of `new`, numbered from `after` + 1, or nothing. Raises Conflict, StateError.
+
+        `leaves`: PEM chains by fingerprint, which `leaf` gives back for a day. Cancelled, all or nothing is stored.
+        """
+
+    async def leaf(self, fingerprint: str) -> bytes | None:
+        """A PEM chain that was stored of late."""
+
+    async def close(self) -> None:
+        """Let go of the file."""
+
+
+class StateLock:
+    """One process holds the state: the daemon while it runs, or a command while none does."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.path = state_dir / LOCK_FILE
+        self._number: int | None = None
+
+    def acquire(self) -> None:
+        """Hold it. CommandError if another process does."""
+        number = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(number)
+            raise CommandError(
+                ExitCode.REFUSED,
+                f"another process holds the state in {self.path.parent}",
+                "Wait for the other command, or let the running relay answer at its control socket.",
+                "state-locked",
+            ) from error
+        self._number = number
+
+    def release(self) -> None:
+        """Let go of it; the file stays."""
+        number, self._number = self._number, None
+        if number is not None:
+            os.close(number)
+
+
+class SqliteStore:
+    """The list in a file of its own. All calls to SQLite are made by one thread, so that the loop never waits."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file, mode 0600. Raises StateError."""
+        self.path = path
+        self._thread = ThreadPoolExecutor(1, "state")
+        try:
+            self._connection = self._thread.submit(_open, path).result()
+        except BaseException:
+            self._thread.shutdown()
+            raise
+
+    async def read(self, after: int = 0) -> list[Event]:
+        """The events after number `after`, in order. Raises StateError."""
+        return await self._do(lambda: _read(self._connection, after))
+
+    async def append(self, after: int, new: Sequence[Event], leaves: Mapping[str, bytes] | None = None) -> list[Event]:
+        """Store all of `new`, or nothing; see EventStore."""
+        return await self._do(lambda: _append(self._connection, after, new, leaves or {}))
+
+    async def leaf(self, fingerprint: str) -> bytes | None:
+        """A PEM chain that was stored of late."""
+        return await self._do(lambda: _leaf(self._connection, fingerprint))
+
+    async def copy(self, path: Path) -> None:
+        """Write a consistent copy of everything to `path`, which must not exist. Raises StateError."""
+        await self._do(lambda: _copy(self._connection, path))
+
+    async def close(self) -> None:
+        """Let go of the file."""
+        await self._do(self._connection.close)
+        self._thread.shutdown()
+
+    async def _do(self, work: Callable[[], Result]) -> Result:
+        def translated() -> Result:
+            try:
+                return work()
+            except sqlite3.Error as error:
+                raise StateError(f"{self.path}: {_cause(error)}") from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, translated)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files get its mode
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    except (OSError, sqlite3.Error) as error:
+        raise StateError(f"{path}: {error}") from error
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > _VERSION:
+            raise StateError(f"{path}: made by a newer version of Qanat; run that one")
+        connection.executescript(_SCHEMA)
+        connection.execute(f"PRAGMA user_version={_VERSION}")
+    except sqlite3.Error as error:
+        connection.close()
+        raise StateError(f"{path}: {_cause(error)}") from error
+    except StateError:
+        connection.close()
+        raise
+    return connection
+
+
+def _read(connection: sqlite3.Connection, after: int) -> list[Event]:
+    rows = connection.execute("SELECT number, at, kind, data FROM events WHERE number > ? ORDER BY number", (after,))
+    try:
+        return [events.load(*row) for row in rows]
+    except ValueError as error:
+        raise StateError(str(error)) from error
+
+
+def _append(
+    connection: sqlite3.Connection, after: int, new: Sequence[Event], leaves: Mapping[str, bytes]
+) -> list[Event]:
+    numbered = [event._replace(number=number) for number, event in enumerate(new, after + 1)]
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM events").fetchone()
+        if last != after:
+            raise Conflict
+        connection.executemany(
+            "INSERT INTO events VALUES (?, ?, ?, ?)",
+            [(one.number, one.at.timestamp(), one.kind.value, events.dump(one)) for one in numbered],
+        )
+        if leaves:
+            at = numbered[0].at.timestamp()
+            connection.execute("DELETE FROM leaves WHERE keep_until < ?", (at,))
+            rows = [(fingerprint, chain, at + KEEP_LEAVES) for fingerprint, chain in leaves.items()]
+            connection.executemany("INSERT OR REPLACE INTO leaves VALUES (?, ?, ?)", rows)
+        reach("relay.state.before-commit")
+        connection.execute("COMMIT")
+        reach("relay.state.after-commit")
+    except BaseException:
+        if connection.in_transaction:  # a full disk has rolled it back already
+            connection.execute("ROLLBACK")
+        raise
+    return numbered
+
+
+def _leaf(connection: sqlite3.Connection, fingerprint: str) -> bytes | None:
+    row = connection.execute("SELECT chain FROM leaves WHERE fingerprint = ?", (fingerprint,)).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def _copy(connection: sqlite3.Connection, path: Path) -> None:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    copy = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.backup(copy)
+    finally:
+        copy.close()
+
+
+def _cause(error: sqlite3.Error) -> str:
+    name = getattr(error, "sqlite_errorname", "")
+    if name == "SQLITE_FULL":
+        return "the disk is full"
+    if name in {"SQLITE_CORRUPT", "SQLITE_NOTADB"}:
+        return f"the file is damaged ({error}); restore a backup: 'cloud-relay restore'"
+    return str(error)
