@@ -16,6 +16,8 @@ from cloud_relay.config import RelayConfig, find_changes, restart_keys
 from cloud_relay.doors import Contexts, Doors, load_contexts, require_contexts
 from cloud_relay.hashing import HashingPool
 from cloud_relay.health import RelayState
+from cloud_relay.identity.desk import Desk, desk_routes
+from cloud_relay.identity.service import IdentityService, open_identity
 from cloud_relay.ingress import Ingress, IngressContext, IngressSettings
 from cloud_relay.limits import Limits
 from cloud_relay.metrics import RelayMetrics
@@ -27,6 +29,7 @@ from cloud_relay.snapshot import SnapshotBuilder
 from cloud_relay.status import status_view
 from cloud_relay.tunnels import TunnelLimits, TunnelListener
 from shared.access_log import AccessLog
+from shared.clock import TrustedClock
 from shared.config import Loaded
 from shared.control import CONTROL_SOCKET, ControlServer
 from shared.control_api import control_routes
@@ -56,7 +59,7 @@ class RelayApp:
         config = loaded.config
         self.path = path
         self.started_at = time.time()
-        self._loop = loop = asyncio.get_running_loop()
+        self.loop = loop = asyncio.get_running_loop()
         self._budget = MemoryBudget(config.memory.budget)
         self._pool = HashingPool()
         self._gaps = GapWatch(loop)
@@ -70,6 +73,8 @@ class RelayApp:
         self._reloader = Reloader(path, loaded, RelayConfig, self._apply, log)
         self._tasks: list[asyncio.Task[Any]] = []
         self._control: ControlServer | None = None
+        self.clock = TrustedClock()
+        self.identity: IdentityService | None = None
         self.doors: Doors | None = None
         self.metrics.gauge("qanat_relay_memory_used_bytes", "Bytes of pushes under way.", lambda: self._budget.used)
         self.metrics.gauge("qanat_relay_memory_budget_bytes", "memory.budget.", lambda: self._budget.limit)
@@ -106,20 +111,28 @@ class RelayApp:
         """Bind every listener and serve. CommandError when that is not possible; then `stop` closes what is open."""
         config = self.config
         self._reloader.prime()
-        contexts = require_contexts(config)
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        control = ControlServer(config.state_dir / CONTROL_SOCKET, control_routes(self, stop_request))
+        routes = {**control_routes(self, stop_request), **desk_routes(self._desk)}
+        control = ControlServer(config.state_dir / CONTROL_SOCKET, routes)
         await control.start()
         self._control = control
+        self.identity = identity = await open_identity(self)
+        contexts = require_contexts(config, identity.context)
         self._gaps.start()
         self.doors = self._make_doors(contexts)
         await self.doors.open()
         self._ingress.state = RelayState.SERVING
-        self._tasks = [spawn(self._reloader.watch(), "reload watcher"), spawn(self._age(), "credential memory")]
+        self._tasks = [
+            spawn(self._reloader.watch(), "reload watcher"),
+            spawn(self._age(), "credential memory"),
+            spawn(identity.run(), "identity upkeep"),
+        ]
         for door in self.doors.describe():
             log.info("listening", **door)
-        routes = len(self.snapshot.table.routes)
-        log.info("relay started", config=str(self.path), tenants=len(config.tenants), routes=routes)
+        log.info(
+            "relay started", config=str(self.path), tenants=len(config.tenants),
+            routes=len(self.snapshot.table.routes),
+        )  # fmt: skip
 
     async def drain(self) -> None:
         """Serve what comes for `drain.delay`, let pushes in flight end within `drain.timeout`, then end the tunnels."""
@@ -141,6 +154,8 @@ class RelayApp:
             await self.doors.close()
         if self._control is not None:
             await self._control.close()
+        if self.identity is not None:
+            await self.identity.close()
         self._gaps.stop()
         self._pool.close()
         if isinstance(self._access_log, AccessLog):
@@ -160,9 +175,11 @@ class RelayApp:
 
     async def _apply(self, loaded: Loaded[RelayConfig]) -> Outcome:
         config = loaded.config
-        contexts = await asyncio.to_thread(load_contexts, config)
         if keys := restart_keys(self.config, config):
             return Outcome.needs_restart(keys)
+        if self.identity is None:
+            return Outcome.refused(["the relay is starting"])
+        contexts = await asyncio.to_thread(load_contexts, config, self.identity.context)
         outcome = Outcome.taken(find_changes(self.config, config))
         self._use(config, contexts)
         return outcome
@@ -212,7 +229,7 @@ class RelayApp:
         config = self.config
         limits = config.tunnel.limits
         tunnel = TunnelListener(
-            self._loop,
+            self.loop,
             contexts.tunnel,
             ConfigPolicy(config),
             self.registry,
@@ -230,6 +247,9 @@ class RelayApp:
         self.metrics.tunnels = tunnel.counts
         observe = ObserveServer(config.observe.listen, self.health, self.metrics.render) if config.observe else None
         return Doors(config, contexts, self._ingress, self.metrics, tunnel, observe)
+
+    def _desk(self) -> Desk | None:
+        return self.identity.desk if self.identity is not None else None
 
     def _tunnel_counts(self) -> dict[tuple[str, ...], float]:
         counts: dict[tuple[str, ...], float] = {}

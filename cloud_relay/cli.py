@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
+from cloud_relay.cli_identity import add_identity_commands
 from shared.cli import (
     CommandError,
     ConfigOption,
@@ -60,9 +61,10 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
 def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Look whether the relay would start with this config, and what in it is doubtful. Starts nothing."""
     from cloud_relay.doors import require_contexts
+    from cloud_relay.identity.own import checked_context
 
     loaded = _load(config)
-    require_contexts(loaded.config)
+    require_contexts(loaded.config, lambda: checked_context(loaded.config))
     warnings = _warnings(loaded.config)
     tenants = loaded.config.tenants
     routes = sum(len(tenant.routes) for tenant in tenants.values())
@@ -131,6 +133,9 @@ def routes_test(
 
     found = find_route(_load(config).config, method, url, sender)
     emit(found, schema="qanat.relay.route.v1", json=as_json, table=lambda: route_table(found))
+
+
+add_identity_commands(app, DEFAULT_CONFIG)
 
 
 def _load(path: Path) -> Loaded[RelayConfig]:

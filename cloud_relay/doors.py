@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloud_relay.config import IngressConfig, RelayConfig
@@ -29,17 +29,18 @@ class Contexts(NamedTuple):
     ingress: tuple[ssl.SSLContext | None, ...]
 
 
-def load_contexts(config: RelayConfig) -> Contexts:
-    """Read all certificates and keys. PkiError names the file and the remedy."""
+def load_contexts(config: RelayConfig, own: Callable[[], ssl.SSLContext]) -> Contexts:
+    """Read all certificates and keys; `own` makes the tunnel's where the relay is its own CA. PkiError names the file
+    and the remedy."""
     tls = config.tunnel.tls
-    tunnel = tunnel_server_context(tls.certificate, tls.key, tls.client_ca)
+    tunnel = own() if tls is None else tunnel_server_context(tls.certificate, tls.key, tls.client_ca)
     return Contexts(tunnel, tuple(_ingress_context(ingress) for ingress in config.ingress))
 
 
-def require_contexts(config: RelayConfig) -> Contexts:
+def require_contexts(config: RelayConfig, own: Callable[[], ssl.SSLContext]) -> Contexts:
     """As `load_contexts`, for a program that cannot go on without: CommandError."""
     try:
-        return load_contexts(config)
+        return load_contexts(config, own)
     except PkiError as error:
         raise CommandError(ExitCode.CONFIG, str(error), code="certificate-unusable") from error
 

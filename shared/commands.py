@@ -93,7 +93,7 @@ def explain_fault(code: str) -> tuple[dict[str, Any], str]:
     return data, f"{fault.code} (origin: {fault.origin.value}; {answer})\n{fault.title}\n{fault.remedy}"
 
 
-def ask(config: Path, kind: str, method: str, url: str) -> dict[str, Any]:
+def ask(config: Path, kind: str, method: str, url: str, body: Any = None) -> dict[str, Any]:
     """One request to the running program, found by the config's state_dir, however broken the rest of the config is."""
     from shared.config.tree import Text, read_tree
     from shared.control import CONTROL_SOCKET, control_request
@@ -102,4 +102,4 @@ def ask(config: Path, kind: str, method: str, url: str) -> dict[str, Any]:
     value = entry.tree.value if entry is not None else None
     if not isinstance(value, Text):
         raise CommandError(ExitCode.CONFIG, f"{config} names no state_dir, where the {kind}'s control socket is")
-    return asyncio.run(control_request(value.source.parent / value / CONTROL_SOCKET, method, url))
+    return asyncio.run(control_request(value.source.parent / value / CONTROL_SOCKET, method, url, body))

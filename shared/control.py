@@ -80,6 +80,12 @@ class ControlUnreachable(CommandError):
         )
 
 
+def as_command_error(fault: ControlFault) -> CommandError:
+    """What a command ends with that has met this fault without a daemon in between."""
+    exit_code = _EXIT_CODES.get(fault.status, ExitCode.FAILED)
+    return CommandError(exit_code, fault.message, fault.remedy, fault.code)
+
+
 class ControlServer:
     """Serves `routes` at the Unix socket `path`; running handlers get `grace` seconds at the end."""
 

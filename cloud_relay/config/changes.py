@@ -17,6 +17,7 @@ RESTART_KEYS: Final = (
     ("trust_domain",),
     ("tunnel", "listen"),
     ("tunnel", "limits"),
+    ("identity",),
     ("observe",),
     ("log",),
     ("memory",),
@@ -38,6 +39,8 @@ class Change(NamedTuple):
 def restart_keys(old: RelayConfig, new: RelayConfig) -> list[str]:
     """The keys that differ and cannot change while the relay runs."""
     changed = [".".join(path) for path in RESTART_KEYS if _at(old, path) != _at(new, path)]
+    if (old.tunnel.tls is None) != (new.tunnel.tls is None):
+        changed.append("tunnel.tls")
     if [ingress.listen for ingress in old.ingress] != [ingress.listen for ingress in new.ingress]:
         changed.append("ingress.listen")
     elif [ingress.tls is None for ingress in old.ingress] != [ingress.tls is None for ingress in new.ingress]:

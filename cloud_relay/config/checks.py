@@ -17,6 +17,11 @@ from shared.config.problems import Key, dotted
 def find_flaws(config: RelayConfig) -> list[Flaw]:
     """Everything that keeps the relay from starting with this config."""
     flaws = list(_listeners(config))
+    if config.tunnel.tls is None and not config.tunnel.advertise:
+        flaws.append(Flaw(
+            ("tunnel",), "the relay is its own CA and must know by which names connectors reach it; "
+            "add advertise: [relay.example.com:443], or tls with certificates of your own CA",
+        ))  # fmt: skip
     for name, tenant in config.tenants.items():
         flaws += _tenant(name, tenant)
     flaws += _owners(config)

@@ -125,9 +125,27 @@ class TunnelConfig(ConfigModel):
     listen: ListenField
     """Where connectors come in."""
     advertise: tuple[HostPortField, ...] = ()
-    """The public names and ports at which connectors reach this listener, as they are told them."""
-    tls: TunnelTlsConfig
+    """The public names and ports at which connectors reach this listener: they stand in join tokens and, with the
+    relay's own CA, in its certificate."""
+    tls: TunnelTlsConfig | None = None
+    """Certificates of a CA of your own. Without it the relay is its own CA, made by `cloud-relay init`."""
     limits: TunnelLimitsConfig = TunnelLimitsConfig()
+
+
+class IdentityConfig(ConfigModel):
+    """The relay's own CA. Nothing of it counts with certificates of a CA of your own (tunnel.tls)."""
+
+    leaf_lifetime: Annotated[Duration, Field(ge=2, le=90 * 86_400)] = 7 * 86_400
+    """Of connectors' certificates and of the relay's own. All are renewed at half of it."""
+    issuing_lifetime: Annotated[Duration, Field(ge=60, le=10 * 365 * 86_400)] = 365 * 86_400
+    """Of the issuing CA. It is renewed at half of it, if the root's key is there."""
+    root_lifetime: Annotated[Duration, Field(ge=3600, le=30 * 365 * 86_400)] = 3650 * 86_400
+    """Of a root that `ca rotate` makes."""
+    renewal_grace: Annotated[Duration, Field(le=365 * 86_400)] = 30 * 86_400
+    """How long after its end a certificate is still good for getting a new one, and for nothing else: connectors that
+    were switched off come back by themselves within it."""
+    passphrase_file: ConfigFile | None = None
+    """A file with the passphrase by which the CA's keys are encrypted, in one line, readable by the relay only."""
 
 
 class MemoryConfig(ConfigModel):
@@ -264,6 +282,7 @@ class RelayConfig(ConfigModel):
     trust_domain: TrustDomain
     """The first part of every SPIFFE id that this relay knows: spiffe://<trust domain>/…"""
     tunnel: TunnelConfig
+    identity: IdentityConfig = IdentityConfig()
     ingress: Annotated[tuple[IngressConfig, ...], _some("a relay needs at least one listener for senders")]
     observe: ObserveConfig | None = None
     log: LogConfig = LogConfig()

@@ -37,13 +37,12 @@ async def test_all_steps_with_one_connector(office):
     roll = RollOver(office.registrar)
     first = await office.join()
     await roll.begin()
-    assert office.book.stage is Stage.PUBLISHED
+    assert office.book.stage == Stage.PUBLISHED
     assert [one.key for one in office.book.waits_for(office.now)] == [KEY]
     assert not await roll.advance()
     await trust(office)
     assert await roll.advance()
-    assert office.book.stage is Stage.SWITCHED
-    assert office.book.active == 2
+    assert (office.book.stage, office.book.active) == (Stage.SWITCHED, 2)
     chain_leads_to(office, old_root, office.now)
     assert office.book.standing(first.fingerprint, KEY, office.now) is Standing.GOOD
     assert not await roll.advance()

@@ -1,0 +1,301 @@
+"""What the operator may ask of the identity state: one function a command, JSON-able in and out.
+
+The daemon serves them at its control socket; while none runs, the command line calls them itself, under the state's
+lock. So a command does the same either way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from cloud_relay.config import RelayConfig
+from cloud_relay.identity import describe
+from cloud_relay.identity.events import Scope
+from cloud_relay.identity.office import Office
+from cloud_relay.identity.records import CertificateRecord, ConnectorKey, Stage
+from cloud_relay.identity.registrar import IdentityFault
+from cloud_relay.identity.revocation import block, revoke, unblock
+from cloud_relay.identity.rollover import WrongStage
+from cloud_relay.identity.store import StateError
+from cloud_relay.identity.tokens import DEFAULT_LIFETIME, MAX_LIFETIME, create_token, describe_token, revoke_token
+from cloud_relay.identity.upkeep import Upkeep
+from shared.clock import rfc3339
+from shared.control import ControlFault, ControlRequest, Routes
+from shared.names import is_name
+from shared.pki.files import PkiError
+
+MAX_EVENTS: Final = 10_000
+HINT_WITHIN: Final = 10.0
+"""Seconds within which a connector that is asked to renew does so."""
+
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{8,64}")
+_OWN_CA: Final = "this relay works with certificates of a CA of your own (tunnel.tls), so it signs nothing"
+
+
+@dataclass(slots=True)
+class Desk:
+    """What the commands work on. `attached` gives (fingerprint, age in seconds) of the tunnels of a connector, `hint`
+    asks those of a connector to renew and says how many were asked; neither is there without a daemon."""
+
+    office: Office
+    config: Callable[[], RelayConfig]
+    upkeep: Upkeep
+    attached: Callable[[ConnectorKey], list[tuple[str, float]]] = lambda _key: []
+    hint: Callable[[ConnectorKey, float], int] | None = None
+
+    @property
+    def now(self) -> datetime:
+        """The time."""
+        return self.office.registrar.clock.now()
+
+
+Command = Callable[[Desk, Mapping[str, Any]], Awaitable[dict[str, Any]]]
+
+
+# ---------------------------------------------------------------- tokens
+
+
+async def tokens_create(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
+    _require_own_ca(desk)
+    relays = desk.config().tunnel.advertise
+    if not relays:
+        raise ControlFault(409, "no-address", "the config does not say how connectors reach this relay",
+                           "Name it in tunnel.advertise: [relay.example.com:443].")  # fmt: skip
+    lifetime = timedelta(seconds=float(asked.get("lifetime") or DEFAULT_LIFETIME.total_seconds()))
+    if not timedelta(seconds=1) <= lifetime <= MAX_LIFETIME:
+        raise ControlFault(400, "bad-lifetime", f"a join token lives for a second to {MAX_LIFETIME.days} days")
+    targets = asked.get("targets")
+    for target in targets or ():
+        _check_name(target, "target")
+    token, record = await create_token(
+        desk.office.registrar, parse_connector(asked.get("connector")), relays, lifetime=lifetime, targets=targets,
+        by=str(asked.get("by") or ""),
+    )  # fmt: skip
+    return {"join_token": str(token)} | describe_token(record, desk.now)
+
+
+async def tokens_list(desk: Desk, _asked: Mapping[str, Any]) -> dict[str, Any]:
+    return {"tokens": [describe_token(one, desk.now) for one in desk.office.book.tokens.values()]}
+
+
+async def tokens_revoke(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
+    token = str(asked.get("token"))
+    if token not in desk.office.book.tokens:
+        raise ControlFault(404, "no-such-token", f"there is no join token {token[:40]!r}", "See 'tokens list'.")
+    record = await revoke_token(desk.office.registrar, token)
+    return describe_token(record, desk.now)
+
+
+# ---------------------------------------------------------------- certificates
+
+
+async def certs_list(desk: Desk, _asked: Mapping[str, Any]) -> dict[str, Any]:
+    own = [describe.expiry(one) for one in desk.upkeep.expiries()]
+    issued = [describe.certificate(one, desk.office.book, desk.now) for one in desk.office.book.certificates.values()]
+    return {"own": own, "certificates": issued}
+
+
+async def certs_show(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
+    record = _find_certificate(desk, asked.get("fingerprint"))
+    return describe.certificate(record, desk.office.book, desk.now)
+
+
+async def certs_revoke(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
+    scope = _parsed(Scope, asked.get("scope"))
+    name, reason = str(asked.get("name")), str(asked.get("reason") or "")[:200]
+    fingerprint, key = "", ("", "", "")
+    if scope is Scope.CERTIFICATE:
+        fingerprint = name if desk.config().tunnel.tls else _find_certificate(desk, name).fingerprint
+    else:
+        key = _parse_scope(scope, name)
+    ended = await revoke(desk.office.registrar, scope, fingerprint=fingerprint, key=key, reason=reason)
+    return {"scope": scope.value, "name": name, "certificates": [one.fingerprint for one in ended]}
+
+
+async def certs_rotate(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
+    _require_own_ca(desk)
+    if asked.get("connector") is None:
+        before = desk.upkeep.own.chain()
+        leaf = await desk.upkeep.renew_own()
+        was = rfc3339(before[0].not_valid_after_utc) if before else None
+        return {"relay": desk.office.book.relay, "before": was, "not_after": rfc3339(leaf.not_valid_after_utc)}
+    key = parse_connector(asked["connector"])
+    asked_for = 0 if desk.hint is None else desk.hint(key, float(asked.get("within") or HINT_WITHIN))
+    if not asked_for:
+        raise ControlFault(409, "not-attached", f"{'/'.join(key)} has no tunnel to this relay now",
+                           "It renews by itself when it is back.")  # fmt: skip
+    return {"connector": "/".join(key), "hinted": asked_for, "within_s": asked.get("within") or HINT_WITHIN}
+
+
+# ---------------------------------------------------------------- connectors
+
+
+async def connectors_list(desk: Desk, _asked: Mapping[str, Any]) -> dict[str, Any]:
+    found = sorted(desk.office.book.connectors)
+    return {"connectors": [describe.connector(desk, key) for key in found]}
+
+
+async def connectors_show(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
+    key = _known(desk, asked.get("connector"))
+    record = desk.office.book.connectors[key]
+    certificates = [describe.certificate(one, desk.office.book, desk.now) for one in record.certificates]
+    return describe.connector(desk, key) | {"certificates": certificates}
+
+
+async def connectors_block(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
+    key = parse_connector(asked.get("connector"))
+    changed = await block(desk.office.registrar, key, str(asked.get("reason") or "")[:200])
+    return {"connector": "/".join(key), "blocked": True, "changed": changed}
+
+
+async def connectors_unblock(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
+    key = _known(desk, asked.get("connector"))
+    changed = await unblock(desk.office.registrar, key)
+    return {"connector": "/".join(key), "blocked": False, "changed": changed}
+
+
+# ---------------------------------------------------------------- the CA
+
+
+async def ca_status(desk: Desk, _asked: Mapping[str, Any]) -> dict[str, Any]:
+    _require_own_ca(desk)
+    return describe.authority(desk)
+
+
+async def ca_rotate(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Begin a roll-over, or skip who is not to be waited for, and take what steps can be taken."""
+    _require_own_ca(desk)
+    roll_over, ended = desk.office.roll_over, []
+    skipped = [_known(desk, name) for name in asked.get("skip") or ()]
+    if asked.get("compromised"):
+        ended = [describe_token(one, desk.now) for one in await roll_over.compromised()]
+    elif not skipped or desk.office.book.stage is Stage.STEADY:
+        await roll_over.begin()
+    for key in skipped:
+        await roll_over.skip(key)
+    desk.upkeep.request()
+    return describe.authority(desk) | {"tokens_ended": ended}
+
+
+async def ca_rollback(desk: Desk, _asked: Mapping[str, Any]) -> dict[str, Any]:
+    _require_own_ca(desk)
+    await desk.office.roll_over.roll_back()
+    desk.upkeep.request()
+    return describe.authority(desk)
+
+
+async def events(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
+    after = max(0, int(asked.get("after") or 0))
+    found = await desk.office.events(after)
+    return {"events": [describe.event(one) for one in found[:MAX_EVENTS]], "last": desk.office.book.number}
+
+
+COMMANDS: Final[dict[str, Command]] = {
+    "tokens-create": tokens_create,
+    "tokens-list": tokens_list,
+    "tokens-revoke": tokens_revoke,
+    "certs-list": certs_list,
+    "certs-show": certs_show,
+    "certs-revoke": certs_revoke,
+    "certs-rotate": certs_rotate,
+    "connectors-list": connectors_list,
+    "connectors-show": connectors_show,
+    "connectors-block": connectors_block,
+    "connectors-unblock": connectors_unblock,
+    "ca-status": ca_status,
+    "ca-rotate": ca_rotate,
+    "ca-rollback": ca_rollback,
+    "events": events,
+}
+"""By the name under which the control socket serves them: POST /v1/identity/NAME."""
+
+
+def desk_routes(desk: Callable[[], Desk | None]) -> Routes:
+    """The commands as the control socket serves them; before the state is open they are refused."""
+
+    def served(name: str) -> Callable[[ControlRequest], Awaitable[dict[str, Any]]]:
+        async def handle(request: ControlRequest) -> dict[str, Any]:
+            found = desk()
+            if found is None:
+                raise ControlFault(503, "starting", "the relay is starting; ask again in a moment")
+            return await perform(found, name, request.body if isinstance(request.body, dict) else {})
+
+        return handle
+
+    return {("POST", f"/v1/identity/{name}"): served(name) for name in COMMANDS}
+
+
+async def perform(desk: Desk, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """One command; every refusal is a ControlFault."""
+    try:
+        return await COMMANDS[name](desk, asked)
+    except IdentityFault as fault:
+        entry = fault.fault
+        status = 409 if entry.status == 503 else 403
+        raise ControlFault(status, entry.code, fault.detail or entry.title, entry.remedy) from fault
+    except WrongStage as error:
+        raise ControlFault(409, "wrong-stage", str(error), "See 'cloud-relay ca status'.") from error
+    except (PkiError, StateError, OSError) as error:
+        raise ControlFault(500, "state-unusable", str(error)) from error
+
+
+# ---------------------------------------------------------------- reading what was asked
+
+
+def parse_connector(value: object) -> ConnectorKey:
+    """TENANT/LOCATION/NAME. ControlFault otherwise."""
+    parts = str(value).split("/")
+    if len(parts) != 3 or not all(is_name(part) for part in parts):
+        raise ControlFault(400, "bad-name", f"{str(value)[:200]!r} names no connector", "Write TENANT/LOCATION/NAME.")
+    return parts[0], parts[1], parts[2]
+
+
+def _parse_scope(scope: Scope, name: str) -> ConnectorKey:
+    wanted = {Scope.TENANT: 1, Scope.LOCATION: 2, Scope.CONNECTOR: 3}[scope]
+    parts = name.split("/")
+    if len(parts) != wanted or not all(is_name(part) for part in parts):
+        form = "/".join(("TENANT", "LOCATION", "NAME")[:wanted])
+        raise ControlFault(400, "bad-name", f"{name[:200]!r} names no {scope.value}", f"Write {form}.")
+    filled = [*parts, "", ""]
+    return filled[0], filled[1], filled[2]
+
+
+def _parsed(kind: type[Scope], value: object) -> Scope:
+    try:
+        return kind(str(value))
+    except ValueError:
+        raise ControlFault(400, "bad-scope", f"{str(value)[:40]!r} is not one of {', '.join(kind)}") from None
+
+
+def _known(desk: Desk, value: object) -> ConnectorKey:
+    key = parse_connector(value)
+    if key not in desk.office.book.connectors:
+        raise ControlFault(404, "no-such-connector", f"there is no connector {'/'.join(key)}",
+                           "See 'cloud-relay connectors list'.")  # fmt: skip
+    return key
+
+
+def _find_certificate(desk: Desk, value: object) -> CertificateRecord:
+    text = str(value).lower().replace(":", "")
+    if _FINGERPRINT.fullmatch(text) is None:
+        raise ControlFault(400, "bad-fingerprint", "a certificate is named by its SHA-256, at least 8 digits of it")
+    found = [one for one in desk.office.book.certificates.values() if one.fingerprint.startswith(text)]
+    if len(found) != 1:
+        what = "no certificate has" if not found else f"{len(found)} certificates have"
+        raise ControlFault(404, "no-such-certificate", f"{what} a SHA-256 that begins with {text}",
+                           "See 'cloud-relay certs list'.")  # fmt: skip
+    return found[0]
+
+
+def _check_name(value: object, what: str) -> None:
+    if not isinstance(value, str) or not is_name(value):
+        raise ControlFault(400, "bad-name", f"{str(value)[:80]!r} is no name of a {what}")
+
+
+def _require_own_ca(desk: Desk) -> None:
+    if desk.config().tunnel.tls is not None:
+        raise ControlFault(409, "own-ca", _OWN_CA, "Make certificates with your own CA; the relay reloads its files.")

@@ -1,0 +1,127 @@
+"""Everything of the relay's identity state in one place: opened from the state directory, closed once.
+
+The daemon holds it while it runs; a command opens it for a moment while no daemon runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloud_relay.identity.book import Book
+from cloud_relay.identity.events import Event
+from cloud_relay.identity.keys import KeyFolder
+from cloud_relay.identity.own import OwnCertificate
+from cloud_relay.identity.registrar import Lifetimes, Registrar
+from cloud_relay.identity.rollover import RollOver
+from cloud_relay.identity.store import STATE_FILE, SqliteStore, StateError, StateLock
+from cloud_relay.policy import ConfigPolicy
+from shared.clock import TrustedClock
+from shared.exits import CommandError, ExitCode
+from shared.pki.files import PkiError, read_private
+
+if TYPE_CHECKING:
+    from cloud_relay.config import RelayConfig
+    from cloud_relay.config.models import IdentityConfig
+
+
+class Office:
+    """The registrar of one state directory, and the lock that makes it the only one."""
+
+    def __init__(self, lock: StateLock, store: SqliteStore, registrar: Registrar, state_dir: Path) -> None:
+        self._lock = lock
+        self.store = store
+        self.registrar = registrar
+        self.own = OwnCertificate(state_dir, registrar)
+        self.roll_over = RollOver(registrar)
+
+    @property
+    def book(self) -> Book:
+        """What counts now."""
+        return self.registrar.book
+
+    async def events(self, after: int = 0) -> list[Event]:
+        """The audit trail after event number `after`."""
+        return await self.store.read(after)
+
+    async def close(self) -> None:
+        """Let go of state and lock."""
+        await self.store.close()
+        self._lock.release()
+
+
+async def open_office(
+    config: RelayConfig, clock: TrustedClock, knows: Callable[[str, str], bool] | None = None
+) -> Office:
+    """Open the state of the relay with this config, under its lock. CommandError says what is wrong and what to do.
+
+    `knows` says which tenants and locations there are, if not for ever those of this config.
+    """
+    state_dir = config.state_dir
+    passphrase = read_passphrase(config.identity.passphrase_file)
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = StateLock(state_dir)
+    lock.acquire()
+    try:
+        store = SqliteStore(state_dir / STATE_FILE)
+        try:
+            book = Book(timedelta(seconds=config.identity.renewal_grace))
+            for event in await store.read():
+                book.apply(event)
+            book.forget(clock.now())
+            check_fits(config, book)
+        except BaseException:
+            await store.close()
+            raise
+    except StateError as error:
+        lock.release()
+        raise CommandError(ExitCode.FAILED, str(error), code="state-unusable") from error
+    except BaseException:
+        lock.release()
+        raise
+    known = knows or ConfigPolicy(config).knows
+    registrar = Registrar(book, store, KeyFolder(state_dir, passphrase), clock, lifetimes(config.identity), known)
+    return Office(lock, store, registrar, state_dir)
+
+
+def check_fits(config: RelayConfig, book: Book) -> None:
+    """CommandError unless the state is one that this config can run on."""
+    if config.tunnel.tls is not None:
+        return
+    if not book.is_initialised:
+        raise CommandError(
+            ExitCode.CONFIG,
+            f"there is no CA in {config.state_dir}, and the config names no certificates (tunnel.tls)",
+            "Run 'cloud-relay init' once, or restore a backup: 'cloud-relay restore'.",
+            "not-initialised",
+        )
+    if book.trust_domain != config.trust_domain:
+        raise CommandError(
+            ExitCode.CONFIG,
+            f"trust_domain is {config.trust_domain} in the config and {book.trust_domain} in {config.state_dir}",
+            f"The trust domain was fixed by 'cloud-relay init'; write trust_domain: {book.trust_domain}.",
+            "trust-domain-changed",
+        )
+
+
+def lifetimes(config: IdentityConfig) -> Lifetimes:
+    """The config's lifetimes."""
+    return Lifetimes(
+        timedelta(seconds=config.leaf_lifetime), timedelta(seconds=config.issuing_lifetime),
+        timedelta(seconds=config.root_lifetime), timedelta(seconds=config.renewal_grace),
+    )  # fmt: skip
+
+
+def read_passphrase(path: Path | None) -> bytes | None:
+    """The passphrase of the CA's keys: a file's one line. CommandError if it cannot be used."""
+    if path is None:
+        return None
+    try:
+        passphrase = read_private(path, "passphrase").removesuffix(b"\n").removesuffix(b"\r")
+    except PkiError as error:
+        raise CommandError(ExitCode.CONFIG, str(error)) from error
+    if not 8 <= len(passphrase) <= 1000 or b"\n" in passphrase:
+        raise CommandError(ExitCode.CONFIG, f"{path}: a passphrase is one line of 8 to 1,000 bytes")
+    return passphrase

@@ -1,0 +1,180 @@
+"""What time brings: the relay's own certificates are renewed, a roll-over goes on, and whoever should know is warned.
+
+Looked at every second; what cannot be done is said in the log and tried again, for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple, NoReturn
+
+from cryptography import x509
+
+from cloud_relay.identity.events import Event, Kind, new_event
+from cloud_relay.identity.own import OwnCertificate, half_time
+from cloud_relay.identity.records import Stage
+from cloud_relay.identity.registrar import IdentityFault, Registrar
+from cloud_relay.identity.rollover import RollOver, WrongStage
+from cloud_relay.identity.store import StateError
+from shared.clock import rfc3339
+from shared.logs import get_logger, log_limited
+from shared.pki import issue
+from shared.pki.files import PkiError
+from shared.pki.trust import pem_text
+
+INTERVAL: Final = 1.0
+FORGET_INTERVAL: Final = timedelta(minutes=1)
+
+ROOT_WARNING: Final = timedelta(days=180)
+"""A root that ends within this is named: a roll-over is to be planned in peace."""
+
+log = get_logger("relay.identity")
+
+
+class Expiry(NamedTuple):
+    """A certificate in use and its end; `warning` says what to do if that is near, else it is empty."""
+
+    kind: str
+    name: str
+    not_after: datetime
+    warning: str = ""
+
+
+class Upkeep:
+    """Keeps the relay's own identity alive. `names` gives what the relay is dialled by; `on_own` is called when the
+    tunnel's TLS context has to be made anew."""
+
+    def __init__(
+        self,
+        registrar: Registrar,
+        roll_over: RollOver,
+        own: OwnCertificate,
+        names: Callable[[], Sequence[str]],
+        on_own: Callable[[], None],
+    ) -> None:
+        self.registrar = registrar
+        self.roll_over = roll_over
+        self.own = own
+        self.renewals = {"ok": 0, "failed": 0}
+        self._names = names
+        self._on_own = on_own
+        self._forgotten_at: datetime | None = None
+        self._is_requested = asyncio.Event()
+
+    async def run(self) -> NoReturn:
+        """Look every second, until cancelled."""
+        while True:
+            await self.look()
+            try:
+                async with asyncio.timeout(INTERVAL):
+                    await self._is_requested.wait()
+            except TimeoutError:
+                pass
+            self._is_requested.clear()
+
+    def request(self) -> None:
+        """Look now."""
+        self._is_requested.set()
+
+    async def look(self) -> None:
+        """One look. What fails is logged, and tried at the next."""
+        for work in (self._renew_issuing, self._renew_own, self._advance):
+            try:
+                await work()
+            except (IdentityFault, WrongStage, StateError, PkiError, OSError) as error:
+                self.renewals["failed"] += 1
+                log_limited(log, "error", f"upkeep {type(error).__name__}", "the relay's identity needs attention",
+                            error=str(error), work=work.__name__.strip("_"))  # fmt: skip
+        self._warn()
+        now = self.registrar.clock.now()
+        if self._forgotten_at is None or now > self._forgotten_at + FORGET_INTERVAL:
+            self._forgotten_at = now
+            self.registrar.book.forget(now)
+
+    async def renew_own(self) -> x509.Certificate:
+        """Make the relay's own certificate anew, now. Raises IdentityFault, OSError, PkiError."""
+        leaf = await asyncio.to_thread(self.own.make, self._names(), self.registrar.now())
+        self.renewals["ok"] += 1
+        log.info("the relay's own certificate was renewed", not_after=rfc3339(leaf.not_valid_after_utc))
+        self._on_own()
+        return leaf
+
+    def expiries(self) -> list[Expiry]:
+        """The CA's and the relay's own certificates, the root first."""
+        book, now = self.registrar.book, self.registrar.clock.now()
+        found = []
+        for number in (book.active, book.other):
+            if number:
+                found += self._ca_expiries(number, now)
+        chain = self.own.chain()
+        if chain:
+            found.append(Expiry("relay", book.relay, chain[0].not_valid_after_utc, _late(chain[0], now)))
+        return found
+
+    # --- within
+
+    def _ca_expiries(self, number: int, now: datetime) -> list[Expiry]:
+        generation = self.registrar.book.generations[number]
+        root_end = generation.root.not_valid_after_utc
+        near = min(ROOT_WARNING, self.registrar.lifetimes.root / 10)
+        soon = "roll the CA over: 'cloud-relay ca rotate'" if now > root_end - near else ""
+        found = [Expiry("root", f"generation {number}", root_end, soon)]
+        if generation.issuing is not None:
+            late = _late(generation.issuing, now)
+            if late and not self.registrar.keys.has_root(generation):
+                late = f"put the root's key back as ca/root-{number}.key: it has to sign the next issuing CA"
+            found.append(
+                Expiry("issuing", f"generation {number}", generation.issuing.not_valid_after_utc, late)
+            )  # fmt: skip
+        return found
+
+    async def _renew_issuing(self) -> None:
+        registrar, book = self.registrar, self.registrar.book
+        generation, now = book.generation, registrar.now()
+        issuing = generation.issuing
+        if issuing is not None and now < half_time(issuing):
+            return
+        if not registrar.keys.has_root(generation):  # offline: `expiries` says when it is wanted
+            return
+        root = registrar.keys.root(generation)
+        if issuing is not None and issuing.not_valid_after_utc >= root.certificate.not_valid_after_utc:
+            return  # the root itself ends; only a roll-over helps
+        new = issue.create_issuing(root, book.relay, now, registrar.lifetimes.issuing)
+        registrar.keys.write_issuing(generation.number, new)
+
+        def decide() -> tuple[list[Event], dict[str, bytes]]:
+            if book.active != generation.number or book.generation.issuing != issuing:
+                return [], {}
+            text = pem_text(new.certificate)
+            return [new_event(Kind.ISSUING_CREATED, now, generation=generation.number, certificate=text)], {}
+
+        await registrar.change(decide)
+
+    async def _renew_own(self) -> None:
+        if self.own.is_due(self._names(), self.registrar.now()):
+            await self.renew_own()
+
+    async def _advance(self) -> None:
+        if self.registrar.book.stage is not Stage.STEADY:
+            await self.roll_over.advance()
+
+    def _warn(self) -> None:
+        clock = self.registrar.clock
+        if clock.is_doubtful:
+            log_limited(log, "error", "clock jump", "ALARM: this host's clock has jumped and is not believed",
+                        off_by_seconds=round(clock.error_seconds))  # fmt: skip
+        for expiry in self.expiries():
+            if expiry.warning:
+                log_limited(log, "warning", f"expiry {expiry.kind} {expiry.name}", "a certificate ends soon",
+                            kind=expiry.kind, name=expiry.name, not_after=rfc3339(expiry.not_after),
+                            remedy=expiry.warning)  # fmt: skip
+
+
+def _late(certificate: x509.Certificate, now: datetime) -> str:
+    """What to say when a certificate should have been renewed long ago: three quarters of its time are over."""
+    half = half_time(certificate)
+    if now < half + (certificate.not_valid_after_utc - half) / 2:
+        return ""
+    return "it should have been renewed by itself: look at the log for why that failed"
