@@ -6,6 +6,7 @@ They ask the running relay; while none runs, they work on its state themselves, 
 from __future__ import annotations
 
 import asyncio
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,7 +56,7 @@ async def _call_here(path: Path, command: str, asked: dict[str, Any]) -> dict[st
     from shared.control import ControlFault
     from shared.logs import setup_logging
 
-    setup_logging("console", "error")
+    setup_logging("console", "error", io.StringIO())  # what fails is said by the command itself
     config = read_config(path, RelayConfig).config
     office = await open_office(config, TrustedClock())
     try:
@@ -111,7 +112,7 @@ def _init(
     from shared.config import read_config
     from shared.logs import setup_logging
 
-    setup_logging("console", "error")
+    setup_logging("console", "error", io.StringIO())
     is_new = not path.exists()
     try:
         if is_new:

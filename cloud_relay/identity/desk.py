@@ -236,7 +236,8 @@ async def perform(desk: Desk, name: str, asked: Mapping[str, Any]) -> dict[str, 
     except IdentityFault as fault:
         entry = fault.fault
         status = 409 if entry.status == 503 else 403
-        raise ControlFault(status, entry.code, fault.detail or entry.title, entry.remedy) from fault
+        cause = f": {fault.__cause__}" if isinstance(fault.__cause__, PkiError) else ""  # for the operator alone
+        raise ControlFault(status, entry.code, (fault.detail or entry.title) + cause, entry.remedy) from fault
     except WrongStage as error:
         raise ControlFault(409, "wrong-stage", str(error), "See 'cloud-relay ca status'.") from error
     except (PkiError, StateError, OSError) as error:

@@ -282,6 +282,8 @@ def test_back_pressure_both_ways(run, tls):
         async with listening(tls, max_body=1 << 30) as (relay, listener):
             relay.registry.sessions[0].link.new_streams_have_room = False
             reader, writer = await connect(listener, tls)
+            # Or else the kernel may take all that is not read: its receive buffers grow to 32 MiB here and there.
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
             size = 30 << 20
             sending = asyncio.get_running_loop().create_task(_send(writer, post(b"", content_length=str(size)), size))
             await until(lambda: relay.streams)

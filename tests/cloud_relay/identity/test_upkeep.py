@@ -1,0 +1,131 @@
+"""What time brings: the relay's own certificates are renewed, a roll-over goes on, whoever should know is warned."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+
+from cloud_relay.identity.own import OwnCertificate
+from cloud_relay.identity.records import Stage
+from cloud_relay.identity.rollover import RollOver
+from cloud_relay.identity.upkeep import Upkeep
+from tests.cloud_relay.identity.kit import Office
+
+
+class House:
+    """A relay's upkeep, and how often it asked for a new TLS context."""
+
+    def __init__(self, office: Office, folder) -> None:
+        self.office = office
+        self.names = ["relay.test", "192.0.2.1"]
+        self.contexts = 0
+        self.own = OwnCertificate(folder, office.registrar)
+        self.upkeep = Upkeep(
+            office.registrar, RollOver(office.registrar), self.own, lambda: self.names, self._count
+        )  # fmt: skip
+
+    def _count(self) -> None:
+        self.contexts += 1
+
+    @property
+    def leaf(self) -> x509.Certificate:
+        return self.own.chain()[0]
+
+
+@pytest.fixture
+async def house(tmp_path):
+    office = await Office(tmp_path).open()
+    made = House(office, tmp_path)
+    await made.upkeep.look()
+    return made
+
+
+async def test_the_first_look_makes_a_certificate_that_openssl_takes(house):
+    names = house.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["relay.test"]
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["spiffe://qanat.test/relay/r1"]
+    assert house.own.context(house.office.now)
+    assert house.contexts == 1
+
+
+async def test_it_is_renewed_at_half_of_its_time_with_a_new_key(house):
+    first = house.leaf
+    house.office.times.pass_by(timedelta(days=3, hours=11))
+    await house.upkeep.look()
+    assert house.leaf == first
+    house.office.times.pass_by(timedelta(hours=2))
+    await house.upkeep.look()
+    assert house.leaf.public_key() != first.public_key()
+    assert house.contexts == 2
+
+
+async def test_new_names_and_a_lost_file_are_mended(house):
+    house.names = ["other.test"]
+    await house.upkeep.look()
+    names = house.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["other.test"]
+    house.own.path.write_bytes(b"torn")
+    await house.upkeep.look()
+    assert house.own.context(house.office.now)
+
+
+async def test_the_issuing_ca_is_renewed_under_the_same_root(house):
+    book = house.office.book
+    first, root = book.generation.issuing, book.generation.root
+    house.office.times.pass_by(timedelta(days=183))
+    await house.upkeep.look()
+    assert book.generation.issuing != first
+    assert book.generation.root == root
+    assert house.own.chain()[1] == book.generation.issuing
+    assert not [one for one in house.upkeep.expiries() if one.warning]
+
+
+async def test_a_root_whose_key_was_taken_away_is_missed_in_time(house):
+    (house.office.keys.folder / "root-1.key").unlink()
+    house.office.times.pass_by(timedelta(days=183))
+    await house.upkeep.look()
+    assert not [one for one in house.upkeep.expiries() if one.warning]
+    house.office.times.pass_by(timedelta(days=95))
+    await house.upkeep.look()
+    (warning,) = [one for one in house.upkeep.expiries() if one.warning]
+    assert (warning.kind, "root-1.key" in warning.warning) == ("issuing", True)
+
+
+async def test_a_root_that_ends_is_named_half_a_year_before(house):
+    house.office.times.pass_by(timedelta(days=3650 - 181))
+    await house.upkeep.look()
+    assert not [one for one in house.upkeep.expiries() if one.kind == "root" and one.warning]
+    house.office.times.pass_by(timedelta(days=2))
+    (warning,) = [one for one in house.upkeep.expiries() if one.kind == "root"]
+    assert "ca rotate" in warning.warning
+
+
+async def test_a_roll_over_goes_on_by_itself(house):
+    await house.upkeep.roll_over.begin()
+    stages = [house.office.book.stage]
+    for _ in range(2):
+        await house.upkeep.look()
+        stages.append(house.office.book.stage)
+    assert stages == [Stage.PUBLISHED, Stage.SWITCHED, Stage.STEADY]
+    await house.upkeep.look()
+    assert house.own.chain()[1] == house.office.book.generation.issuing
+
+
+async def test_what_fails_is_tried_again(house):
+    house.office.store.fail = True
+    house.office.times.pass_by(timedelta(days=183))
+    await house.upkeep.look()
+    assert house.upkeep.renewals["failed"] == 1
+    house.office.store.fail = False
+    await house.upkeep.look()
+    assert house.leaf.not_valid_after_utc > house.office.now
+
+
+async def test_what_is_long_over_is_forgotten(house):
+    await house.office.join()
+    house.office.times.pass_by(timedelta(days=38))
+    await house.upkeep.look()
+    assert not house.office.book.certificates
+    assert not house.office.book.tokens
