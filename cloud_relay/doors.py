@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloud_relay.config import IngressConfig, RelayConfig
+from cloud_relay.expiries import Expiry, file_expiries
 from cloud_relay.ingress import Ingress, IngressListener
 from cloud_relay.tunnels import TunnelListener
 from shared.exits import CommandError, ExitCode
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
 
 
 class Contexts(NamedTuple):
-    """The TLS contexts of one config: the tunnel's, and one for each ingress, None for a plain one."""
+    """The TLS contexts of one config: the tunnel's, and one for each ingress, None for a plain one.
+
+    `expiries` are the ends of all certificates that the config names.
+    """
 
     tunnel: ssl.SSLContext
     ingress: tuple[ssl.SSLContext | None, ...]
+    expiries: tuple[Expiry, ...] = ()
 
 
 def load_contexts(config: RelayConfig, own: Callable[[], ssl.SSLContext]) -> Contexts:
@@ -34,7 +39,7 @@ def load_contexts(config: RelayConfig, own: Callable[[], ssl.SSLContext]) -> Con
     and the remedy."""
     tls = config.tunnel.tls
     tunnel = own() if tls is None else tunnel_server_context(tls.certificate, tls.key, tls.client_ca)
-    return Contexts(tunnel, tuple(_ingress_context(ingress) for ingress in config.ingress))
+    return Contexts(tunnel, tuple(_ingress_context(ingress) for ingress in config.ingress), file_expiries(config))
 
 
 def require_contexts(config: RelayConfig, own: Callable[[], ssl.SSLContext]) -> Contexts:
@@ -64,6 +69,7 @@ class Doors:
         observe: ObserveServer | None,
     ) -> None:
         self._config = config
+        self.expiries = contexts.expiries
         self.tunnel = tunnel
         self.observe = observe
         self.ingress = [
@@ -85,6 +91,7 @@ class Doors:
 
     def renew(self, contexts: Contexts, policy: Policy) -> None:
         """Use these certificates for connections from now on, and end the tunnels that the policy no longer admits."""
+        self.expiries = contexts.expiries
         self.tunnel.tls = contexts.tunnel
         self.tunnel.policy = policy
         self.tunnel.recheck()

@@ -94,6 +94,27 @@ def route_table(route: dict[str, Any]) -> RenderableType:
 # --- status
 
 
+def identity_lines(identity: dict[str, Any] | None) -> list[RenderableType]:
+    """What is to be known of certificates: nothing much, or what to do."""
+    if identity is None:
+        return []
+    lines: list[RenderableType] = []
+    if identity["clock_is_doubtful"]:
+        error = format_duration(abs(identity["clock_error_s"]))
+        lines.append(Text(f"This host's clock has jumped by {error} and is not believed: set it right.", style="red"))
+    if identity["roll_over"] != "steady":
+        waits = counted(identity["waits_for"], "connector")
+        lines.append(Text(f"The CA is being rolled over ({identity['roll_over']}): waiting for {waits}.", "yellow"))
+    lines += [
+        Text(f"The {one['kind']} certificate {one['name']} ends at {one['not_after']}: {one['warning']}.", "yellow")
+        for one in identity["certificates"] if one["warning"]
+    ]  # fmt: skip
+    if not lines and identity["certificates"]:
+        first = min(identity["certificates"], key=lambda one: str(one["not_after"]))
+        lines.append(Text(f"Certificates: all good, the first ends at {first['not_after']} ({first['kind']})"))
+    return lines
+
+
 def status_tables(status: dict[str, Any]) -> RenderableType:
     """The whole status for people."""
     memory = status["memory"]
@@ -106,6 +127,7 @@ def status_tables(status: dict[str, Any]) -> RenderableType:
     if status["reload"] is not None and not status["reload"]["taken"]:
         parts += [Text(f"The config was not taken at {status['reload']['at']}:", style="red")]
         parts += [Text(f"  {line}") for line in status["reload"]["lines"]]
+    parts += identity_lines(status.get("identity"))
     listeners = [(d["kind"], ", ".join(d["bound"]), "TLS" if d["tls"] else "plain") for d in status["listeners"]]
     parts += [Text(), make_table(("LISTENER", "ADDRESS", ""), listeners)]
     parts += [Text(), make_table(("TENANT", "LOCATION", "CONNECTOR", "TUNNEL", "AGE", "RTT", "IN FLIGHT", "TARGETS"),

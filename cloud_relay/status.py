@@ -132,6 +132,7 @@ def status_view(app: RelayApp) -> dict[str, Any]:
         **process_view(app),
         "in_flight": app.in_flight,
         "memory": app.memory(),
+        "identity": app.identity.status() if app.identity is not None else None,
         "listeners": app.doors.describe() if app.doors is not None else [],
         "tenants": tenants_view(app.config, app.registry.sessions(), now),
         "routes": routes_view(app.snapshot.table, app.tunnels_of),

@@ -11,8 +11,8 @@ from cloud_relay.identity.records import CertificateRecord, ConnectorKey, Genera
 from shared.clock import rfc3339
 
 if TYPE_CHECKING:
+    from cloud_relay.expiries import Expiry
     from cloud_relay.identity.desk import Desk
-    from cloud_relay.identity.upkeep import Expiry
 
 _NOT_SHOWN: Final = frozenset({"hash", "certificate"})
 _TIMES: Final = frozenset({"expires", "not_before", "not_after", "backup_at"})

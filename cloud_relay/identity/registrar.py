@@ -79,14 +79,6 @@ class Lifetimes:
     grace: timedelta = timedelta(days=30)
 
 
-@dataclass(slots=True)
-class RegistrarCounts:
-    """Since the start: by outcome, "ok" or a code of the catalogue."""
-
-    redeemed: dict[str, int]
-    renewed: dict[str, int]
-
-
 Decision = Callable[[], tuple[list[Event], dict[str, bytes]]]
 Watcher = Callable[[Sequence[Event]], None]
 
@@ -112,7 +104,8 @@ class Registrar:
         self.clock = clock
         self.lifetimes = lifetimes
         self.knows = knows
-        self.counts = RegistrarCounts({}, {})
+        self.count: Callable[[str, str], None] = _count_nothing
+        """Told of each outcome: "token" or "renewal", and "ok" or a code of the catalogue."""
         self._lock = asyncio.Lock()
         self._watchers: list[Watcher] = []
         self._authority: Authority | None = None
@@ -131,9 +124,9 @@ class Registrar:
         try:
             issued = await self._redeem(token, secret, request, peer)
         except IdentityFault as fault:
-            _count(self.counts.redeemed, fault.fault.code)
+            self.count(Via.TOKEN.value, fault.fault.code)
             raise
-        _count(self.counts.redeemed, "ok")
+        self.count(Via.TOKEN.value, "ok")
         return issued
 
     async def renew(self, holder: Holder, request: bytes) -> Issued:
@@ -141,9 +134,9 @@ class Registrar:
         try:
             issued = await self._renew(holder, request)
         except IdentityFault as fault:
-            _count(self.counts.renewed, fault.fault.code)
+            self.count(Via.RENEWAL.value, fault.fault.code)
             raise
-        _count(self.counts.renewed, "ok")
+        self.count(Via.RENEWAL.value, "ok")
         return issued
 
     async def take_in(self, certificate: x509.Certificate, key: ConnectorKey) -> bool:
@@ -376,5 +369,5 @@ def _told_elsewhere(_name: str, _error: BaseException) -> None:
     """Whoever waits for the change gets what it raised."""
 
 
-def _count(counts: dict[str, int], key: str) -> None:
-    counts[key] = counts.get(key, 0) + 1
+def _count_nothing(_via: str, _outcome: str) -> None:
+    """Nobody wants to know."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from cloud_relay.expiries import Expiry, near
+from cloud_relay.identity import describe
 from cloud_relay.identity.desk import Desk
 from cloud_relay.identity.events import Event, Kind
 from cloud_relay.identity.office import Office, open_office
@@ -32,6 +34,7 @@ class IdentityService:
             office.registrar, office.roll_over, office.own,
             lambda: [address.host for address in app.config.tunnel.advertise], self._renew_context,
         )  # fmt: skip
+        self._add_metrics()
         self.desk = Desk(office, lambda: app.config, self.upkeep, self._attached, self._hint)
         office.registrar.on_change(self._on_change)
 
@@ -52,6 +55,47 @@ class IdentityService:
     async def close(self) -> None:
         """Let go of the state."""
         await self.office.close()
+
+    def expiries(self) -> list[Expiry]:
+        """All certificates of this relay: those of its own CA, and those that the config names."""
+        named = self._app.doors.expiries if self._app.doors is not None else ()
+        now = self._app.clock.now()
+        own = self.upkeep.expiries() if self.is_authority else []
+        return [*own, *(one._replace(warning=near(one, now)) for one in named)]
+
+    def status(self) -> dict[str, Any]:
+        """What `cloud-relay status` shows of it."""
+        book, clock = self.office.book, self._app.clock
+        return {
+            "is_authority": self.is_authority,
+            "generation": book.active or None,
+            "roll_over": book.stage.value,
+            "waits_for": len(book.waits_for(clock.now())),
+            "clock_error_s": round(clock.error_seconds, 1),
+            "clock_is_doubtful": clock.is_doubtful,
+            "certificates": [describe.expiry(one) for one in self.expiries()],
+        }
+
+    def _add_metrics(self) -> None:
+        metrics, clock = self._app.metrics, self._app.clock
+        outcomes = metrics.counter(
+            "qanat_relay_certificates_asked", "Certificates that connectors asked for, by outcome.", ("via", "outcome")
+        )
+
+        def count(via: str, outcome: str) -> None:
+            outcomes.labels(via, outcome).value += 1
+
+        self.office.registrar.count = count
+        metrics.gauge(
+            "qanat_relay_certificate_not_after_seconds", "When a certificate in use ends, Unix time.",
+            lambda: {(one.kind, one.name): one.not_after.timestamp() for one in self.expiries()}, ("kind", "name"),
+        )  # fmt: skip
+        metrics.gauge("qanat_relay_clock_error_seconds", "How far the wall clock has jumped.",
+                      lambda: clock.error_seconds if clock.is_doubtful else 0.0)  # fmt: skip
+        metrics.gauge("qanat_relay_ca_roll_over_waits_for", "Connectors that the roll-over of the CA waits for.",
+                      lambda: float(len(self.office.book.waits_for(clock.now()))))  # fmt: skip
+        metrics.gauge("qanat_relay_own_renewals_failed", "Upkeep of the relay's own identity that failed.",
+                      lambda: float(self.upkeep.failures))  # fmt: skip
 
     # --- what changes lead to
 

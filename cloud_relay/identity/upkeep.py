@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NoReturn
 
 from cryptography import x509
 
+from cloud_relay.expiries import Expiry
 from cloud_relay.identity.events import Event, Kind, new_event
 from cloud_relay.identity.own import OwnCertificate, half_time
 from cloud_relay.identity.records import Stage
@@ -33,15 +34,6 @@ ROOT_WARNING: Final = timedelta(days=180)
 log = get_logger("relay.identity")
 
 
-class Expiry(NamedTuple):
-    """A certificate in use and its end; `warning` says what to do if that is near, else it is empty."""
-
-    kind: str
-    name: str
-    not_after: datetime
-    warning: str = ""
-
-
 class Upkeep:
     """Keeps the relay's own identity alive. `names` gives what the relay is dialled by; `on_own` is called when the
     tunnel's TLS context has to be made anew."""
@@ -57,7 +49,7 @@ class Upkeep:
         self.registrar = registrar
         self.roll_over = roll_over
         self.own = own
-        self.renewals = {"ok": 0, "failed": 0}
+        self.failures = 0
         self._names = names
         self._on_own = on_own
         self._forgotten_at: datetime | None = None
@@ -84,7 +76,7 @@ class Upkeep:
             try:
                 await work()
             except (IdentityFault, WrongStage, StateError, PkiError, OSError) as error:
-                self.renewals["failed"] += 1
+                self.failures += 1
                 log_limited(log, "error", f"upkeep {type(error).__name__}", "the relay's identity needs attention",
                             error=str(error), work=work.__name__.strip("_"))  # fmt: skip
         self._warn()
@@ -96,7 +88,6 @@ class Upkeep:
     async def renew_own(self) -> x509.Certificate:
         """Make the relay's own certificate anew, now. Raises IdentityFault, OSError, PkiError."""
         leaf = await asyncio.to_thread(self.own.make, self._names(), self.registrar.now())
-        self.renewals["ok"] += 1
         log.info("the relay's own certificate was renewed", not_after=rfc3339(leaf.not_valid_after_utc))
         self._on_own()
         return leaf

@@ -117,7 +117,7 @@ async def test_what_fails_is_tried_again(house):
     house.office.store.fail = True
     house.office.times.pass_by(timedelta(days=183))
     await house.upkeep.look()
-    assert house.upkeep.renewals["failed"] == 1
+    assert house.upkeep.failures == 1
     house.office.store.fail = False
     await house.upkeep.look()
     assert house.leaf.not_valid_after_utc > house.office.now

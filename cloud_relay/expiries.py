@@ -1,0 +1,59 @@
+"""When certificates end: a list that status, metrics and warnings share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from shared.pki.tls import load_certificates
+
+if TYPE_CHECKING:
+    from cloud_relay.config import RelayConfig
+
+WARN_BEFORE: Final = timedelta(days=30)
+"""A certificate that somebody else has to renew is named this long before its end, or at a third of its time."""
+
+
+class Expiry(NamedTuple):
+    """A certificate in use and its end; `warning` says what to do if that is near, else it is empty.
+
+    `lifetime` is zero where it is not known.
+    """
+
+    kind: str
+    name: str
+    not_after: datetime
+    warning: str = ""
+    lifetime: timedelta = timedelta()
+
+
+def file_expiries(config: RelayConfig) -> tuple[Expiry, ...]:
+    """The ends of the certificates that the config names. PkiError for a file that cannot be read."""
+    return tuple(_file_expiries(config))
+
+
+def near(expiry: Expiry, now: datetime) -> str:
+    """What to say of a certificate that somebody else renews, when its end is near."""
+    before = min(WARN_BEFORE, expiry.lifetime / 3) if expiry.lifetime else WARN_BEFORE
+    if now < expiry.not_after - before:
+        return ""
+    return "renew it: the relay takes the new file by itself"
+
+
+def _file_expiries(config: RelayConfig) -> Iterator[Expiry]:
+    tls = config.tunnel.tls
+    if tls is not None:
+        yield _leaf("tunnel", tls.certificate)
+        for one in load_certificates(tls.client_ca):
+            yield Expiry("client-ca", one.subject.rfc4514_string()[:80], one.not_valid_after_utc)
+    for ingress in config.ingress:
+        for pair in ingress.tls or ():
+            yield _leaf("ingress", pair.certificate)
+
+
+def _leaf(kind: str, path: Path) -> Expiry:
+    leaf = load_certificates(path, "certificate")[0]
+    lifetime = leaf.not_valid_after_utc - leaf.not_valid_before_utc
+    return Expiry(kind, str(path), leaf.not_valid_after_utc, lifetime=lifetime)
