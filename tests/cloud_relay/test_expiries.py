@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -30,7 +31,7 @@ def test_what_somebody_else_renews_is_named_in_time(lifetime, left, is_near):
 
 
 def shown(**changes) -> str:
-    console = Console(width=200, record=True, quiet=True)
+    console = Console(width=200, record=True, file=io.StringIO())
     for line in identity_lines({**IDENTITY, **changes}):
         console.print(line)
     return console.export_text()
