@@ -8,7 +8,7 @@ is replaced. Sessions that drain, or that end meanwhile, contest nothing: that i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from cloud_relay.registry import Registry, Session
@@ -146,6 +146,18 @@ class Attendant:
         self._attendance.registry.update_targets(session, targets)
         name = str(self._identity)
         log_limited(log, "info", f"targets {name}", "targets changed", connector=name, targets=_shown(targets))
+
+    def on_renew(self, link: Link, request: bytes) -> None:
+        """Never comes: this listener does not offer the renewal, and the core fails whoever asks all the same."""
+
+    def on_certificate(self, link: Link, answer: Mapping[str, str]) -> None:
+        """Never comes: a relay asks for none."""
+
+    def on_trust(self, link: Link, message: Mapping[str, Sequence[str]]) -> None:
+        """Never comes: see `on_renew`."""
+
+    def on_hint(self, link: Link, within: float) -> None:
+        """Never comes: only a connector is asked to renew."""
 
     def on_drain(self, link: Link, timeout: float) -> None:
         log.info("connector drains a tunnel", connector=str(self._identity), timeout=timeout)

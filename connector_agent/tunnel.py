@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from shared.logs import get_logger
@@ -82,6 +82,18 @@ class Tunnel:
 
     def on_targets(self, link: Link, targets: Mapping[str, str]) -> None:
         """Never comes: a relay exposes nothing."""
+
+    def on_renew(self, link: Link, request: bytes) -> None:
+        """Never comes: a relay asks a connector for nothing."""
+
+    def on_certificate(self, link: Link, answer: Mapping[str, str]) -> None:
+        """Never comes yet: this tunnel does not offer the renewal."""
+
+    def on_trust(self, link: Link, message: Mapping[str, Sequence[str]]) -> None:
+        """Likewise."""
+
+    def on_hint(self, link: Link, within: float) -> None:
+        """Likewise."""
 
     def on_drain(self, link: Link, timeout: float) -> None:
         self._end = self._loop.call_later(min(timeout, MAX_DRAIN), link.close, "going-away", "drained for too long")

@@ -1,6 +1,6 @@
 """The tunnel protocol, sans-I/O: it is fed messages and the time, and yields messages and calls.
 
-    frames       the wire: eight bytes of header, ten kinds of frame
+    frames       the wire: eight bytes of header, and the kinds of frame
     hello        what the two sides tell each other first
     stream       one push inside a tunnel: two halves, a table of states
     credit       how much may be under way: per stream and per tunnel
@@ -9,6 +9,7 @@
     clock        the relay's clock as the connector sees it
     budget       the process's memory, and who has to go when it is spent
     inbound      what each frame of a peer does
+    renewal      likewise, the frames by which certificates and roots change
     connection   the two ends of a tunnel, put together from the above
 
 Nothing in here imports asyncio, socket, ssl, time or logging; whoever drives it passes `now` (monotonic seconds).

@@ -29,6 +29,7 @@ from shared.protocol.inbound import receive_frame
 from shared.protocol.liveness import Liveness
 from shared.protocol.outbox import Outbox
 from shared.protocol.quarantine import Quarantine
+from shared.protocol.renewal import Renewal
 from shared.protocol.settings import Settings
 from shared.protocol.stream import Event, Stream
 from shared.protocol.stream_table import StreamTable
@@ -66,6 +67,8 @@ class Connection:
         self.handler = handler
         self.now = now
         self.is_relay = role is Role.RELAY
+        self.takes_pushes = role is Role.CONNECTOR
+        self.renewal = Renewal(self)
         self.window = TunnelWindow(settings, settings.tunnel_window_max, now)
         self.outbox = Outbox(
             settings, self.window, is_opener=self.is_relay, on_open=self._on_open, on_taken=self._on_taken
@@ -112,7 +115,7 @@ class Connection:
         self.accepts = (
             self.is_relay
             and self.state is State.OPEN
-            and not (self.is_suspect or self.is_draining or self.peer_is_draining)
+            and not (self.is_suspect or self.is_draining or self.peer_is_draining or self.hello.renew_only)
         )
 
     def open_stream(self, stream_head: bytes, body: bytes, end: bool, deadline: float, now: float) -> Stream:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from shared.protocol.hello import Hello
@@ -36,6 +36,18 @@ class ConnectionHandler(Protocol):
 
     def on_targets(self, targets: Mapping[str, str]) -> None:
         """At the relay: the connector exposes these from now on."""
+
+    def on_renew(self, request: bytes) -> None:
+        """At the relay: a certificate request, in PEM. Answer it, now or later, by `renewal.answer_certificate`."""
+
+    def on_certificate(self, answer: Mapping[str, str]) -> None:
+        """At the connector: `certificate`, a PEM chain, or `error` and `detail`. None of it is verified."""
+
+    def on_trust(self, message: Mapping[str, Sequence[str]]) -> None:
+        """At the connector `roots` and `cross` in PEM, unverified; at the relay the `pins` that it trusts."""
+
+    def on_hint(self, within: float) -> None:
+        """At the connector: the relay asks for a renewal within so many seconds."""
 
     def on_drain(self, timeout: float) -> None:
         """The peer will close this tunnel within so many seconds: no new pushes here."""

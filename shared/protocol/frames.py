@@ -35,10 +35,15 @@ PING: Final = 0x07
 PONG: Final = 0x08
 DRAIN: Final = 0x09
 TARGETS: Final = 0x0A
+RENEW: Final = 0x0B
+CERTIFICATE: Final = 0x0C
+TRUST: Final = 0x0D
+HINT: Final = 0x0E
 
 NAMES: Final = {
     HELLO: "HELLO", OPEN: "OPEN", ANSWER: "ANSWER", DATA: "DATA", RESET: "RESET", CREDIT: "CREDIT",
     PING: "PING", PONG: "PONG", DRAIN: "DRAIN", TARGETS: "TARGETS",
+    RENEW: "RENEW", CERTIFICATE: "CERTIFICATE", TRUST: "TRUST", HINT: "HINT",
 }  # fmt: skip
 
 END: Final = 0x01
@@ -96,7 +101,7 @@ def drain(timeout: float, *, ack: bool = False) -> bytes:
 
 
 def tunnel_frame(kind: int, payload: bytes) -> bytes:
-    """HELLO or TARGETS: a JSON object about the tunnel as a whole."""
+    """A JSON object about the tunnel as a whole: HELLO, TARGETS, or one of the renewal's. ValueError if too large."""
     if len(payload) > MAX_PAYLOAD:
         raise ValueError(f"{NAMES[kind]} of {len(payload)} bytes does not fit a frame of {MAX_PAYLOAD}")
     return HEADER.pack(kind, 0, len(payload), 0) + payload

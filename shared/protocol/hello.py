@@ -13,6 +13,9 @@ from typing import Final
 
 PROTOCOL_VERSIONS: Final = (1,)
 CAPABILITIES: Final = frozenset({"http", "drain-ack"})
+RENEWAL: Final = "renewal"
+"""The capability of a side that takes the renewal's frames: not where the CA is the operator's own."""
+
 MAX_TARGETS: Final = 500
 """What fits one frame with room to spare; more would be a list that nobody reviews."""
 
@@ -22,7 +25,7 @@ _TEXT: Final = re.compile(r"[\x20-\x7e]{0,128}", re.ASCII)
 
 
 class BadHello(ValueError):
-    """The peer's HELLO or TARGETS cannot be used; the text is for our own log."""
+    """The peer's HELLO, or another JSON object of the tunnel, cannot be used; the text is for our own log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class Hello:
     """From the relay: Unix time, for whoever must judge validity dates with a wrong clock of its own."""
     reconnect_spread: float = 1.0
     """From the relay: how widely reconnecting connectors should spread."""
+    renew_only: bool = False
+    """From the relay: no pushes come here. The connector may renew, and dials again with the new certificate."""
 
     def serialize(self) -> bytes:
         """The frame's payload."""
@@ -54,7 +59,7 @@ class Hello:
                 "capabilities": sorted(self.capabilities), "stream_credit": self.stream_credit,
                 "tunnel_credit": self.tunnel_credit, "max_streams": self.max_streams, "targets": dict(self.targets),
                 "session": self.session, "worker": self.worker, "clock": self.clock, "wall": self.wall,
-                "reconnect_spread": self.reconnect_spread,
+                "reconnect_spread": self.reconnect_spread, "renew_only": self.renew_only,
             },
             separators=(",", ":"),
         ).encode()  # fmt: skip
@@ -62,7 +67,7 @@ class Hello:
     @classmethod
     def parse(cls, payload: bytes) -> Hello:
         """Read the peer's. Raises BadHello."""
-        fields = _object(payload)
+        fields = json_object(payload)
         return cls(
             software=_text(fields, "software"),
             instance=_text(fields, "instance"),
@@ -77,6 +82,7 @@ class Hello:
             clock=_whole(fields.get("clock", 0), "clock", 0, 1 << 63),
             wall=_seconds(fields, "wall", 0.0, 1e12),
             reconnect_spread=_seconds(fields, "reconnect_spread", 1.0, 3600.0),
+            renew_only=_flag(fields, "renew_only"),
         )
 
 
@@ -92,10 +98,11 @@ def serialize_targets(targets: Mapping[str, str]) -> bytes:
 
 def parse_targets(payload: bytes) -> dict[str, str]:
     """Read TARGETS' payload. Raises BadHello."""
-    return _targets(_object(payload))
+    return _targets(json_object(payload))
 
 
-def _object(payload: bytes) -> dict[str, object]:
+def json_object(payload: bytes) -> dict[str, object]:
+    """The JSON object in a payload. Raises BadHello."""
     try:
         parsed = json.loads(payload)
     except (ValueError, RecursionError) as error:
@@ -122,6 +129,13 @@ def _text(fields: dict[str, object], key: str) -> str:
 def _whole(value: object, key: str, low: int, high: int) -> int:
     if type(value) is not int or not low <= value <= high:
         raise BadHello(f"{key}: not a whole number from {low} to {high}")
+    return value
+
+
+def _flag(fields: dict[str, object], key: str) -> bool:
+    value = fields.get(key, False)
+    if not isinstance(value, bool):
+        raise BadHello(f"{key}: neither true nor false")
     return value
 
 

@@ -32,6 +32,7 @@ from shared.protocol.frames import (
 )  # fmt: skip
 from shared.protocol.hello import BadHello, Hello, common_version, parse_targets
 from shared.protocol.quarantine import DEAD_ON_ARRIVAL, HELD_KINDS
+from shared.protocol.renewal import RENEWAL_FRAMES, receive_renewal
 from shared.protocol.stream import Event, Stream
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def receive_frame(c: Connection, kind: int, flags: int, stream_id: int, payload:
         c.fail("protocol-error", "a second HELLO")
     elif (parser := _TUNNEL_FRAMES.get(kind)) is not None:
         parser(c, flags, stream_id, payload)
+    elif kind in RENEWAL_FRAMES:
+        receive_renewal(c, kind, stream_id, payload)
 
 
 def greet(c: Connection, kind: int, payload: bytes) -> None:
@@ -80,6 +83,7 @@ def greet(c: Connection, kind: int, payload: bytes) -> None:
     c.peer = peer
     c.state = State.OPEN
     c.max_streams = peer.max_streams
+    c.takes_pushes = c.takes_pushes and not peer.renew_only
     c.judge()
     c.window = TunnelWindow(c.settings, min(c.settings.tunnel_window_max, peer.tunnel_credit), c.now)
     c.outbox.window = c.window
@@ -91,7 +95,7 @@ def greet(c: Connection, kind: int, payload: bytes) -> None:
 
 
 def on_open(c: Connection, flags: int, stream_id: int, payload: bytes) -> None:
-    if c.is_relay or stream_id <= c.table.last_id or len(payload) < 10:
+    if not c.takes_pushes or stream_id <= c.table.last_id or len(payload) < 10:
         c.fail("protocol-error", f"OPEN out of place (stream {stream_id})")
         return
     deadline, head_size = OPEN_FIXED.unpack_from(payload)

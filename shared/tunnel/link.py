@@ -8,7 +8,7 @@ gaps of the loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from shared.errors import BY_WIRE, FAULTS
@@ -32,6 +32,18 @@ class LinkHandler(Protocol):
 
     def on_targets(self, link: Link, targets: Mapping[str, str]) -> None:
         """At the relay: what the connector exposes from now on."""
+
+    def on_renew(self, link: Link, request: bytes) -> None:
+        """At the relay: a certificate request, in PEM; answer it by `link.answer_certificate`, now or later."""
+
+    def on_certificate(self, link: Link, answer: Mapping[str, str]) -> None:
+        """At the connector: the answer to its RENEW, `certificate` (PEM chain) or `error` and `detail`: unverified."""
+
+    def on_trust(self, link: Link, message: Mapping[str, Sequence[str]]) -> None:
+        """At the connector the relay's `roots` and `cross` (PEM), unverified; at the relay the connector's `pins`."""
+
+    def on_hint(self, link: Link, within: float) -> None:
+        """At the connector: the relay asks for a renewal within so many seconds."""
 
     def on_drain(self, link: Link, timeout: float) -> None:
         """The peer will close this tunnel within `timeout` seconds."""
@@ -171,6 +183,29 @@ class Link:
         """At the connector: tell the relay what is exposed from now on."""
         self._connection.update_targets(targets)
 
+    # The renewal: each says whether it was sent, which it is not to a peer that does not know the frame.
+
+    @property
+    def is_renewal_offered(self) -> bool:
+        """Whether both sides know the renewal's frames, and the tunnel is open."""
+        return self._connection.renewal.is_offered
+
+    def request_certificate(self, request: bytes) -> bool:
+        """At the connector: ask for a certificate with this request (PEM); one at a time."""
+        return self._connection.renewal.request_certificate(request)
+
+    def answer_certificate(self, answer: Mapping[str, str]) -> bool:
+        """At the relay: `certificate` (PEM chain), or `error` and `detail`. ValueError if it fits no frame."""
+        return self._connection.renewal.answer_certificate(answer)
+
+    def send_trust(self, message: Mapping[str, Sequence[str]]) -> bool:
+        """From the relay `roots` and `cross` (PEM), from the connector `pins`. ValueError if it fits no frame."""
+        return self._connection.renewal.send_trust(message)
+
+    def send_hint(self, within: float) -> bool:
+        """At the relay: ask for a renewal within so many seconds."""
+        return self._connection.renewal.send_hint(within)
+
     def ping(self) -> None:
         """Ask for a sign of life; `last_received` tells."""
         self._connection.ping(self._time())
@@ -243,6 +278,18 @@ class Link:
 
     def on_targets(self, targets: Mapping[str, str]) -> None:
         self._handler.on_targets(self, targets)
+
+    def on_renew(self, request: bytes) -> None:
+        self._handler.on_renew(self, request)
+
+    def on_certificate(self, answer: Mapping[str, str]) -> None:
+        self._handler.on_certificate(self, answer)
+
+    def on_trust(self, message: Mapping[str, Sequence[str]]) -> None:
+        self._handler.on_trust(self, message)
+
+    def on_hint(self, within: float) -> None:
+        self._handler.on_hint(self, within)
 
     def on_drain(self, timeout: float) -> None:
         self._handler.on_drain(self, timeout)

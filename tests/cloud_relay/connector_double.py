@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -40,6 +40,14 @@ class ConnectorDouble:
         stream.handler.on_data(body, end)
 
     def on_targets(self, link: Link, targets: Mapping[str, str]) -> None: ...
+
+    def on_renew(self, link: Link, request: bytes) -> None: ...
+
+    def on_certificate(self, link: Link, answer: Mapping[str, str]) -> None: ...
+
+    def on_trust(self, link: Link, message: Mapping[str, Sequence[str]]) -> None: ...
+
+    def on_hint(self, link: Link, within: float) -> None: ...
 
     def on_drain(self, link: Link, timeout: float) -> None: ...
 

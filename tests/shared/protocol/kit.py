@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shared.protocol import Connection, Hello, MemoryBudget, Role, Settings, Stream
+from shared.protocol.hello import CAPABILITIES
 
 
 @dataclass
@@ -76,6 +77,18 @@ class End:
     def on_targets(self, targets: Mapping[str, str]) -> None:
         self.log.append(("targets", dict(targets)))
 
+    def on_renew(self, request: bytes) -> None:
+        self.log.append(("renew", request))
+
+    def on_certificate(self, answer: Mapping[str, str]) -> None:
+        self.log.append(("certificate", dict(answer)))
+
+    def on_trust(self, message: Mapping[str, Sequence[str]]) -> None:
+        self.log.append(("trust", dict(message)))
+
+    def on_hint(self, within: float) -> None:
+        self.log.append(("hint", within))
+
     def on_drain(self, timeout: float) -> None:
         self.log.append(("drain", timeout))
 
@@ -127,16 +140,30 @@ class Pair:
     """A relay and a connector, joined."""
 
     def __init__(
-        self, settings: Settings | None = None, *, greet: bool = True, budget: int = 1 << 40, now: float = 100.0
+        self,
+        settings: Settings | None = None,
+        *,
+        greet: bool = True,
+        budget: int = 1 << 40,
+        now: float = 100.0,
+        capabilities: tuple[frozenset[str], frozenset[str]] = (CAPABILITIES, CAPABILITIES),
+        renew_only: bool = False,
     ) -> None:
+        """`capabilities` are the relay's and the connector's."""
         settings = settings or Settings()
-        hello = Hello(stream_credit=settings.stream_credit, tunnel_credit=settings.tunnel_window_max)
+        hello = Hello(
+            stream_credit=settings.stream_credit, tunnel_credit=settings.tunnel_window_max,
+            capabilities=capabilities[0], renew_only=renew_only,
+        )  # fmt: skip
         self.relay = End(Role.RELAY, settings, hello, MemoryBudget(budget), now)
         self.connector = End(
             Role.CONNECTOR,
             settings,
             Hello(
-                stream_credit=settings.stream_credit, max_streams=settings.max_streams, targets={"focused-run": "http"}
+                stream_credit=settings.stream_credit,
+                max_streams=settings.max_streams,
+                targets={"focused-run": "http"},
+                capabilities=capabilities[1],
             ),
             MemoryBudget(budget),
             now,

@@ -29,6 +29,22 @@ LITERALS = [
         bytes.fromhex("0a 00 0002 00000000") + b"{}",
         "TARGETS stream=0 [2 bytes]",
     ),
+    (
+        frames.tunnel_frame(frames.RENEW, b"{}"),
+        bytes.fromhex("0b 00 0002 00000000") + b"{}",
+        "RENEW stream=0 [2 bytes]",
+    ),
+    (
+        frames.tunnel_frame(frames.CERTIFICATE, b"{}"),
+        bytes.fromhex("0c 00 0002 00000000") + b"{}",
+        "CERTIFICATE stream=0 [2 bytes]",
+    ),
+    (
+        frames.tunnel_frame(frames.TRUST, b"{}"),
+        bytes.fromhex("0d 00 0002 00000000") + b"{}",
+        "TRUST stream=0 [2 bytes]",
+    ),
+    (frames.tunnel_frame(frames.HINT, b"{}"), bytes.fromhex("0e 00 0002 00000000") + b"{}", "HINT stream=0 [2 bytes]"),
 ]
 
 

@@ -19,7 +19,9 @@ names = st.from_regex(r"\A[a-z0-9][a-z0-9-]{0,62}\Z")
     st.dictionaries(names, st.sampled_from(["http", "tcp"]), max_size=20), st.floats(0, 3600), st.integers(1, 1 << 20)
 )
 def test_what_was_said_is_understood(targets: dict[str, str], spread: float, streams: int) -> None:
-    hello = Hello(targets=targets, reconnect_spread=spread, max_streams=streams, session="s-1", clock=12345)
+    hello = Hello(
+        targets=targets, reconnect_spread=spread, max_streams=streams, session="s-1", clock=12345, renew_only=True
+    )
     assert Hello.parse(hello.serialize()) == hello
     assert parse_targets(serialize_targets(targets)) == targets
 
@@ -41,6 +43,7 @@ BAD = [
     b'{"stream_credit": 1e9}',
     b'{"max_streams": 0}', b'{"targets": []}', b'{"targets": {"UPPER": "http"}}', b'{"targets": {"a": 1}}',
     b'{"targets": {"a\\n": "http"}}', b'{"software": "\\u0000"}', b'{"wall": NaN}', b'{"wall": -1}', b'{"clock": 1e3}',
+    b'{"renew_only": 1}', b'{"renew_only": null}',
     json.dumps({"targets": {f"t{n}": "http" for n in range(MAX_TARGETS + 1)}}).encode(),
 ]  # fmt: skip
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from shared.protocol import Role, Settings, State, frames
 from shared.protocol.frames import Frame
+from shared.protocol.hello import CAPABILITIES, RENEWAL
 from tests.shared.protocol.kit import End, Pair, Recorder
 
 HEAD = frames.open_head(0, b"head")
@@ -50,14 +51,38 @@ FRAMES = {
     "DRAIN short": Frame(frames.DRAIN, 0, 0, bytes(3)),
     "TARGETS": Frame(frames.TARGETS, 0, 0, b'{"targets":{}}'),
     "TARGETS bad": Frame(frames.TARGETS, 0, 0, b"[]"),
+    "RENEW": Frame(frames.RENEW, 0, 0, b'{"request":"PEM"}'),
+    "RENEW bad": Frame(frames.RENEW, 0, 0, b'{"request":1}'),
+    "RENEW on a stream": Frame(frames.RENEW, 0, 1, b'{"request":"PEM"}'),
+    "CERTIFICATE": Frame(frames.CERTIFICATE, 0, 0, b'{"certificate":"PEM"}'),
+    "CERTIFICATE+error": Frame(frames.CERTIFICATE, 0, 0, b'{"error":"cannot-issue","detail":"later"}'),
+    "CERTIFICATE bad": Frame(frames.CERTIFICATE, 0, 0, b"{}"),
+    "TRUST roots": Frame(frames.TRUST, 0, 0, b'{"roots":["PEM"],"cross":[]}'),
+    "TRUST pins": Frame(frames.TRUST, 0, 0, b'{"pins":[]}'),
+    "TRUST bad": Frame(frames.TRUST, 0, 0, b'{"pins":[1],"roots":[1]}'),
+    "TRUST on a stream": Frame(frames.TRUST, 0, 1, b'{"roots":["PEM"],"pins":[]}'),
+    "HINT": Frame(frames.HINT, 0, 0, b'{"within":3600}'),
+    "HINT bad": Frame(frames.HINT, 0, 0, b'{"within":-1}'),
+    "HINT on a stream": Frame(frames.HINT, 0, 1, b'{"within":3600}'),
     "unknown": Frame(0x7F, 0xFF, 5, b"from tomorrow"),
 }  # fmt: skip
 
-STATES = ["greeting", "idle", "opened", "answered", "half closed", "over", "draining", "after a gap", "closed"]
+RENEWAL_STATES = ["renewal offered", "renewal asked", "renew only"]
+STATES = [
+    "greeting", "idle", "opened", "answered", "half closed", "over", "draining", "after a gap", "closed",
+    *RENEWAL_STATES,
+]  # fmt: skip
 
 
 def in_state(role: Role, state: str) -> End:
     """One end whose stream 1, if any, is in the given state."""
+    if state in RENEWAL_STATES:
+        both = CAPABILITIES | {RENEWAL}
+        pair = Pair(capabilities=(both, both), renew_only=state == "renew only")
+        if state == "renewal asked":
+            assert pair.connector.core.renewal.request_certificate(b"PEM")
+            pair.roundtrip()
+        return pair.relay if role is Role.RELAY else pair.connector
     pair = Pair(greet=state != "greeting")
     end = pair.relay if role is Role.RELAY else pair.connector
     if state in ("opened", "answered", "half closed", "over", "draining", "after a gap"):
@@ -89,12 +114,16 @@ VIOLATIONS = {
         "ANSWER cut head", "ANSWER unknown", "DATA 0", "DATA unknown", "RESET short", "RESET unknown",
         "CREDIT 0", "CREDIT short",
         "PING short", "PONG short", "PONG of the future", "DRAIN short", "TARGETS bad",
+        "RENEW bad", "RENEW on a stream", "CERTIFICATE", "CERTIFICATE+error", "CERTIFICATE bad", "TRUST bad",
+        "TRUST on a stream", "HINT", "HINT bad", "HINT on a stream",
     },
     Role.CONNECTOR: {
         "HELLO", "OPEN 0", "OPEN short", "OPEN cut head", "ANSWER", "ANSWER+END", "INTERIM", "INTERIM+body",
         "INTERIM+END",
         "ANSWER short", "ANSWER cut head", "ANSWER unknown", "DATA 0", "RESET short", "CREDIT 0", "CREDIT short",
         "PING short", "PONG short", "PONG of the future", "DRAIN short", "TARGETS", "TARGETS bad",
+        "RENEW", "RENEW bad", "RENEW on a stream", "CERTIFICATE bad", "TRUST pins", "TRUST bad", "TRUST on a stream",
+        "HINT bad", "HINT on a stream",
     },
 }  # fmt: skip
 """What is wrong whatever the state of the streams, once HELLOs are exchanged."""
@@ -140,7 +169,17 @@ frame_strategy = st.builds(
     st.integers(0, 6),
     st.one_of(
         st.binary(max_size=40),
-        st.sampled_from([HEAD + b"xyz", ANSWER + b"xyz", ANSWER, bytes(16), b"\0\0\0\1", b'{"targets":{"a":"http"}}']),
+        st.sampled_from(
+            [
+                HEAD + b"xyz",
+                ANSWER + b"xyz",
+                ANSWER,
+                bytes(16),
+                b"\0\0\0\1",
+                b'{"targets":{"a":"http"}}',
+                b'{"request":"PEM","certificate":"PEM","roots":["PEM"],"pins":[],"within":1}',
+            ]
+        ),
     ),
 )
 
@@ -148,7 +187,20 @@ frame_strategy = st.builds(
 @settings(max_examples=300)
 @given(st.sampled_from(list(Role)), st.lists(st.lists(frame_strategy, max_size=4), max_size=8), st.booleans())
 def test_any_frames_in_any_order(role: Role, script: list[list[Frame]], answers: bool) -> None:
-    end = in_state(role, "opened")
+    run_script(in_state(role, "opened"), script, answers=answers)
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from(list(Role)),
+    st.sampled_from(RENEWAL_STATES),
+    st.lists(st.lists(frame_strategy, max_size=4), max_size=8),
+)
+def test_any_frames_where_renewal_is_offered(role: Role, state: str, script: list[list[Frame]]) -> None:
+    run_script(in_state(role, state), script, answers=True)
+
+
+def run_script(end: End, script: list[list[Frame]], *, answers: bool) -> None:
     for batch in script:
         end.feed(b"".join(frame.serialize() for frame in batch))
         for push in end.pushes:
