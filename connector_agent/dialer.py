@@ -23,6 +23,7 @@ from connector_agent.proxy import (
 )
 from shared.tunnel.tls import ReadBuffers
 from shared.tunnel.websocket_client import (
+    CheckPeer,
     ClientTransport,
     Endpoint,
     HandshakeError,
@@ -73,9 +74,12 @@ class Contexts(NamedTuple):
 class Dialer:
     """Opens WebSockets to relays. `contexts` is asked at each try, so that renewed files count."""
 
-    def __init__(self, contexts: Callable[[], Contexts], proxies: ProxyChoice | None = None) -> None:
+    def __init__(
+        self, contexts: Callable[[], Contexts], proxies: ProxyChoice | None = None, check_peer: CheckPeer | None = None
+    ) -> None:
         self.proxies = proxies or ProxyChoice()
         self._contexts = contexts
+        self._check_peer = check_peer or (lambda _certificate: None)
         self._buffers = ReadBuffers()
 
     async def dial(
@@ -85,14 +89,16 @@ class Dialer:
         endpoint = Endpoint(host, port)
         contexts = self._contexts()
         try:
-            raw = await self._route(host, port)
-            return await open_websocket(raw, contexts.own, self._buffers, endpoint, open_receiver)
+            raw = await self.route(host, port)
+            return await open_websocket(
+                raw, contexts.own, self._buffers, endpoint, open_receiver, check_peer=self._check_peer
+            )
         except TlsFailed as error:
             raise await self._explain_tls(error, endpoint, contexts) from error
         except (HandshakeError, OSError, ssl.SSLError, ProxyError) as error:
             raise handshake.explain(error, _where(endpoint)) from error
 
-    async def _route(self, host: str, port: int) -> asyncio.Transport:
+    async def route(self, host: str, port: int) -> asyncio.Transport:
         """A paused TCP transport whose other end is the relay. TimeoutError after ROUTE_TIMEOUT."""
         proxy = self.proxies.for_host(host, port)
         async with asyncio.timeout(ROUTE_TIMEOUT):
@@ -124,7 +130,7 @@ class Dialer:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        raw = await self._route(endpoint.host, endpoint.port)
+        raw = await self.route(endpoint.host, endpoint.port)
         probe = _IssuerProbe(asyncio.get_running_loop(), context, self._buffers, endpoint, _no_receiver)
         raw.set_protocol(probe)
         probe.connection_made(raw)
@@ -138,7 +144,7 @@ class Dialer:
 
     async def _gets_in_without(self, endpoint: Endpoint, context: ssl.SSLContext) -> bool:
         """Whether the relay lets a client without a certificate in, as far as telling it that it needs one."""
-        raw = await self._route(endpoint.host, endpoint.port)
+        raw = await self.route(endpoint.host, endpoint.port)
         try:
             await open_websocket(raw, context, self._buffers, endpoint, _no_receiver)
         except HandshakeRefused as error:

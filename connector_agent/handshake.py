@@ -14,7 +14,7 @@ from typing import Final
 
 from connector_agent.proxy import ProxyError
 from shared.errors import FAULTS
-from shared.tunnel.websocket_client import BadHandshake, HandshakeRefused, TlsFailed
+from shared.tunnel.websocket_client import BadHandshake, HandshakeRefused, PeerRejected, TlsFailed
 
 MAX_DETAIL: Final = 200
 """Characters that are taken of a peer's own words."""
@@ -25,8 +25,8 @@ REFUSALS: Final = frozenset(
     {
         "certificate-required", "certificate-expired", "certificate-not-yet-valid", "certificate-revoked",
         "certificate-wrong-identity", "certificate-wrong-usage", "certificate-foreign",
-        "unknown-location", "connector-blocked", "wrong-path", "wrong-subprotocol", "not-a-websocket",
-        "duplicate-instance", "version-mismatch",
+        "certificate-unknown", "unknown-location", "connector-blocked", "wrong-path", "wrong-subprotocol",
+        "not-a-websocket", "duplicate-instance", "version-mismatch",
     }
 )  # fmt: skip
 """Codes of the relay after which trying again soon is of no use. None that we may fail a tunnel with ourselves: what
@@ -87,6 +87,10 @@ def explain(error: BaseException, where: str) -> DialError:
         return DialError(error.code, str(error), is_refusal=error.code not in _PROXY_OUTAGES)
     if isinstance(error, TlsFailed):
         return _explain_tls(error.error, where)
+    if isinstance(error, PeerRejected):
+        return DialError(error.code, f"The certificate of {where} {error.detail}",
+                         "Compare this host's clock with the relay's, and look at the relay's certificate.",
+                         is_refusal=True)  # fmt: skip
     if isinstance(error, HandshakeRefused):
         return explain_refusal(error)
     if isinstance(error, BadHandshake):
@@ -135,11 +139,20 @@ def untrusted(where: str, issuer: str | None) -> DialError:
                          "Check tls.ca.", is_refusal=True)  # fmt: skip
     return DialError(
         "relay-untrusted",
-        f"The certificate shown for {where} was not signed by a CA in tls.ca, but by '{_clean(issuer)}': "
+        f"The certificate shown for {where} was not signed by a CA in tls.ca, but by '{printable(issuer)}': "
         "a TLS-intercepting middlebox, or the wrong CA file.",
         "Have this host and port excepted from TLS inspection, or mend tls.ca.",
         is_refusal=True,
     )
+
+
+def untrusted_by_pin(where: str) -> DialError:
+    """In a join the pinned CA was offered, but the certificate was not signed by it."""
+    return DialError(
+        "relay-untrusted", f"The certificate shown for {where} was not signed by the CA that the join token pins.",
+        "Somebody stands in between, or the relay's certificate is another CA's. The token was not sent.",
+        is_refusal=True,
+    )  # fmt: skip
 
 
 def _explain_tls(error: ssl.SSLError | ValueError, where: str) -> DialError:
@@ -152,7 +165,7 @@ def _explain_tls(error: ssl.SSLError | ValueError, where: str) -> DialError:
     if reason in _NO_TLS:
         return DialError("not-tls", f"What answers at {where} does not speak TLS.", "Check the port in relays.",
                          is_refusal=True)  # fmt: skip
-    return DialError("tls-failed", f"TLS with {where} failed: {_clean(str(reason))}.")
+    return DialError("tls-failed", f"TLS with {where} failed: {printable(str(reason))}.")
 
 
 def _explain_verification(error: ssl.SSLCertVerificationError, where: str) -> DialError:
@@ -168,7 +181,7 @@ def _explain_verification(error: ssl.SSLCertVerificationError, where: str) -> Di
                          "Compare the clocks of this host and the relay's CA.", is_refusal=True)  # fmt: skip
     if error.verify_code in _UNTRUSTED:
         return untrusted(where, None)
-    return DialError("relay-untrusted", f"The certificate of {where} is refused: {_clean(error.verify_message)}.",
+    return DialError("relay-untrusted", f"The certificate of {where} is refused: {printable(error.verify_message)}.",
                      "Check tls.ca and the relay's certificate.", is_refusal=True)  # fmt: skip
 
 
@@ -181,8 +194,9 @@ def _read_problem(body: bytes) -> tuple[str, str]:
     if not isinstance(problem, dict):
         return "", ""
     code, detail = problem.get("code"), problem.get("detail")
-    return code if isinstance(code, str) else "", _clean(detail) if isinstance(detail, str) else ""
+    return code if isinstance(code, str) else "", printable(detail) if isinstance(detail, str) else ""
 
 
-def _clean(text: str) -> str:
+def printable(text: str) -> str:
+    """A peer's words, cut and without anything but printable ASCII."""
     return _PRINTABLE.sub("?", text[: 2 * MAX_DETAIL])[: 2 * MAX_DETAIL]

@@ -20,7 +20,10 @@ from shared.tunnel.transport import HIGH_WATER, MAX_MESSAGE, MessageReceiver
 from shared.tunnel.websocket_frames import BINARY, CLOSE, PING, PONG, FrameError, FrameReader, encode_frame
 
 SUBPROTOCOL: Final = "qanat.v1"
-"""The only subprotocol that the tunnel's path speaks."""
+"""What a tunnel speaks."""
+
+ENROLL_SUBPROTOCOL: Final = "qanat-enroll.v1"
+"""What a connector speaks that has no certificate yet: one question, one answer."""
 
 HANDSHAKE_TIMEOUT: Final = 5.0
 """Seconds from the TCP connection to the end of the WebSocket handshake."""

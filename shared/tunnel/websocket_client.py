@@ -26,6 +26,7 @@ class HandshakeError(Exception):
 
     HandshakeError
     ├── TlsFailed          in TLS; `error` is OpenSSL's
+    ├── PeerRejected       by `check_peer`, after TLS found nothing wrong
     ├── HandshakeRefused   by an HTTP status
     └── BadHandshake       the answer was none, or not a WebSocket's
     """
@@ -37,6 +38,15 @@ class TlsFailed(HandshakeError):
     def __init__(self, error: ssl.SSLError | ValueError) -> None:
         self.error = error
         super().__init__(str(error))
+
+
+class PeerRejected(HandshakeError):
+    """TLS is content with the peer, we are not: nothing was sent but our certificate."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(f"{code}: {detail}")
 
 
 class HandshakeRefused(HandshakeError):
@@ -57,18 +67,27 @@ class BadHandshake(HandshakeError):
         super().__init__(detail)
 
 
+CheckPeer = Callable[[bytes | None], PeerRejected | None]
+"""Takes the peer's certificate in DER, once TLS has verified it, and says what else is wrong with it."""
+
+
+def _content(_certificate: bytes | None) -> PeerRejected | None:
+    return None
+
+
 class Endpoint(NamedTuple):
     """Where the client means to be: the name that the certificate must hold, port and path of the WebSocket."""
 
     host: str
     port: int
     path: str = "/"
+    subprotocol: str = SUBPROTOCOL
 
 
 class ClientTransport(WebSocketTransport):
     """One connection to a relay; made by `open_websocket`."""
 
-    __slots__ = ("_head", "_open_receiver", "_protocol", "opened")
+    __slots__ = ("_check_peer", "_head", "_open_receiver", "_protocol", "_subprotocol", "opened")
 
     def __init__(
         self,
@@ -77,18 +96,26 @@ class ClientTransport(WebSocketTransport):
         buffers: ReadBuffers,
         endpoint: Endpoint,
         open_receiver: Callable[[ClientTransport], MessageReceiver],
+        check_peer: CheckPeer = _content,
     ) -> None:
         super().__init__(loop, context, buffers, server_side=False, server_hostname=endpoint.host)
         uri = WebSocketURI(secure=True, host=endpoint.host, port=endpoint.port, path=endpoint.path, query="")
         self._protocol: ClientProtocol | None = ClientProtocol(
-            uri, subprotocols=[Subprotocol(SUBPROTOCOL)], max_size=MAX_MESSAGE, logger=SILENT
+            uri, subprotocols=[Subprotocol(endpoint.subprotocol)], max_size=MAX_MESSAGE, logger=SILENT
         )
+        self._subprotocol = endpoint.subprotocol
+        self._check_peer = check_peer
         self._head = b""
         self._open_receiver = open_receiver
         self.opened: asyncio.Future[None] = loop.create_future()
 
     def tls_established(self) -> None:
-        if self._protocol is not None:
+        if self._protocol is None:
+            return
+        rejected = self._check_peer(self.peer_certificate())
+        if rejected is not None:
+            self._give_up(rejected)
+        else:
             self.write_plain(self._protocol.connect().serialize())
 
     def handshake_received(self, data: bytes) -> None:
@@ -116,7 +143,7 @@ class ClientTransport(WebSocketTransport):
         protocol.receive_data(head)
         if protocol.handshake_exc is not None:
             self._give_up(BadHandshake(f"{type(protocol.handshake_exc).__name__}: {protocol.handshake_exc}"))
-        elif protocol.subprotocol != SUBPROTOCOL:
+        elif protocol.subprotocol != self._subprotocol:
             self._give_up(BadHandshake("the relay chose no subprotocol"))
         else:
             self.open_messages(self._open_receiver(self))
@@ -156,14 +183,16 @@ async def open_websocket(
     endpoint: Endpoint,
     open_receiver: Callable[[ClientTransport], MessageReceiver],
     time_limit: float = HANDSHAKE_TIMEOUT,
+    check_peer: CheckPeer = _content,
 ) -> ClientTransport:
     """Shake hands over `raw`, which must be paused and is the new transport's from now on, also when this fails.
 
-    `open_receiver` is called in the moment in which the relay agreed: messages may come with its answer. Raises
-    HandshakeError, or TimeoutError after `time_limit` seconds. Cancelled, it leaves no connection behind.
+    `check_peer` has the last word on the relay's certificate. `open_receiver` is called in the moment in which the
+    relay agreed: messages may come with its answer. Raises HandshakeError, or TimeoutError after `time_limit` seconds.
+    Cancelled, it leaves no connection behind.
     """
     loop = asyncio.get_running_loop()
-    transport = ClientTransport(loop, context, buffers, endpoint, open_receiver)
+    transport = ClientTransport(loop, context, buffers, endpoint, open_receiver, check_peer)
     raw.set_protocol(transport)
     transport.connection_made(raw)
     raw.resume_reading()
