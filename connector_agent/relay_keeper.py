@@ -4,13 +4,16 @@ One after the other, since the next may only come when the one before carries tr
 an outage has one handshake of each connector to do before any second one. A tunnel that the relay drains is replaced at
 once, and ends when its pushes are done, or its time is up. A relay that drains tunnel after tunnel gets no more of
 them than that: at most `count` end at a time, and those that were young are replaced at the backoff's pace.
+
+When the identity, or whom it trusts, is another (`version`), each tunnel is replaced: the new one first, then the old
+one ends when its pushes are done. Until a new one is open, and if it cannot be, the old ones stay as they are.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from connector_agent.dialer import Dialer
@@ -36,6 +39,15 @@ MAX_SPREAD: Final = 120.0
 REPEAT_LOG: Final = 60.0
 """Seconds after which a failure that goes on is logged again."""
 
+PROVEN: Final = 0.3
+"""Seconds that a new tunnel must have lasted before an old one is given up for it: a relay may think better of it."""
+
+MAX_RETIRING: Final = 16
+"""Old tunnels that may still end their pushes, for each that is kept, when certificates change quickly."""
+
+Renew = Callable[[Tunnel], Awaitable[DialError | None]]
+"""Renews over a renew-only tunnel; None when the next dial has a new certificate."""
+
 log = get_logger("connector.tunnels")
 
 
@@ -51,6 +63,9 @@ class RelayKeeper:
         make_tunnel: Callable[[Callable[[Tunnel], None]], Tunnel],
         make_link: Callable[[Tunnel], Link],
         jitter: Callable[[], float] = random.random,
+        *,
+        version: Callable[[], int] = lambda: 0,
+        renew: Renew | None = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -65,6 +80,9 @@ class RelayKeeper:
         self._make_tunnel = make_tunnel
         self._make_link = make_link
         self._jitter = jitter
+        self._version = version
+        self._renew = renew
+        self._renewed = 0
         self._backoff = Backoff(cap=1.0, source=jitter)
         self._changed = asyncio.Event()
         self._logged: tuple[str, float] = ("", 0.0)
@@ -82,7 +100,7 @@ class RelayKeeper:
     async def run(self) -> None:
         """Dial, and go on. Cancelled, it leaves the tunnels that are open as they are."""
         while not self._is_stopping:
-            if len(self.tunnels) >= self.count:
+            if len(self.tunnels) - len(self._stale()) >= self.count:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
@@ -91,6 +109,10 @@ class RelayKeeper:
                 await self._wait(delay)
             else:
                 await self._try()
+
+    def refresh(self) -> None:
+        """The version may be another: replace the tunnels of older ones."""
+        self._changed.set()
 
     def stop_dialling(self) -> None:
         """Open no more tunnels."""
@@ -124,9 +146,15 @@ class RelayKeeper:
             self._log(error)
             self._owe(error)
             return
+        if tunnel.is_renew_only:
+            await self._renew_only(tunnel)
+            return
+        self._renewed = 0
         self.error = None
         self._logged = ("", 0.0)
         self.tunnels.append(tunnel)
+        if self._stale():
+            asyncio.get_running_loop().call_later(PROVEN, self._make_room)
         self._note_advice(tunnel)
         self._on_change(tunnel)  # it may have ended, or begun to drain, while nobody looked
         log.info(
@@ -148,6 +176,41 @@ class RelayKeeper:
             raise
         if tunnel.ended_by is not None:
             raise _as_error(*tunnel.ended_by)
+
+    async def _renew_only(self, tunnel: Tunnel) -> None:
+        """No push comes by this one: renew, and dial anew at once. A relay that goes on like this has to wait."""
+        log.info("the relay takes this certificate for a renewal only", relay=self.name)
+        error: DialError | None = _as_error("certificate-expired", "The relay takes no renewal from this connector.")
+        try:
+            if self._renew is not None:
+                error = await self._renew(tunnel)
+        finally:
+            if tunnel.link is not None:
+                tunnel.link.close()
+        self._renewed += 1
+        if error is None and self._renewed > 1:
+            error = _as_error("certificate-expired", "It was just renewed, and still no push may come.")
+        if error is not None:
+            self.error = error
+            self._log(error)
+            self._owe(error)
+
+    def _stale(self) -> list[Tunnel]:
+        """Tunnels of an older identity, or of older trust."""
+        version = self._version()
+        return [tunnel for tunnel in self.tunnels if tunnel.version != version]
+
+    def _make_room(self) -> None:
+        """A new tunnel has lasted: an old one, if it is one too many, ends when its pushes are done."""
+        stale = self._stale()
+        proven = sum(tunnel.lived() >= 0.9 * PROVEN for tunnel in self.tunnels if tunnel not in stale)
+        for tunnel in stale[: max(0, proven + len(stale) - self.count)]:
+            self.tunnels.remove(tunnel)
+            self.retiring.append(tunnel)
+            tunnel.replace()
+        for oldest in self.retiring[: -MAX_RETIRING * self.count]:
+            if oldest.link is not None:
+                oldest.link.abort()
 
     def _owe(self, error: DialError) -> None:
         """Let the next try wait. Several tunnels that are lost together are one loss."""

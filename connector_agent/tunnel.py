@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from shared.logs import get_logger
 
@@ -30,18 +30,48 @@ class TunnelState(enum.Enum):
     WAITING = "waiting"
 
 
+class IdentityKeeper(Protocol):
+    """Who looks after the identity that tunnels are dialled with; nobody, where the CA is the operator's own."""
+
+    def on_ready(self, tunnel: Tunnel, hello: Hello) -> None:
+        """HELLOs are exchanged."""
+
+    def on_certificate(self, tunnel: Tunnel, answer: Mapping[str, str]) -> None:
+        """The relay's answer to RENEW; see `LinkHandler`."""
+
+    def on_trust(self, tunnel: Tunnel, message: Mapping[str, Sequence[str]]) -> None:
+        """The relay's roots; see `LinkHandler`."""
+
+    def on_hint(self, tunnel: Tunnel, within: float) -> None:
+        """The relay asks for a renewal."""
+
+    def on_closed(self, tunnel: Tunnel) -> None:
+        """The tunnel is over."""
+
+
 class Tunnel:
     """The LinkHandler of one link at the connector. `greeted` is done when HELLOs are exchanged or the link is over.
 
-    `on_change` is called when the link is ready, drains, or is over.
+    `on_change` is called when the link is ready, drains, or is over. `version` is that of the identity and the trust
+    that it is dialled with: one of an older version is replaced.
     """
 
-    __slots__ = ("_end", "_loop", "_on_change", "ended_by", "greeted", "link", "on_stream", "opened_at", "relay_hello")
+    __slots__ = (
+        "_end", "_keeper", "_loop", "_on_change", "ended_by", "greeted", "link", "on_stream", "opened_at",
+        "relay_hello", "version",
+    )  # fmt: skip
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, on_stream: OnStream, on_change: Callable[[Tunnel], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_stream: OnStream,
+        on_change: Callable[[Tunnel], None],
+        version: int = 0,
+        keeper: IdentityKeeper | None = None,
     ) -> None:
         self._loop = loop
+        self._keeper = keeper
+        self.version = version
         self._on_change = on_change
         self._end: asyncio.TimerHandle | None = None
         self.on_stream = on_stream  # the dispatcher's own: nothing in between for a push
@@ -77,6 +107,8 @@ class Tunnel:
     def on_ready(self, link: Link, hello: Hello) -> None:
         self.opened_at = self._loop.time()
         self.relay_hello = hello
+        if self._keeper is not None:
+            self._keeper.on_ready(self, hello)
         self._greet()
         self._on_change(self)
 
@@ -84,16 +116,29 @@ class Tunnel:
         """Never comes: a relay exposes nothing."""
 
     def on_renew(self, link: Link, request: bytes) -> None:
-        """Never comes: a relay asks a connector for nothing."""
+        """Never comes: the core fails a relay that asks for a certificate."""
 
     def on_certificate(self, link: Link, answer: Mapping[str, str]) -> None:
-        """Never comes yet: this tunnel does not offer the renewal."""
+        if self._keeper is not None:
+            self._keeper.on_certificate(self, answer)
 
     def on_trust(self, link: Link, message: Mapping[str, Sequence[str]]) -> None:
-        """Likewise."""
+        if self._keeper is not None:
+            self._keeper.on_trust(self, message)
 
     def on_hint(self, link: Link, within: float) -> None:
-        """Likewise."""
+        if self._keeper is not None:
+            self._keeper.on_hint(self, within)
+
+    @property
+    def is_renew_only(self) -> bool:
+        """Whether no push will ever come by it."""
+        return self.relay_hello is not None and self.relay_hello.renew_only
+
+    def replace(self) -> None:
+        """Another tunnel has taken its place: end it, once its pushes are done."""
+        if self.link is not None:
+            self.link.drain(MAX_DRAIN)
 
     def on_drain(self, link: Link, timeout: float) -> None:
         self._end = self._loop.call_later(min(timeout, MAX_DRAIN), link.close, "going-away", "drained for too long")
@@ -103,6 +148,8 @@ class Tunnel:
         self.ended_by = (code, detail)
         if self._end is not None:
             self._end.cancel()
+        if self._keeper is not None:
+            self._keeper.on_closed(self)
         self._greet()
         self._on_change(self)
 

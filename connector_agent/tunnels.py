@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from connector_agent.credentials import Credentials
 from connector_agent.dialer import Dialer, ProxyChoice
 from connector_agent.proxy import Proxy, ProxyError, basic_authorization
 from connector_agent.relay_keeper import RelayKeeper
-from connector_agent.tunnel import OnStream, Tunnel
+from connector_agent.tunnel import IdentityKeeper, OnStream, Tunnel
 from shared.exits import CommandError, ExitCode
 from shared.pki.files import read_private
 from shared.protocol import Hello, MemoryBudget, Role, Settings
+from shared.protocol.hello import CAPABILITIES, RENEWAL
 from shared.tasks import cancel, spawn
 from shared.tunnel.gaps import GapWatch
 from shared.tunnel.link import Link
@@ -23,9 +24,24 @@ from shared.tunnel.link import Link
 if TYPE_CHECKING:
     from connector_agent.app import ConnectorApp
     from connector_agent.config import ConnectorConfig
+    from connector_agent.handshake import DialError
 
 GOODBYE: Final = 1.0
 """Seconds for the last resets and the goodbyes to leave."""
+
+
+class Keeper(IdentityKeeper, Protocol):
+    """Who looks after the identity, as `Tunnels` needs it."""
+
+    @property
+    def version(self) -> int:
+        """Counts identities and lists of roots."""
+
+    async def run(self) -> None:
+        """Runs until cancelled; calls `Tunnels.begin` once there is an identity."""
+
+    async def renew_over(self, tunnel: Tunnel) -> DialError | None:
+        """Renew over a renew-only tunnel."""
 
 
 class Tunnels:
@@ -47,7 +63,10 @@ class Tunnels:
         gaps: GapWatch,
         settings: Settings | None = None,
         software: str = "qanat",
+        keeper: Keeper | None = None,
+        version: Callable[[], int] | None = None,
     ) -> None:
+        """`keeper` looks after the identity and says when to dial, or nobody does; `version` counts identities."""
         self._loop = asyncio.get_running_loop()
         self._on_stream = on_stream
         self._targets = targets
@@ -58,9 +77,11 @@ class Tunnels:
         self._instance = secrets.token_hex(8)
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self.keepers = [
-            RelayKeeper(host, port, count, dialer, self._make_tunnel, self._make_link) for host, port in relays
-        ]
+        self._count = count
+        self._dialer = dialer
+        self._keeper = keeper
+        self._version = version or (lambda: keeper.version if keeper is not None else 0)
+        self.keepers = [self._make_keeper(host, port) for host, port in relays]
 
     def __repr__(self) -> str:
         return f"<Tunnels {self.open_count} open to {len(self.keepers)} relays>"
@@ -71,8 +92,26 @@ class Tunnels:
         return sum(tunnel.is_usable for keeper in self.keepers for tunnel in keeper.tunnels)
 
     def start(self) -> None:
-        """Dial, and go on dialling."""
-        self._tasks = [spawn(keeper.run(), f"tunnels to {keeper.name}") for keeper in self.keepers]
+        """Dial, and go on dialling; with a keeper of the identity, once it says so."""
+        if self._keeper is None:
+            self._tasks = [spawn(keeper.run(), f"tunnels to {keeper.name}") for keeper in self.keepers]
+        else:
+            self._tasks = [spawn(self._keeper.run(), "identity")]
+
+    def begin(self, relays: Sequence[tuple[str, int]]) -> None:
+        """There is an identity: dial the relays of the config, or else these."""
+        if not self.keepers:
+            self.keepers = [self._make_keeper(host, port) for host, port in relays]
+        self._tasks += [spawn(keeper.run(), f"tunnels to {keeper.name}") for keeper in self.keepers]
+
+    def refresh(self) -> None:
+        """The identity, or whom it trusts, is another: new tunnels take the place of the old ones."""
+        for keeper in self.keepers:
+            keeper.refresh()
+
+    def open_links(self) -> list[Link]:
+        """The links over which a relay can be asked now."""
+        return [link for link in self._links() if link.is_open]
 
     def update_targets(self, targets: Mapping[str, str]) -> None:
         """Tell every relay what is exposed from now on."""
@@ -129,10 +168,20 @@ class Tunnels:
             on_change(tunnel)
             self._changed.set()
 
-        return Tunnel(self._loop, self._on_stream, note)
+        return Tunnel(self._loop, self._on_stream, note, self._version(), self._keeper)
+
+    def _make_keeper(self, host: str, port: int) -> RelayKeeper:
+        renew = self._keeper.renew_over if self._keeper is not None else None
+        return RelayKeeper(
+            host, port, self._count, self._dialer, self._make_tunnel, self._make_link,
+            version=self._version, renew=renew,
+        )  # fmt: skip
 
     def _make_link(self, tunnel: Tunnel) -> Link:
-        hello = Hello(software=self._software, instance=self._instance, targets=dict(self._targets()))
+        capabilities = CAPABILITIES if self._keeper is None else CAPABILITIES | {RENEWAL}
+        hello = Hello(
+            software=self._software, instance=self._instance, capabilities=capabilities, targets=dict(self._targets())
+        )
         return Link(
             Role.CONNECTOR, tunnel, hello, settings=self._settings, budget=self._budget, gaps=self._gaps,
             loop=self._loop,

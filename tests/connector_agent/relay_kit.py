@@ -18,7 +18,7 @@ class RelayEnd:
     def __init__(self, relay: Relay, transport: MemoryTransport) -> None:
         self.relay = relay
         self.transport = transport
-        self.link = relay.link(Role.RELAY, self, Hello(reconnect_spread=relay.spread))
+        self.link = relay.link(Role.RELAY, self, Hello(reconnect_spread=relay.spread, renew_only=relay.renew_only))
         transport.receiver = self.link
         self.is_closed = False
 
@@ -40,6 +40,7 @@ class Relay:
     def __init__(self, spread: float = 1.0) -> None:
         self.loop = asyncio.get_running_loop()
         self.spread = spread
+        self.renew_only = False
         self.ends: list[RelayEnd] = []
         self.dialled_at: list[float] = []
         self.at_once: Any = lambda end: None

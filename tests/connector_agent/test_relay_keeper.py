@@ -21,12 +21,18 @@ class Kept(Relay):
     def __init__(self, count: int, spread: float = 1.0) -> None:
         super().__init__(spread)
         self.keeper = RelayKeeper(
-            "relay.test", 443, count, cast(Dialer, self), self._tunnel, self._own_link, jitter=lambda: 0.9
-        )
+            "relay.test", 443, count, cast(Dialer, self), self._tunnel, self._own_link, jitter=lambda: 0.9,
+            version=lambda: self.version, renew=self._renew,
+        )  # fmt: skip
+        self.version = 0
+        self.renewed = 0
         self.task = spawn(self.keeper.run(), "keeper")
 
     def _tunnel(self, on_change: Any) -> Tunnel:
-        return Tunnel(self.loop, self._on_stream, on_change)
+        return Tunnel(self.loop, self._on_stream, on_change, self.version)
+
+    async def _renew(self, tunnel: Tunnel) -> None:
+        self.renewed += 1
 
     def _own_link(self, tunnel: Tunnel) -> Link:
         return self.link(Role.CONNECTOR, tunnel, Hello(instance="i", targets={"t": "http"}))
@@ -126,6 +132,86 @@ def test_no_relay_can_send_a_connector_away_for_an_hour() -> None:
         await wait(3600.0)
         pauses = [after - before for before, after in itertools.pairwise(relay.dialled_at)]
         assert 100.0 < max(pauses) <= 120.0
+        await relay.close()
+
+    run(tell)
+
+
+def test_another_identity_replaces_tunnels_new_before_old_and_loses_no_push() -> None:
+    async def tell() -> None:
+        relay = Kept(count=2)
+        await wait(1.0)
+        old = list(relay.ends)
+        assert len(old) == 2
+        old[0].link.open_stream(cast(Any, old[0]), b"head", b"x")
+        relay.version = 1
+        relay.keeper.refresh()
+        fewest = 2
+        for _ in range(100):
+            await wait(0.01)
+            fewest = min(fewest, sum(end.link.can_open for end in relay.ends))
+        assert fewest == 2, "there were always two that take pushes"
+        assert len(relay.ends) == 4
+        assert [end.is_closed for end in relay.ends] == [False, True, False, False], "the push in flight goes on"
+        assert len(relay.keeper.tunnels) == 2
+        assert {tunnel.version for tunnel in relay.keeper.tunnels} == {1}
+        await wait(65.0)
+        assert old[0].is_closed, "not for ever"
+        await relay.close()
+
+    run(tell)
+
+
+def test_the_old_tunnels_stay_while_no_new_one_can_be_opened() -> None:
+    async def tell() -> None:
+        relay = Kept(count=2)
+        await wait(1.0)
+        relay.at_once = lambda end: end.link.close("duplicate-instance")
+        relay.version = 1
+        relay.keeper.refresh()
+        await wait(60.0)
+        assert [end.is_closed for end in relay.ends[:2]] == [False, False]
+        assert all(end.is_closed for end in relay.ends[2:])
+        assert 4 <= len(relay.ends) <= 9, "at a refusal's pace"
+        relay.at_once = lambda end: None
+        await wait(20.0)
+        assert [end.is_closed for end in relay.ends[:2]] == [True, True]
+        assert {tunnel.version for tunnel in relay.keeper.tunnels} == {1}
+        await relay.close()
+
+    run(tell)
+
+
+def test_identities_that_change_in_quick_succession_end_at_the_last_one() -> None:
+    async def tell() -> None:
+        relay = Kept(count=2)
+        await wait(1.0)
+        for _ in range(20):
+            relay.version += 1
+            relay.keeper.refresh()
+            await wait(0.003)
+        await wait(5.0)
+        assert {tunnel.version for tunnel in relay.keeper.tunnels} == {20}
+        assert len(relay.open) == 2
+        await relay.close()
+
+    run(tell)
+
+
+def test_a_renew_only_tunnel_is_no_tunnel_and_is_dialled_anew_once_it_has_renewed() -> None:
+    async def tell() -> None:
+        relay = Kept(count=1)
+        relay.renew_only = True
+        began = relay.loop.time()
+        await wait(1.0)
+        assert relay.renewed == 2, "once for each of the two dials"
+        assert relay.keeper.tunnels == []
+        assert [end.is_closed for end in relay.ends] == [True, True]
+        assert relay.dialled_at[1] - began < 0.1, "at once"
+        assert relay.keeper.next_try_at > relay.loop.time() + 10, "a relay that goes on like this has to wait"
+        relay.renew_only = False
+        await wait(16.0)
+        assert len(relay.keeper.tunnels) == 1
         await relay.close()
 
     run(tell)
