@@ -174,7 +174,7 @@ def test_the_old_tunnels_stay_while_no_new_one_can_be_opened() -> None:
         assert all(end.is_closed for end in relay.ends[2:])
         assert 4 <= len(relay.ends) <= 9, "at a refusal's pace"
         relay.at_once = lambda end: None
-        await wait(20.0)
+        await wait(40.0)
         assert [end.is_closed for end in relay.ends[:2]] == [True, True]
         assert {tunnel.version for tunnel in relay.keeper.tunnels} == {1}
         await relay.close()
