@@ -9,18 +9,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from connector_agent import health
-from connector_agent.build import Materials, make_targets, read_materials
+from connector_agent.build import Materials, make_targets, read_materials, target_certificates
+from connector_agent.certificates import InUse, metric_values, warnings
 from connector_agent.config import ConnectorConfig
+from connector_agent.control import identity_routes
 from connector_agent.dispatch import Dispatcher
 from connector_agent.health import ConnectorState
 from connector_agent.metrics import ConnectorMetrics
 from connector_agent.reloading import describe_changes, restart_keys
 from connector_agent.status import status_view
 from connector_agent.targets import TargetTable
+from connector_agent.tunnels import IdentityView
 from shared.access_log import AccessLog
 from shared.config import Loaded
 from shared.control import CONTROL_SOCKET, ControlServer
@@ -36,11 +40,18 @@ from shared.reloading import Reloader
 from shared.tasks import cancel, spawn
 from shared.tunnel.gaps import GapWatch
 
+LOOK_AT_CERTIFICATES: Final = 3600.0
+"""Seconds after which what is about to expire is told again in the log."""
+
 log = get_logger("connector")
 
 
 class Tunnels(Protocol):
     """The tunnels to all relays, kept up for ever."""
+
+    @property
+    def identity(self) -> IdentityView | None:
+        """Whom they are dialled as."""
 
     @property
     def open_count(self) -> int:
@@ -90,6 +101,7 @@ class ConnectorApp:
         self._tasks: list[asyncio.Task[Any]] = []
         self._control: ControlServer | None = None
         self._observe: ObserveServer | None = None
+        self._certificates = target_certificates(found)
         self._add_gauges()
 
     @property
@@ -119,7 +131,8 @@ class ConnectorApp:
         config = self.config
         self._reloader.prime()
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        control = ControlServer(config.state_dir / CONTROL_SOCKET, control_routes(self, stop_request))
+        routes = {**control_routes(self, stop_request), **identity_routes(self)}
+        control = ControlServer(config.state_dir / CONTROL_SOCKET, routes)
         await control.start()
         self._control = control
         if config.observe is not None:
@@ -127,7 +140,9 @@ class ConnectorApp:
         self.gaps.start()
         self.tunnels.start()
         self.state = ConnectorState.SERVING
-        self._tasks = [spawn(self._reloader.watch(), "reload watcher")]
+        self._tasks = [
+            spawn(self._reloader.watch(), "reload watcher"), spawn(self._watch_certificates(), "certificate watcher")
+        ]  # fmt: skip
         log.info(
             "connector started",
             config=str(self.path),
@@ -175,7 +190,10 @@ class ConnectorApp:
         if keys := restart_keys(self.config, config):
             return Outcome.needs_restart(keys)
         materials = await asyncio.to_thread(read_materials, config)
-        return Outcome.taken(self._use(config, materials))
+        identity = self.tunnels.identity
+        loaded_identity = await asyncio.to_thread(identity.read) if identity is not None else None
+        changes = self._use(config, materials)
+        return Outcome.taken(changes + (identity.use(loaded_identity) if identity is not None else []))
 
     def _use(self, new: ConnectorConfig, materials: dict[str, Materials]) -> list[str]:
         """From here on nothing can fail, and nothing waits: a push sees the old targets or the new ones."""
@@ -183,6 +201,7 @@ class ConnectorApp:
         announced = self.targets.announcement()
         targets = make_targets(new, materials, self.metrics, self._loop, _log_connect_fault)
         changes = self.targets.replace(targets)
+        self._certificates = target_certificates(materials)
         self.dispatcher.forget()
         self.dispatcher.recheck()
         self.metrics.keep_only(set(self.targets.by_name))
@@ -200,11 +219,37 @@ class ConnectorApp:
         """What `connector-agent status` shows."""
         return status_view(self)
 
+    def certificates(self) -> list[InUse]:
+        """Every certificate in use: the connector's own, its roots, those of targets."""
+        identity = self.tunnels.identity
+        return (identity.certificates() if identity is not None else []) + self._certificates
+
+    def identity_view(self) -> dict[str, Any]:
+        """What `certs show` and `status` say of certificates."""
+        identity, every = self.tunnels.identity, self.certificates()
+        return {
+            "identity": identity.describe() if identity is not None else None,
+            "certificates": [one.describe() for one in every],
+            "warnings": warnings(every, self._now()),
+        }
+
     def memory(self) -> dict[str, int]:
         """Bytes of pushes under way, and how many may be."""
         return {"used": self.budget.used, "budget": self.budget.limit, "victims": self.budget.victims}
 
     # --- parts
+
+    def _now(self) -> datetime:
+        """By the clock that certificates are judged by."""
+        identity = self.tunnels.identity
+        return identity.now() if identity is not None else datetime.now(UTC)
+
+    async def _watch_certificates(self) -> None:
+        """Say in the log what comes to its end, from long before on."""
+        while True:
+            for text in warnings(self.certificates(), self._now()):
+                log.warning("a certificate needs attention", detail=text)
+            await asyncio.sleep(LOOK_AT_CERTIFICATES)
 
     async def _open_observe(self, config: ConnectorConfig) -> None:
         if config.observe is None:
@@ -229,7 +274,28 @@ class ConnectorApp:
         gauge("qanat_connector_memory_budget_bytes", "memory.budget.", lambda: self.budget.limit)
         gauge("qanat_connector_tunnels", "Tunnels that are up.", lambda: self.tunnels.open_count)
         gauge("qanat_connector_target_up", "Whether the last push got an answer.", self._up, ("target",))
+        self._add_certificate_gauges()
         gauge("qanat_connector_connections", "Connections to the target.", self._connections, ("target", "state"))
+
+    def _add_certificate_gauges(self) -> None:
+        gauge = self.metrics.gauge
+        gauge(
+            "qanat_connector_certificate_not_after_seconds", "When a certificate in use ends, Unix time.",
+            lambda: metric_values(self.certificates()), ("kind", "name"),
+        )  # fmt: skip
+        gauge("qanat_connector_clock_error_seconds", "How far this host's clock is off the relay's.", self._clock_error)
+        gauge("qanat_connector_clock_doubtful", "Whether certificates are judged without it.", self._clock_doubt)
+        self.metrics.renewals = lambda: identity.counts() if (identity := self.tunnels.identity) is not None else {}
+
+    def _clock(self) -> dict[str, Any]:
+        identity = self.tunnels.identity
+        return (identity.describe()["clock"] if identity is not None else None) or {}
+
+    def _clock_error(self) -> float:
+        return float(self._clock().get("error_s", 0.0))
+
+    def _clock_doubt(self) -> float:
+        return float(self._clock().get("is_doubtful", False))
 
     def _up(self) -> dict[tuple[str, ...], float]:
         states = {name: health.target_state(target) for name, target in self.targets.by_name.items()}

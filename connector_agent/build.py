@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from connector_agent.access import AccessRules, Rule
+from connector_agent.certificates import InUse, in_use, of_bundle
 from connector_agent.config import ConnectorConfig, TargetConfig, TargetTlsConfig
 from connector_agent.headers_policy import HeaderPolicy, check_header_value
 from connector_agent.targets import Target, Timeouts
 from connector_agent.upstream.connect import Endpoint
 from connector_agent.upstream.pool import UpstreamPool
 from shared.pki.files import PkiError, read_private
-from shared.pki.tls import target_client_context
+from shared.pki.tls import load_certificates, target_client_context
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -37,23 +39,32 @@ class Materials(NamedTuple):
     secrets: dict[str, str]
     context: ssl.SSLContext | None
     digest: bytes
+    certificates: tuple[InUse, ...] = ()
 
 
 def read_materials(config: ConnectorConfig) -> dict[str, Materials]:
     """Read all files that targets name. PkiError names the file and the remedy, never what is in it."""
+    now = datetime.now(UTC)
     contexts: dict[tuple[Path | None, ...], tuple[ssl.SSLContext, bytes]] = {}
     materials = {}
     for target in config.targets:
         context, digest = None, b""
+        certificates: tuple[InUse, ...] = ()
         if target.url is not None and target.url.scheme == "https":
             tls = target.tls or TargetTlsConfig()
             files = (tls.ca, tls.certificate, tls.key)
             if files not in contexts:
                 contexts[files] = (target_client_context(*files), _digest(files))
             context, digest = contexts[files]
+            certificates = _certificates(target.name, tls, now)
         secrets = {name: _read_secret(path, name) for name, path in target.headers.set_from_files.items()}
-        materials[target.name] = Materials(secrets, context, digest)
+        materials[target.name] = Materials(secrets, context, digest, certificates)
     return materials
+
+
+def target_certificates(materials: Mapping[str, Materials]) -> list[InUse]:
+    """What the targets' TLS stands on."""
+    return [one for material in materials.values() for one in material.certificates]
 
 
 def make_targets(
@@ -99,6 +110,16 @@ def _make_target(
         upgrades=bool(config.upgrade),
         fingerprint=(config, materials.digest),
     )
+
+
+def _certificates(name: str, tls: TargetTlsConfig, now: datetime) -> tuple[InUse, ...]:
+    found = []
+    if tls.certificate is not None:
+        own = load_certificates(tls.certificate, "certificate")[0]
+        found.append(in_use("target-certificate", name, own))
+    if tls.ca is not None:
+        found.append(of_bundle("target-ca", name, tls.ca, now))
+    return tuple(found)
 
 
 def _read_secret(path: Path, name: str) -> str:

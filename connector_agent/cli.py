@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from connector_agent.identity.cli import add_identity_commands
 from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, counted, emit, make_app
 from shared.cli import run as run_cli
 from shared.commands import Program, add_common_commands
@@ -32,7 +33,7 @@ def main() -> NoReturn:
 def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the connector until SIGTERM. SIGHUP, or a change of its files, reloads the config."""
     from connector_agent.app import ConnectorApp
-    from connector_agent.tunnels import make_tunnels
+    from connector_agent.wiring import make_tunnels
     from shared.logs import get_logger, setup_logging
     from shared.process import run_program
 
@@ -69,6 +70,7 @@ def _tables() -> Callable[[dict[str, Any]], RenderableType]:
     return status_tables
 
 
+add_identity_commands(app, DEFAULT_CONFIG)
 add_common_commands(app, Program("connector-agent", "connector", DEFAULT_CONFIG, _model, _tables))
 
 
@@ -83,12 +85,11 @@ def _read_materials(config: ConnectorConfig) -> dict[str, Materials]:
     """Read every file that the config names, those of the tunnels and of the proxy included."""
     from connector_agent.build import read_materials
     from connector_agent.proxy import ProxyError
-    from connector_agent.tunnels import choose_proxies
+    from connector_agent.wiring import check_identity, choose_proxies
     from shared.pki.files import PkiError
-    from shared.pki.tls import tunnel_client_context
 
     try:
-        tunnel_client_context(config.tls.ca, config.tls.certificate, config.tls.key)
+        check_identity(config)
         choose_proxies(config, os.environ)
         return read_materials(config)
     except (PkiError, ProxyError) as error:

@@ -124,7 +124,7 @@ HeaderValue = Annotated[str, AfterValidator(check_header_value)]
 
 
 class TunnelTlsConfig(ConfigModel):
-    """This connector's identity, and whose relays it trusts."""
+    """This connector's identity, and whose relays it trusts, where the CA is your own."""
 
     certificate: ConfigFile
     """PEM file: the connector's certificate first, then the intermediate ones."""
@@ -132,6 +132,14 @@ class TunnelTlsConfig(ConfigModel):
     """PEM file, not encrypted, readable by the connector only."""
     ca: ConfigFile
     """PEM file: the CA certificates that the relay's certificate must come from. An empty one is an error."""
+
+
+class JoinConfig(ConfigModel):
+    """How this connector gets its identity, where the relay is the CA."""
+
+    token_file: ConfigPath
+    """A file with a join token (`cloud-relay tokens create`), readable by the connector only. It is read as long as
+    there is no identity in state_dir, so it may come later and be removed afterwards."""
 
 
 class ProxyConfig(ConfigModel):
@@ -242,11 +250,14 @@ class DrainConfig(ConfigModel):
 class ConnectorConfig(ConfigModel):
     """The connector's config file."""
 
-    relays: Annotated[tuple[RelayUrl, ...], BeforeValidator(_not_empty), Field(max_length=16)]
-    """The relays to dial, each as wss://host:port. All of them are kept."""
+    relays: Annotated[tuple[RelayUrl, ...], BeforeValidator(_not_empty), Field(max_length=16)] = ()
+    """The relays to dial, each as wss://host:port. All of them are kept. Without it those that the join token named."""
     state_dir: ConfigPath
     """A folder of this connector's own; made if it is missing. The control socket is in it."""
-    tls: TunnelTlsConfig
+    tls: TunnelTlsConfig | None = None
+    """Only with a CA of your own. Without it the connector looks after its identity itself: it joins once, by
+    `connector-agent enroll` or `join`, and then renews its certificate for ever."""
+    join: JoinConfig | None = None
     tunnels: Annotated[int, Field(ge=1, le=16)] = 2
     """Tunnels to each relay. With two, the loss of one delays nothing."""
     proxy: ProxyConfig | None = None

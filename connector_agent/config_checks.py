@@ -22,6 +22,7 @@ def find_flaws(config: ConnectorConfig) -> list[Flaw]:
         for index, relay in enumerate(config.relays)
         if relay in config.relays[:index]
     ]
+    flaws += _identity(config)
     names: set[str] = set()
     for index, target in enumerate(config.targets):
         where: Key = ("targets", index)
@@ -48,6 +49,15 @@ def find_warnings(config: ConnectorConfig) -> list[Flaw]:
             where = ("targets", index, "headers", "allow")
             warnings.append(Flaw(where, f"{name.decode('ascii')} would pass anyway; allow is for identity headers"))
     return warnings
+
+
+def _identity(config: ConnectorConfig) -> Iterator[Flaw]:
+    if config.tls is None:
+        return
+    if config.join is not None:
+        yield Flaw(("join",), "tls says that the CA is your own, so there is nothing to join: drop join, or tls")
+    if not config.relays:
+        yield Flaw(("relays",), "required with tls: name the relays to dial: [wss://relay.example.com:443]")
 
 
 def _target(target: TargetConfig, where: Key) -> Iterator[Flaw]:

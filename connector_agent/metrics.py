@@ -5,7 +5,7 @@ Labels hold names of the config and codes of the catalogue only, never anything 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import Metric
@@ -71,6 +71,8 @@ class ConnectorMetrics(Metrics):
         self.targets: dict[str, TargetMetrics] = {}
         self.refused: dict[str, int] = {}
         """Pushes for no target of ours, by code."""
+        self.renewals: Callable[[], Mapping[str, int]] = dict
+        """Tries to renew the certificate, by what they came to."""
         self._total = self.histogram(
             "qanat_connector_push_seconds", "From a push's arrival out of the tunnel to the end of its answer.", _TARGET
         )
@@ -103,6 +105,10 @@ class ConnectorMetrics(Metrics):
         yield counter_family(
             "qanat_connector_push_faults", "Pushes that the connector ended itself, by code.", ("target", "code"),
             (((name, code), n) for name, one in targets for code, n in list(one.faults.items())),
+        )  # fmt: skip
+        yield counter_family(
+            "qanat_connector_renewals", "Tries to renew the certificate, by what they came to.", ("result",),
+            (((result,), n) for result, n in list(self.renewals().items())),
         )  # fmt: skip
         yield counter_family(
             "qanat_connector_pushes_refused", "Pushes for no target of this connector, by code.", ("code",),

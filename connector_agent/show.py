@@ -22,8 +22,34 @@ def status_tables(status: dict[str, Any]) -> RenderableType:
     reload = status["reload"]
     if reload is not None and not reload["taken"]:
         parts.append(Text(f"config not taken at {reload['at']}: {'; '.join(reload['lines'])}", style="red"))
+    parts += [Text(line) for line in _identity(status.get("identity"))]
+    parts += [Text(f"warning: {text}", style="red") for text in status.get("warnings", ())]
     parts += [Text(), _tunnels(status["tunnels"]), Text(), _targets(status["targets"])]
     return Group(*parts)
+
+
+def certs_table(shown: dict[str, Any]) -> RenderableType:
+    """What `certs show` prints for people."""
+    rows = [tuple(one[key] for key in ("kind", "name", "not_after", "issuer")) for one in shown["certificates"]]
+    parts: list[RenderableType] = [Text(line) for line in _identity(shown["identity"])]
+    parts += [Text(f"warning: {text}", style="red") for text in shown["warnings"]]
+    return Group(*parts, Text(), make_table(("kind", "name", "valid until", "issuer"), rows))
+
+
+def _identity(identity: dict[str, Any] | None) -> list[str]:
+    if identity is None:
+        return []
+    if identity["mode"] == "own-ca":
+        return ["identity: a certificate of your own CA, from the files in tls"]
+    lines = [f"identity: {identity['id'] or 'none yet: joining'}"]
+    if identity["next_renewal"]:
+        lines.append(f"next renewal: {identity['next_renewal']}")
+    if identity["clock"] and identity["clock"]["is_doubtful"]:
+        lines.append(f"this host's clock is off by {identity['clock']['error_s']} s, and is not believed")
+    if identity["error"]:
+        error = identity["error"]
+        lines.append(f"last failure: {error['code']}: {error['detail']} {error['remedy']}".rstrip())
+    return lines
 
 
 def _tunnels(tunnels: list[dict[str, Any]]) -> RenderableType:

@@ -19,6 +19,7 @@ def status_view(app: ConnectorApp) -> dict[str, Any]:
         **process_view(app),
         "in_flight": app.in_flight,
         "memory": app.memory(),
+        **app.identity_view(),
         "tunnels": app.tunnels.describe(),
         "targets": [_target(target) for target in app.targets.by_name.values()],
     }

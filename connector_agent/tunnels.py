@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from connector_agent.credentials import Credentials
-from connector_agent.dialer import Dialer, ProxyChoice
-from connector_agent.proxy import Proxy, ProxyError, basic_authorization
+from connector_agent.dialer import Dialer
 from connector_agent.relay_keeper import RelayKeeper
 from connector_agent.tunnel import IdentityKeeper, OnStream, Tunnel
-from shared.exits import CommandError, ExitCode
-from shared.pki.files import read_private
 from shared.protocol import Hello, MemoryBudget, Role, Settings
 from shared.protocol.hello import CAPABILITIES, RENEWAL
 from shared.tasks import cancel, spawn
@@ -22,8 +17,9 @@ from shared.tunnel.gaps import GapWatch
 from shared.tunnel.link import Link
 
 if TYPE_CHECKING:
-    from connector_agent.app import ConnectorApp
-    from connector_agent.config import ConnectorConfig
+    from datetime import datetime
+
+    from connector_agent.certificates import InUse
     from connector_agent.handshake import DialError
 
 GOODBYE: Final = 1.0
@@ -42,6 +38,31 @@ class Keeper(IdentityKeeper, Protocol):
 
     async def renew_over(self, tunnel: Tunnel) -> DialError | None:
         """Renew over a renew-only tunnel."""
+
+
+class IdentityView(Protocol):
+    """What can be asked of the identity that the tunnels are dialled with, and how it is read anew."""
+
+    def read(self) -> Any:
+        """The files of an operator's own CA as they are now, for `use`. May block. PkiError: they are not good."""
+
+    def use(self, loaded: Any) -> list[str]:
+        """Dial with what was read; a line for what has changed."""
+
+    def certificates(self) -> list[InUse]:
+        """Those in use."""
+
+    def describe(self) -> dict[str, Any]:
+        """For `status` and `certs show`: mode, state, id, next_renewal, error, clock."""
+
+    def now(self) -> datetime:
+        """By the clock that certificates are judged by."""
+
+    def counts(self) -> dict[str, int]:
+        """Renewals by result."""
+
+    async def rotate(self) -> dict[str, Any]:
+        """Renew now: the old end and the new. ControlFault when that cannot be."""
 
 
 class Tunnels:
@@ -65,6 +86,7 @@ class Tunnels:
         software: str = "qanat",
         keeper: Keeper | None = None,
         version: Callable[[], int] | None = None,
+        identity: IdentityView | None = None,
     ) -> None:
         """`keeper` looks after the identity and says when to dial, or nobody does; `version` counts identities."""
         self._loop = asyncio.get_running_loop()
@@ -80,6 +102,7 @@ class Tunnels:
         self._count = count
         self._dialer = dialer
         self._keeper = keeper
+        self.identity = identity
         self._version = version or (lambda: keeper.version if keeper is not None else 0)
         self.keepers = [self._make_keeper(host, port) for host, port in relays]
 
@@ -186,33 +209,3 @@ class Tunnels:
             Role.CONNECTOR, tunnel, hello, settings=self._settings, budget=self._budget, gaps=self._gaps,
             loop=self._loop,
         )  # fmt: skip
-
-
-def make_tunnels(app: ConnectorApp, environ: Mapping[str, str] = os.environ) -> Tunnels:
-    """The tunnels that a config wants. PkiError or CommandError where a file or the proxy cannot be used."""
-    config = app.config
-    credentials = Credentials(config.tls.certificate, config.tls.key, config.tls.ca)
-    try:
-        proxies = choose_proxies(config, environ)
-    except ProxyError as error:
-        remedy = "Mend the config's proxy, or https_proxy in the environment."
-        raise CommandError(ExitCode.CONFIG, str(error), remedy, error.code) from error
-    return Tunnels(
-        [(relay.host, relay.port) for relay in config.relays],
-        Dialer(credentials.contexts, proxies),
-        app.dispatcher.on_stream,
-        app.targets.announcement,
-        count=config.tunnels,
-        budget=app.budget,
-        gaps=app.gaps,
-    )
-
-
-def choose_proxies(config: ConnectorConfig, environ: Mapping[str, str]) -> ProxyChoice:
-    """The config's proxy, else the environment's. Raises ProxyError or PkiError."""
-    if config.proxy is None:
-        return ProxyChoice.from_environment(environ)
-    url, auth_file = config.proxy.url, config.proxy.auth_file
-    authorization = basic_authorization(read_private(auth_file, "proxy credentials")) if auth_file else None
-    proxy = Proxy(url.scheme, url.host, url.port, authorization)
-    return ProxyChoice(proxy, config.proxy.no_proxy, skips_loopback=False)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from connector_agent.certificates import InUse, in_use
 from connector_agent.dialer import Contexts
 from connector_agent.handshake import DialError
 from connector_agent.identity.judge import judge_relay
@@ -19,12 +20,16 @@ from connector_agent.identity.renewer import RenewalFailed, Renewer
 from connector_agent.identity.store import StoreError
 from connector_agent.identity.trust import Offload, TrustKeeper
 from shared.backoff import Backoff
+from shared.control import ControlFault
 from shared.errors import FAULTS
 from shared.logs import get_logger, log_limited
 from shared.pki.files import PkiError
 from shared.pki.tls import managed_client_context
+from shared.pki.trust import pin_of
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from cryptography import x509
 
     from connector_agent.identity.join import Joined
@@ -171,6 +176,60 @@ class ManagedIdentity:
         if self.renewer is not None and tunnel.link is not None:
             self.renewer.on_closed(tunnel.link)
 
+    # --- what is asked
+
+    def read(self) -> None:
+        """Nothing of it is in files that others change."""
+
+    def use(self, loaded: object) -> list[str]:
+        """Likewise."""
+        return []
+
+    def certificates(self) -> list[InUse]:
+        """The identity and the roots."""
+        if self.identity is None:
+            return []
+        rows = [in_use("identity", self.identity.id.connector, self.identity.certificate, is_renewed=True)]
+        return rows + [in_use("root", pin_of(root), root, is_renewed=True) for root in self.roots]
+
+    def now(self) -> datetime:
+        """What time it is by the relay's clock, or by a wall clock that agrees with it."""
+        return self.clock.now()
+
+    def counts(self) -> dict[str, int]:
+        """Renewals by result."""
+        return self.renewer.results if self.renewer is not None else {}
+
+    def describe(self) -> dict[str, Any]:
+        """For `status` and `certs show`. JSON-able."""
+        renewer = self.renewer
+        error = self.join_error or (renewer.last_error if renewer is not None else None)
+        return {
+            "mode": "managed",
+            "state": "joining" if self.identity is None else "joined",
+            "id": str(self.identity.id) if self.identity is not None else None,
+            "next_renewal": f"{renewer.due:%FT%TZ}" if renewer is not None else None,
+            "error": None if error is None else {"code": error.code, "detail": error.text, "remedy": error.remedy},
+            "clock": {
+                "error_s": round(self.clock.error_seconds, 1), "is_doubtful": self.clock.is_doubtful,
+            },
+        }  # fmt: skip
+
+    async def rotate(self) -> dict[str, Any]:
+        """Renew now. ControlFault when that fails."""
+        identity, renewer = self.identity, self.renewer
+        if identity is None or renewer is None:
+            raise ControlFault(409, "not-joined", "this connector has not joined yet", "'status' says why.")
+        try:
+            new = await renewer.renew()
+        except RenewalFailed as error:
+            raise ControlFault(409, error.code, error.text, error.remedy) from error
+        return {
+            "id": str(new.id),
+            "old_not_after": f"{identity.certificate.not_valid_after_utc:%FT%TZ}",
+            "new_not_after": f"{new.certificate.not_valid_after_utc:%FT%TZ}",
+        }
+
     # --- within
 
     def _take(self, identity: Identity, roots: Sequence[x509.Certificate]) -> None:
@@ -219,9 +278,7 @@ class ManagedIdentity:
             try:
                 joined = await self._join()
             except (DialError, StoreError, PkiError, ValueError) as error:
-                failed = error if isinstance(error, DialError) else DialError(
-                    "cannot-join", str(error), is_refusal=True
-                )  # fmt: skip
+                failed = error if isinstance(error, DialError) else DialError("cannot-join", str(error))
                 self.join_error = failed
                 log_limited(
                     log, "warning", f"join {failed.code}", "not joined yet; it is tried again",

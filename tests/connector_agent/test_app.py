@@ -31,6 +31,7 @@ class FakeTunnels:
 
     def __init__(self) -> None:
         self.open_count = 0
+        self.identity = None
         self.log: list[str] = []
 
     def start(self) -> None:
