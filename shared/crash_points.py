@@ -20,8 +20,8 @@ RELAY_POINTS: Final = (
 
 CONNECTOR_POINTS: Final = (
     "connector.join.key-written",
-    "connector.join.authorities-known",
     "connector.join.asked",
+    "connector.join.authorities-known",
     "connector.join.answered",
     "connector.join.roots-written",
     "connector.join.identity-written",

@@ -20,6 +20,7 @@ from connector_agent import handshake
 from connector_agent.handshake import DialError
 from connector_agent.identity.judge import BadCertificate, check_own, judge_relay, read_chain
 from connector_agent.proxy import ProxyError
+from shared.crash_points import reach
 from shared.errors import FAULTS
 from shared.pki.requests import make_request
 from shared.pki.tls import managed_client_context, unverified_client_context
@@ -81,12 +82,15 @@ class Joiner:
         state folder cannot be used. What a cancelled call leaves behind: the pending key, and with luck the identity.
         """
         key = await asyncio.to_thread(self._store.join_key, token.token)
+        reach("connector.join.key-written")
         request = make_request(key, token.identity)
         last: DialError | None = None
         for relay in relays:
             try:
                 pinned = await self._authorities(token, relay)
+                reach("connector.join.authorities-known")
                 answer = await self._redeem(token, relay, pinned, request)
+                reach("connector.join.answered")
                 chain, roots = self._judge(token, pinned, answer, key.public_key())
             except DialError as error:
                 if error.code in REFUSALS:
@@ -95,8 +99,10 @@ class Joiner:
                 continue
             # The roots first: an identity without them could not be used, they without it do no harm.
             await asyncio.to_thread(self._store.save_roots, roots)
+            reach("connector.join.roots-written")
             await asyncio.to_thread(self._store.save_relays, token.relays)
             identity = await asyncio.to_thread(self._store.save_identity, key, chain)
+            reach("connector.join.identity-written")
             await asyncio.to_thread(self._store.forget_join_keys)
             return Joined(identity, roots, relay)
         raise last or DialError("not-a-relay", "There is no relay to join at.", "Name one in relays.", is_refusal=True)
@@ -162,6 +168,7 @@ class Joiner:
                 raw, context, self._buffers, endpoint, lambda _: receiver, check_peer=check
             )
             transport.send(json.dumps(question, separators=(",", ":")).encode())
+            reach("connector.join.asked")
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 answer = await receiver.done
         except TlsFailed as error:
