@@ -230,7 +230,7 @@ class ConnectorApp:
         return {
             "identity": identity.describe() if identity is not None else None,
             "certificates": [one.describe() for one in every],
-            "warnings": warnings(every, self._now()),
+            "warnings": self._clock_warnings() + warnings(every, self._now()),
         }
 
     def memory(self) -> dict[str, int]:
@@ -247,8 +247,8 @@ class ConnectorApp:
     async def _watch_certificates(self) -> None:
         """Say in the log what comes to its end, from long before on."""
         while True:
-            for text in warnings(self.certificates(), self._now()):
-                log.warning("a certificate needs attention", detail=text)
+            for text in self.identity_view()["warnings"]:
+                log.warning("certificates need attention", detail=text)
             await asyncio.sleep(LOOK_AT_CERTIFICATES)
 
     async def _open_observe(self, config: ConnectorConfig) -> None:
@@ -286,6 +286,12 @@ class ConnectorApp:
         gauge("qanat_connector_clock_error_seconds", "How far this host's clock is off the relay's.", self._clock_error)
         gauge("qanat_connector_clock_doubtful", "Whether certificates are judged without it.", self._clock_doubt)
         self.metrics.renewals = lambda: identity.counts() if (identity := self.tunnels.identity) is not None else {}
+
+    def _clock_warnings(self) -> list[str]:
+        clock = self._clock()
+        if not clock.get("is_doubtful"):
+            return []
+        return [f"this host's clock is off the relay's by {clock['error_s']:+} s, and is not believed: mend it"]
 
     def _clock(self) -> dict[str, Any]:
         identity = self.tunnels.identity

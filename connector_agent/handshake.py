@@ -135,13 +135,14 @@ def refused_certificate(error: TlsFailed) -> DialError:
 def untrusted(where: str, issuer: str | None) -> DialError:
     """The server's certificate was not signed by our CA; `issuer` is who signed it, as far as a probe could tell."""
     if issuer is None:
-        return DialError("relay-untrusted", f"The certificate of {where} was not signed by a CA in tls.ca.",
-                         "Check tls.ca.", is_refusal=True)  # fmt: skip
+        return DialError("relay-untrusted", f"The certificate of {where} was not signed by a CA that is trusted here.",
+                         "Check tls.ca, where the CA is your own.", is_refusal=True)  # fmt: skip
     return DialError(
         "relay-untrusted",
-        f"The certificate shown for {where} was not signed by a CA in tls.ca, but by '{printable(issuer)}': "
+        f"The certificate shown for {where} was not signed by a CA that is trusted here, but by '{printable(issuer)}': "
         "a TLS-intercepting middlebox, or the wrong CA file.",
-        "Have this host and port excepted from TLS inspection, or mend tls.ca.",
+        "Have this host and port excepted from TLS inspection; with a CA of your own, mend tls.ca; with the relay's, "
+        "enrol this connector anew if the relay was made anew.",
         is_refusal=True,
     )
 

@@ -22,6 +22,10 @@ _UNREADABLE: Final = (
 )  # fmt: skip
 
 
+EARLIEST_WALL, LATEST_WALL = 1.6e9, 4.1e9
+"""Unix seconds between which a relay's clock can be right: the years 2020 to 2099."""
+
+
 class BadCertificate(ValueError):
     """A certificate that we were given is not the one that we may take; the text says why."""
 
@@ -85,6 +89,11 @@ def issued_at(certificate: x509.Certificate) -> datetime:
 def lifetime(certificate: x509.Certificate) -> timedelta:
     """From when it was made to when it ends."""
     return certificate.not_valid_after_utc - issued_at(certificate)
+
+
+def is_plausible(wall: object) -> bool:
+    """Whether a relay's wall clock, as it came over the network, can be a time at all."""
+    return isinstance(wall, int | float) and not isinstance(wall, bool) and EARLIEST_WALL < wall < LATEST_WALL
 
 
 def judge_relay(der: bytes | None, now: datetime, *, clock_error: float) -> PeerRejected | None:

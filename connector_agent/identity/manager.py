@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from connector_agent.certificates import InUse, in_use
 from connector_agent.dialer import Contexts
 from connector_agent.handshake import DialError
-from connector_agent.identity.judge import judge_relay
+from connector_agent.identity.judge import is_plausible, judge_relay
 from connector_agent.identity.renewer import RenewalFailed, Renewer
 from connector_agent.identity.store import StoreError
 from connector_agent.identity.trust import Offload, TrustKeeper
@@ -150,7 +150,7 @@ class ManagedIdentity:
 
     def on_ready(self, tunnel: Tunnel, hello: Hello) -> None:
         """HELLOs are exchanged."""
-        if hello.wall:
+        if is_plausible(hello.wall):
             self.clock.observe(hello.wall)
         if tunnel.link is not None:
             tunnel.link.send_trust({"pins": self.trust.pins})

@@ -19,10 +19,12 @@ from connector_agent.config import ConnectorConfig
 from connector_agent.identity.store import IdentityStore
 from connector_agent.wiring import check_identity, make_tunnels
 from shared.cli import invoke
-from shared.config import load_config, read_config
+from shared.config import HostPort, load_config, read_config
 from shared.control import control_request
 from shared.exits import CommandError
+from shared.pki import issue
 from shared.pki.files import write_private
+from shared.pki.requests import make_request
 from shared.process import StopRequest
 from tests.support.development import Pki
 from tests.support.relay_double import SECRET, RelayDouble, relay_double
@@ -273,3 +275,61 @@ async def test_files_of_an_own_ca_are_read_again_and_bad_ones_are_not_used(tmp_p
         assert app.status()["identity"]["mode"] == "own-ca"
         assert [one.kind for one in identity.certificates()] == ["identity", "ca"]
         assert identity.certificates()[0].not_after > datetime.now(UTC)
+
+
+async def test_new_files_of_an_own_ca_replace_the_tunnels_new_before_old(tmp_path: Path) -> None:
+    async with relay_double(tmp_path) as relay:
+        relay.offers_renewal = False
+
+        def put() -> None:
+            key = issue.new_key()
+            (tmp_path / "c.pem").write_text(relay.ca.sign(relay.identity, make_request(key)))
+            write_private(tmp_path / "c.key", issue.key_pem(key))
+
+        put()
+        (tmp_path / "ca.pem").write_text("".join(relay.ca.trust["roots"]))
+        tls = "tls: {certificate: c.pem, key: c.key, ca: ca.pem}\n"
+        path = config_file(tmp_path, tls, f"relays: ['wss://localhost:{relay.port}']\n")
+        async with running(path) as app:
+            await relay.until(lambda: len(relay.open) == 2)
+            before = {tunnel.certificate for tunnel in relay.open}
+            put()
+            assert (await app.reload()).is_taken
+            fewest = 2
+
+            def look() -> bool:
+                nonlocal fewest
+                fewest = min(fewest, len(relay.open))
+                return len(relay.open) == 2 and not before & {tunnel.certificate for tunnel in relay.open}
+
+            await relay.until(look)
+            assert fewest == 2
+
+
+async def test_a_join_goes_through_the_proxy(tmp_path: Path) -> None:
+    asked: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked.append(head.partition(b"\r\n")[0])
+        there, back = await asyncio.open_connection("127.0.0.1", relay.port)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(pump(reader, back), pump(there, writer))
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                sink.write(data)
+        except OSError:
+            pass
+        sink.close()
+
+    async with relay_double(tmp_path, serve=False) as relay:
+        await relay.serve(relay.ca.server_identity(tmp_path, "relay.example.com"))
+        server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        path = config_file(tmp_path, f"proxy: {{url: 'http://127.0.0.1:{port}'}}\n")
+        token = token_file(tmp_path, relay, relays=(HostPort("relay.example.com", 443),))
+        assert await run("enroll", "--token-file", token, "--config", path) == 0
+        assert asked == [b"CONNECT relay.example.com:443 HTTP/1.1"] * 2
+        server.close()
