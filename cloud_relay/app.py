@@ -9,15 +9,20 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from cloud_relay import health
+from cloud_relay.admit import Policy
 from cloud_relay.config import RelayConfig, find_changes, restart_keys
 from cloud_relay.doors import Contexts, Doors, load_contexts, require_contexts
 from cloud_relay.hashing import HashingPool
 from cloud_relay.health import RelayState
 from cloud_relay.identity.desk import Desk, desk_routes
+from cloud_relay.identity.enrolment import Enrolment
+from cloud_relay.identity.policy import BookPolicy
 from cloud_relay.identity.service import IdentityService, open_identity
+from cloud_relay.identity.sessions import RenewalDesk
+from cloud_relay.identity.targets import TargetGuard
 from cloud_relay.ingress import Ingress, IngressContext, IngressSettings
 from cloud_relay.limits import Limits
 from cloud_relay.metrics import RelayMetrics
@@ -50,6 +55,14 @@ TUNNEL_GRACE: Final = 2.0
 """Seconds that tunnels get at the end, to say goodbye in good order."""
 
 log = get_logger("relay")
+
+
+class IdentityParts(TypedDict, total=False):
+    """Arguments of the tunnel listener."""
+
+    enrolment: Enrolment
+    renewal: RenewalDesk
+    guard: TargetGuard
 
 
 class RelayApp:
@@ -189,7 +202,7 @@ class RelayApp:
         self.snapshot = self._builder.build(config, self.snapshot)
         self._ingress.use(self._context())
         if self.doors is not None:
-            self.doors.renew(contexts, ConfigPolicy(config))
+            self.doors.renew(contexts, self._policy(config, contexts))
 
     # --- what is asked
 
@@ -231,7 +244,7 @@ class RelayApp:
         tunnel = TunnelListener(
             self.loop,
             contexts.tunnel,
-            ConfigPolicy(config),
+            self._policy(config, contexts),
             self.registry,
             budget=self._budget,
             gaps=self._gaps,
@@ -243,10 +256,31 @@ class RelayApp:
                 limits.tunnels_per_connector,
             ),
             software=f"cloud-relay {version()}",
+            clock=self.clock,
+            **self._identity_parts(),
         )
         self.metrics.tunnels = tunnel.counts
+        self.metrics.enrolment = tunnel.enrolment
+        self.metrics.guard = tunnel.guard
         observe = ObserveServer(config.observe.listen, self.health, self.metrics.render) if config.observe else None
         return Doors(config, contexts, self._ingress, self.metrics, tunnel, observe)
+
+    def _policy(self, config: RelayConfig, contexts: Contexts) -> Policy:
+        book = self.identity.office.book if self.identity is not None else None
+        if config.tunnel.tls is None and book is not None:
+            return BookPolicy(config, book)
+        return ConfigPolicy(config, book, contexts.cas)
+
+    def _identity_parts(self) -> IdentityParts:
+        """What the tunnel listener has only where the relay is its own CA."""
+        if self.identity is None or not self.identity.is_authority:
+            return IdentityParts()
+        office = self.identity.office
+        return IdentityParts(
+            enrolment=Enrolment(self.loop, office.registrar, self.clock.timestamp),
+            renewal=RenewalDesk(self.loop, office.registrar),
+            guard=TargetGuard(office.book),
+        )
 
     def _desk(self) -> Desk | None:
         return self.identity.desk if self.identity is not None else None

@@ -17,6 +17,8 @@ from shared.timers import precise_clock
 
 if TYPE_CHECKING:
     from cloud_relay.admit import Identity
+    from cloud_relay.identity.sessions import RenewalDesk
+    from cloud_relay.identity.targets import TargetGuard
     from shared.protocol import Hello, Stream
     from shared.tunnel.link import Link
 
@@ -44,11 +46,16 @@ class Contest:
 class Attendance:
     """Keeps the registry true to the links of one process."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, registry: Registry) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, registry: Registry, guard: TargetGuard | None = None) -> None:
         self.registry = registry
+        self._guard = guard
         self._loop = loop
         self._time = precise_clock(loop)
         self._contests: list[Contest] = []
+
+    def allowed(self, identity: Identity, targets: Mapping[str, str]) -> Mapping[str, str]:
+        """Those of the announced targets that this connector may expose."""
+        return targets if self._guard is None else self._guard.allowed(identity, targets)
 
     def ready(self, session: Session) -> None:
         """Its HELLO came: attach it, perhaps after a contest."""
@@ -110,9 +117,12 @@ class Attendance:
 
 
 class Attendant:
-    """The LinkHandler of one link at the relay."""
+    """The LinkHandler of one link at the relay: what comes between its HELLO and its end.
 
-    __slots__ = ("_attendance", "_identity", "_loop", "_on_end", "session")
+    `renewal` is what the link's renewal frames go to, None where the CA is the operator's own.
+    """
+
+    __slots__ = ("_announced", "_attendance", "_loop", "_on_end", "_renewal", "identity", "session")
 
     def __init__(
         self,
@@ -120,19 +130,29 @@ class Attendant:
         attendance: Attendance,
         identity: Identity,
         on_end: Callable[[Link], None],
+        renewal: RenewalDesk | None = None,
     ) -> None:
         self._loop = loop
         self._attendance = attendance
-        self._identity = identity
         self._on_end = on_end
+        self._renewal = renewal
+        self.identity = identity
         self.session: Session | None = None
+        self._announced: Mapping[str, str] = {}
 
     def on_ready(self, link: Link, hello: Hello) -> None:
         if not hello.instance:  # all that say nothing would be one instance
             link.close("protocol-error", "a HELLO without an instance")
             return
+        self._announced = hello.targets
+        renewal = self._renewal
+        if renewal is None or renewal.may_attend(link, self.identity, lambda: self._attend(link, hello.instance)):
+            self._attend(link, hello.instance)
+
+    def _attend(self, link: Link, instance: str) -> None:
         number = self._attendance.registry.next_number()
-        session = Session(self._identity, link, hello.instance, hello.targets, self._loop.time(), number)
+        targets = self._attendance.allowed(self.identity, self._announced)
+        session = Session(self.identity, link, instance, targets, self._loop.time(), number)
         self.session = session
         self._attendance.ready(session)
 
@@ -140,27 +160,33 @@ class Attendant:
         """Never comes: only the relay opens streams, and the core fails a connector that tries."""
 
     def on_targets(self, link: Link, targets: Mapping[str, str]) -> None:
+        self._announced = targets
         session = self.session
-        if session is None or targets == session.targets:
+        if session is None:
+            return
+        targets = self._attendance.allowed(self.identity, targets)
+        if targets == session.targets:
             return
         self._attendance.registry.update_targets(session, targets)
-        name = str(self._identity)
+        name = str(self.identity)
         log_limited(log, "info", f"targets {name}", "targets changed", connector=name, targets=_shown(targets))
 
     def on_renew(self, link: Link, request: bytes) -> None:
-        """Never comes: this listener does not offer the renewal, and the core fails whoever asks all the same."""
+        if self._renewal is not None:  # else the core fails whoever asks: it was not offered
+            self._renewal.renew(link, self.identity, request)
 
     def on_certificate(self, link: Link, answer: Mapping[str, str]) -> None:
         """Never comes: a relay asks for none."""
 
     def on_trust(self, link: Link, message: Mapping[str, Sequence[str]]) -> None:
-        """Never comes: see `on_renew`."""
+        if self._renewal is not None:
+            self._renewal.note_trust(link, self.identity, message["pins"])
 
     def on_hint(self, link: Link, within: float) -> None:
         """Never comes: only a connector is asked to renew."""
 
     def on_drain(self, link: Link, timeout: float) -> None:
-        log.info("connector drains a tunnel", connector=str(self._identity), timeout=timeout)
+        log.info("connector drains a tunnel", connector=str(self.identity), timeout=timeout)
 
     def on_closed(self, link: Link, code: str, detail: str) -> None:
         self._on_end(link)
@@ -168,7 +194,7 @@ class Attendant:
             self._attendance.ended(self.session, code, detail)
         else:
             log.info(
-                "tunnel ended before it was ready", connector=str(self._identity), peer=link.describe(),
+                "tunnel ended before it took pushes", connector=str(self.identity), peer=link.describe(),
                 code=code, detail=detail,
             )  # fmt: skip
 
@@ -177,7 +203,7 @@ class Attendant:
             self._attendance.registry.on_usable(self.session)
 
     def on_handler_error(self, link: Link, error: Exception) -> None:
-        log.error("a push failed by a bug of ours", connector=str(self._identity), exc_info=error)
+        log.error("a push failed by a bug of ours", connector=str(self.identity), exc_info=error)
 
 
 def _shown(targets: Mapping[str, str]) -> list[str]:

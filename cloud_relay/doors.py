@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cloud_relay.client_cas import load_cas, tenant_files
 from cloud_relay.config import IngressConfig, RelayConfig
 from cloud_relay.expiries import Expiry, file_expiries
 from cloud_relay.ingress import Ingress, IngressListener
@@ -26,20 +27,26 @@ if TYPE_CHECKING:
 class Contexts(NamedTuple):
     """The TLS contexts of one config: the tunnel's, and one for each ingress, None for a plain one.
 
-    `expiries` are the ends of all certificates that the config names.
+    `expiries` are the ends of all certificates that the config names. `cas`: the pins of the CAs that connectors'
+    certificates must come from, as `ConfigPolicy` takes them; None where the relay is its own CA.
     """
 
     tunnel: ssl.SSLContext
     ingress: tuple[ssl.SSLContext | None, ...]
     expiries: tuple[Expiry, ...] = ()
+    cas: Mapping[str, frozenset[str]] | None = None
 
 
 def load_contexts(config: RelayConfig, own: Callable[[], ssl.SSLContext]) -> Contexts:
     """Read all certificates and keys; `own` makes the tunnel's where the relay is its own CA. PkiError names the file
     and the remedy."""
     tls = config.tunnel.tls
-    tunnel = own() if tls is None else tunnel_server_context(tls.certificate, tls.key, tls.client_ca)
-    return Contexts(tunnel, tuple(_ingress_context(ingress) for ingress in config.ingress), file_expiries(config))
+    ingress = tuple(_ingress_context(ingress) for ingress in config.ingress)
+    if tls is None:
+        return Contexts(own(), ingress, file_expiries(config))
+    files = {"": tls.client_ca, **tenant_files(config)}
+    tunnel = tunnel_server_context(tls.certificate, tls.key, *files.values())
+    return Contexts(tunnel, ingress, file_expiries(config), load_cas(files))
 
 
 def require_contexts(config: RelayConfig, own: Callable[[], ssl.SSLContext]) -> Contexts:

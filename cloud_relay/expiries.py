@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from cloud_relay.client_cas import tenant_files
 from shared.pki.tls import load_certificates
 
 if TYPE_CHECKING:
@@ -46,8 +47,9 @@ def _file_expiries(config: RelayConfig) -> Iterator[Expiry]:
     tls = config.tunnel.tls
     if tls is not None:
         yield _leaf("tunnel", tls.certificate)
-        for one in load_certificates(tls.client_ca):
-            yield Expiry("client-ca", one.subject.rfc4514_string()[:80], one.not_valid_after_utc)
+        for path in (tls.client_ca, *tenant_files(config).values()):
+            for one in load_certificates(path):
+                yield Expiry("client-ca", one.subject.rfc4514_string()[:80], one.not_valid_after_utc)
     for ingress in config.ingress:
         for pair in ingress.tls or ():
             yield _leaf("ingress", pair.certificate)

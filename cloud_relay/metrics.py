@@ -119,6 +119,18 @@ class TunnelCounts(Protocol):
     refused: dict[str, int]
 
 
+class EnrolmentCounts(Protocol):
+    """What came of those who wanted to join: by outcome, a few words of ours or a code of the catalogue."""
+
+    counts: dict[str, int]
+
+
+class GuardCounts(Protocol):
+    """How often targets were announced that the connector's join token did not allow."""
+
+    refused: int
+
+
 class RelayMetrics(Metrics):
     """All metrics of the process: one object, kept over reloads; hands out the children that the hot path holds."""
 
@@ -129,6 +141,9 @@ class RelayMetrics(Metrics):
         self.listeners: dict[str, ListenerMetrics] = {}
         self.tunnels: TunnelCounts | None = None
         """Set by whoever makes the tunnel listener."""
+        self.enrolment: EnrolmentCounts | None = None
+        self.guard: GuardCounts | None = None
+        """Likewise."""
         self._total = self.histogram(
             "qanat_relay_push_seconds", "From the end of a push's head to the end of its answer.", _ROUTE
         )
@@ -249,6 +264,16 @@ class RelayMetrics(Metrics):
         )
         refused = [((code,), count) for code, count in list(counts.refused.items())]
         yield counter_family("qanat_relay_tunnels_refused", "Handshakes refused, by code.", ("code",), refused)
+        if self.enrolment is not None:
+            outcomes = [((outcome,), count) for outcome, count in list(self.enrolment.counts.items())]
+            yield counter_family(
+                "qanat_relay_enrolments", "Those who wanted to join, by outcome.", ("outcome",), outcomes
+            )
+        if self.guard is not None:
+            yield counter_family(
+                "qanat_relay_targets_not_allowed", "Announcements of targets that a join token did not allow.", (),
+                [((), self.guard.refused)],
+            )  # fmt: skip
 
 
 def _fault(code: str) -> tuple[str, str]:

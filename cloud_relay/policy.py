@@ -1,20 +1,39 @@
-"""What the config says about connectors: which tenants and locations there are."""
+"""Who may open a tunnel where the CA is the operator's own: all with a certificate of it, save those on a list."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
 from cloud_relay.config import RelayConfig
+from cloud_relay.identity.book import Book
+from cloud_relay.identity.records import ConnectorKey, Standing
+from cloud_relay.identity_table import IdentityTable
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+    from cloud_relay.admit import Identity
 
 
 class ConfigPolicy:
-    """Who may open a tunnel, as far as the config knows. Satisfies `admit.Policy`.
+    """Satisfies `admit.Policy`. `book` holds what was revoked and blocked, None for nothing.
 
-    Certificates are neither withdrawn nor connectors barred here: that needs the relay's state.
+    `cas` are the pins of the CA certificates in the files that the config names: those of `tunnel.tls.client_ca` under
+    "", those of tenants that have files of their own under their names; such a tenant is bound to them, and they are
+    nobody else's. None where no file was read: then the TLS listener's word counts.
     """
 
-    __slots__ = ("_config",)
+    __slots__ = ("_book", "_cas", "_config", "_table")
 
-    def __init__(self, config: RelayConfig) -> None:
+    def __init__(
+        self, config: RelayConfig, book: Book | None = None, cas: Mapping[str, frozenset[str]] | None = None
+    ) -> None:
         self._config = config
+        self._book = book
+        self._cas = cas
+        self._table = IdentityTable(config.tunnel.tls.identities if config.tunnel.tls is not None else ())
 
     @property
     def trust_domain(self) -> str:
@@ -26,12 +45,30 @@ class ConfigPolicy:
         known = self._config.tenants.get(tenant)
         return known is not None and location in known.locations
 
-    def is_revoked(self, fingerprint: str) -> bool:
-        """Never: there is no state yet."""
-        return False
+    def connector_of(self, certificate: x509.Certificate) -> ConnectorKey | str | None:
+        """Whose certificate it is by `tunnel.tls.identities`."""
+        return self._table.find(certificate)
 
-    def is_blocked(self, tenant: str, location: str, connector: str) -> bool:
-        """Never: there is no state yet."""
+    def trusts(self, tenant: str, issuers: frozenset[str]) -> bool:
+        """Whether one of the CAs is the tenant's; one without files of its own has those of the relay."""
+        if self._cas is None:
+            return True
+        return not issuers.isdisjoint(self._cas.get(tenant, self._cas[""]))
+
+    def standing(self, identity: Identity, now: datetime) -> Standing:
+        """By the certificate's own dates, and by what was revoked or blocked."""
+        book = self._book
+        if book is not None:
+            if book.was_revoked_since(identity.fingerprint, identity.key, identity.not_before):
+                return Standing.REVOKED
+            if book.is_blocked(identity.key):
+                return Standing.BLOCKED
+        if now < identity.not_before:
+            return Standing.NOT_YET_VALID
+        return Standing.EXPIRED if now > identity.not_after else Standing.GOOD
+
+    def may_be_taken_in(self, identity: Identity, now: datetime) -> bool:
+        """Never: no certificate is unknown here."""
         return False
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
-"""The listener for connectors: TCP, TLS and WebSocket handshakes, admission, then a link for each tunnel.
+"""The listener for connectors: who may come in, a link for each tunnel, and who must go again.
 
-arrive ─▶ HandshakeGate ─▶ TLS ─▶ HTTP request ─▶ admit() ─▶ 101 ─▶ HELLO ─▶ Attendance ─▶ Registry
-                                                      └────▶ 401, 403, … as a problem, before any state is made
+Entrance ─▶ admit() ─▶ link, HELLO ─▶ Attendance ─▶ Registry
+        └─▶ Enrolment, for those who have no certificate yet
 """
 
 from __future__ import annotations
@@ -9,26 +9,27 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Final, NamedTuple, cast
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
 
-from cloud_relay.admit import Identity, Policy, Refusal, admit, judge_again
+from cloud_relay.admit import TUNNEL_PATH, Identity, Policy, Refusal, admit, judge_again
 from cloud_relay.attendance import Attendance, Attendant
-from cloud_relay.handshake_gate import Arrival, HandshakeGate
+from cloud_relay.entrance import Entrance, TunnelCounts, Welcome
+from cloud_relay.handshake_gate import HandshakeGate
+from cloud_relay.identity.enrolment import Enrolment
+from cloud_relay.identity.records import ConnectorKey
+from cloud_relay.identity.sessions import RenewalDesk
+from cloud_relay.identity.targets import TargetGuard
 from cloud_relay.registry import Registry
-from cloud_relay.sources import source_key
-from shared.errors import FAULTS, Fault
-from shared.http.problem import problem_response
-from shared.logs import get_logger, log_limited
+from shared.clock import TrustedClock
+from shared.errors import FAULTS
+from shared.logs import get_logger
 from shared.protocol import Hello, MemoryBudget, Role, Settings
+from shared.protocol.hello import CAPABILITIES, RENEWAL
 from shared.tunnel.gaps import GapWatch
 from shared.tunnel.link import Link
-from shared.tunnel.tls import ReadBuffers
 from shared.tunnel.transport import MessageReceiver
-from shared.tunnel.websocket import HANDSHAKE_TIMEOUT
+from shared.tunnel.websocket import ENROLL_SUBPROTOCOL, HANDSHAKE_TIMEOUT
 from shared.tunnel.websocket_server import ServerTransport, UpgradeRequest
 
 BACKLOG: Final = 4096
@@ -40,13 +41,8 @@ ATTACH_RATE: Final = 300.0
 RECHECK_INTERVAL: Final = 5.0
 """Seconds between two looks at the certificates of sessions that are attached."""
 
-_INVALID_PURPOSE: Final = 26
-"""X509_V_ERR_INVALID_PURPOSE: OpenSSL itself turns away a certificate that is for servers only."""
-
-_CHALLENGE: Final = ((b"WWW-Authenticate", b'Mutual-TLS realm="qanat"'),)
-
-ConnectorKey = tuple[str, str, str]
-"""(tenant, location, connector)."""
+EXPIRY_GRACE: Final = 10.0
+"""Seconds that pushes get to finish in a tunnel whose certificate has expired: the connector has long dialled anew."""
 
 log = get_logger("relay.tunnels")
 
@@ -62,13 +58,23 @@ class TunnelLimits(NamedTuple):
     """A connector holds two, and for a while those that it has lost: no one connector can take all places."""
 
 
-@dataclass(slots=True)
-class TunnelCounts:
-    """What was seen since the start: `refused` by code of the catalogue, `failed` ended without an answer of ours."""
+class Guest(NamedTuple):
+    """Who holds a link. When it was admitted, by the trusted clock and by the loop's: from then on only the second
+    counts, so that no wall clock set wrong ends a tunnel."""
 
-    accepted: int = 0
-    failed: int = 0
-    refused: dict[str, int] = field(default_factory=dict)
+    attendant: Attendant
+    admitted_at: datetime
+    since: float
+
+    @property
+    def is_attending(self) -> bool:
+        """Whether pushes could still be given to it."""
+        session = self.attendant.session
+        return session is not None and not session.link.is_draining
+
+    def now(self, loop_time: float) -> datetime:
+        """The time at which its certificate is to be judged."""
+        return self.admitted_at + timedelta(seconds=loop_time - self.since)
 
 
 class TunnelListener:
@@ -89,27 +95,31 @@ class TunnelListener:
         settings: Settings | None = None,
         limits: TunnelLimits | None = None,
         software: str = "qanat",
-        wall_clock: Callable[[], float] = time.time,
+        clock: TrustedClock | None = None,
+        enrolment: Enrolment | None = None,
+        renewal: RenewalDesk | None = None,
+        guard: TargetGuard | None = None,
     ) -> None:
         self.loop = loop
         self.tls = tls
         self.policy = policy
         self.registry = registry
         self.limits = limits or TunnelLimits()
-        self.counts = TunnelCounts()
-        self.gate = HandshakeGate(self.limits.handshakes, self.limits.handshakes_per_source)
-        self.buffers = ReadBuffers()
-        self._attendance = Attendance(loop, registry)
+        self.clock = clock or TrustedClock()
+        self.enrolment = enrolment or Enrolment(loop, None, self.clock.timestamp)
+        self.renewal = renewal
+        self.guard = guard
+        gate = HandshakeGate(self.limits.handshakes, self.limits.handshakes_per_source)
+        self.entrance = Entrance(loop, self, gate, self.limits.handshake_timeout, self.clock.timestamp)
+        self._attendance = Attendance(loop, registry, guard)
         self._budget = budget
         self._gaps = gaps
         self._settings = settings or Settings()
         self._software = software
         self._instance = secrets.token_hex(8)
-        self._wall_clock = wall_clock
         self._server: asyncio.Server | None = None
-        self._links: dict[Link, ConnectorKey] = {}
+        self._links: dict[Link, Guest] = {}
         self._held: dict[ConnectorKey, int] = {}
-        self._knocking: set[ServerTransport] = set()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
         self._recheck_timer: asyncio.TimerHandle | None = None
@@ -119,7 +129,7 @@ class TunnelListener:
     async def listen(self, host: str | None, port: int) -> None:
         """Bind and accept. Raises OSError when the address cannot be had."""
         self._server = await self.loop.create_server(
-            lambda: _Doorstep(self), host, port, backlog=BACKLOG, reuse_address=True
+            self.entrance.protocol, host, port, backlog=BACKLOG, reuse_address=True
         )
         self._recheck_timer = self.loop.call_later(RECHECK_INTERVAL, self._recheck_on_timer)
 
@@ -133,9 +143,7 @@ class TunnelListener:
         """Close the port. Tunnels stay; handshakes in progress end."""
         if self._server is not None:
             self._server.close()
-        self.gate.drop_waiting()
-        for transport in list(self._knocking):
-            transport.abort()
+        self.entrance.close()
 
     async def drain(self, grace: float) -> None:
         """Announce the end to all connectors, let pushes finish for `grace` seconds, then close.
@@ -158,6 +166,7 @@ class TunnelListener:
         self.stop_accepting()
         if self._recheck_timer is not None:
             self._recheck_timer.cancel()
+        self.enrolment.close()
         for link in list(self._links):
             link.abort()
         await self._is_empty.wait()
@@ -166,109 +175,93 @@ class TunnelListener:
 
     # --- who is here
 
+    @property
+    def counts(self) -> TunnelCounts:
+        """What came to the door."""
+        return self.entrance.counts
+
     def recheck(self) -> int:
-        """Judge all sessions again, now: call it after a revocation or a reload. Returns how many had to go."""
-        now = self._now()
+        """Judge all tunnels again, now: call it after a revocation or a reload. Returns how many had to go.
+
+        What was withdrawn ends at once; what has expired, or came from a CA that is retired, in good order.
+        """
+        loop_time = self.loop.time()
         ended = 0
-        for session in self.registry.sessions():
-            refusal = judge_again(session.identity, now, self.policy)
-            if refusal is not None:
+        for link, guest in list(self._links.items()):
+            identity = guest.attendant.identity
+            verdict = judge_again(identity, guest.now(loop_time), self.policy)
+            if isinstance(verdict, Refusal) and verdict.fault.code != "certificate-expired":
                 ended += 1
-                self.registry.detach(session)
-                session.link.close(refusal.fault.code, refusal.detail)
+                self._cut(link, guest, verdict)
+            elif (isinstance(verdict, Refusal) or verdict.is_renew_only) and guest.is_attending:
+                ended += 1
+                log.info("tunnel drained: its certificate is over", connector=str(identity), peer=link.describe())
+                link.drain(EXPIRY_GRACE)
         return ended
 
     def retell_trust(self) -> None:
-        """placeholder until the renewal's sessions are merged"""
+        """The roots have changed: say so in all tunnels."""
+        if self.renewal is not None:
+            self.renewal.retell()
 
     def hint(self, key: ConnectorKey, within: float) -> int:
-        """placeholder until the renewal's sessions are merged"""
-        return 0
+        """Ask a connector to renew its certificate within so many seconds; 0 where no tunnel could carry the hint.
+
+        One tunnel is enough: all of a connector's are told the same otherwise.
+        """
+        if self.renewal is None:
+            return 0
+        links = [link for link, guest in self._links.items() if guest.attendant.identity.key == key]
+        return next((1 for link in links if self.renewal.hint(link, within)), 0)
 
     @property
     def reconnect_spread(self) -> float:
         """Seconds over which connectors should spread when they all lost this relay (design: at least one second)."""
         return max(1.0, len(self.registry) / ATTACH_RATE)
 
-    # --- the steps of one connection, called by what is below
+    # --- House
 
-    def begin(self, raw: asyncio.Transport, source: str, peer: str) -> None:
-        """Start the handshake of a connection whose turn it is."""
-        if raw.is_closing():
-            self.gate.leave(source)
-            return
-        knock = _Knock(self, source, peer)
-        transport = ServerTransport(self.loop, self.tls, self.buffers, knock, self.limits.handshake_timeout)
-        self._knocking.add(transport)
-        try:
-            raw.set_protocol(transport)
-            transport.connection_made(raw)
-            raw.resume_reading()
-        except Exception as error:  # its place may not be lost for good
-            log.error("a handshake could not begin, by a bug of ours", exc_info=error)
-            raw.abort()
-            self._left(transport, source)
-
-    def judge(self, request: UpgradeRequest) -> Identity | Refusal:
-        """Admission: by the certificate, then by whether there is room."""
-        verdict = admit(request.certificate, request.path, self._now(), self.policy)
+    def judge(self, request: UpgradeRequest, source: str) -> Welcome | Refusal:
+        """Admission: by the certificate, then by whether there is room. Who wants to join needs no certificate."""
+        if request.subprotocol == ENROLL_SUBPROTOCOL:
+            return self.enrolment.judge(source) if request.path == TUNNEL_PATH else Refusal(FAULTS["wrong-path"])
+        verdict = admit(request.chain, request.path, self.clock.now(), self.policy)
         if isinstance(verdict, Refusal):
             return verdict
         if len(self._links) >= self.limits.tunnels:
             return Refusal(FAULTS["overloaded"])
         if self._held.get(verdict.key, 0) >= self.limits.tunnels_per_connector:
             return Refusal(FAULTS["overloaded"], f"{verdict} holds too many tunnels")
-        return verdict
-
-    def refused(self, fault: Fault, detail: str, peer: str) -> bytes:
-        """Count and log a refusal; the answer to send."""
-        self.counts.refused[fault.code] = self.counts.refused.get(fault.code, 0) + 1
-        log_limited(log, "warning", fault.code, "tunnel refused", code=fault.code, peer=peer, detail=detail)
-        return problem_response(
-            fault, "", keep_alive=False, detail=detail or None, now=self._wall_clock(),
-            extra_headers=_CHALLENGE if fault.status == 401 else (),
-        )  # fmt: skip
-
-    def welcome(self, identity: Identity, transport: ServerTransport, source: str) -> MessageReceiver:
-        """The WebSocket is open: say HELLO."""
-        self._left(transport, source)
-        self.counts.accepted += 1
-        attendant = Attendant(self.loop, self._attendance, identity, self._ended)
-        link = Link(
-            Role.RELAY, attendant, self._hello(), settings=self._settings, budget=self._budget, gaps=self._gaps,
-            loop=self.loop,
-        )  # fmt: skip
-        self._links[link] = identity.key
-        self._held[identity.key] = self._held.get(identity.key, 0) + 1
-        self._is_empty.clear()
-        link.start(transport)
-        return link
-
-    def failed(
-        self, transport: ServerTransport, source: str, error: BaseException | None, *, was_refused: bool
-    ) -> None:
-        """A handshake ended without a tunnel."""
-        self._left(transport, source)
-        if was_refused:
-            return
-        self.counts.failed += 1
-        if isinstance(error, ssl.SSLCertVerificationError):
-            code = "certificate-wrong-usage" if error.verify_code == _INVALID_PURPOSE else "certificate-foreign"
-            self.refused(FAULTS[code], error.verify_message, transport.describe())
-        else:
-            log_limited(
-                log, "info", "handshake", "no handshake", peer=transport.describe(), error=str(error or "closed")
-            )
+        return lambda transport: self._welcome(verdict, request.chain[0], transport)
 
     # --- within
 
-    def _left(self, transport: ServerTransport, source: str) -> None:
-        if transport in self._knocking:
-            self._knocking.remove(transport)
-            self.gate.leave(source)
+    def _welcome(self, identity: Identity, certificate: bytes, transport: ServerTransport) -> MessageReceiver:
+        """The WebSocket is open: say HELLO."""
+        self.counts.accepted += 1
+        attendant = Attendant(self.loop, self._attendance, identity, self._ended, self.renewal)
+        link = Link(
+            Role.RELAY, attendant, self._hello(identity), settings=self._settings, budget=self._budget,
+            gaps=self._gaps, loop=self.loop,
+        )  # fmt: skip
+        self._links[link] = Guest(attendant, self.clock.now(), self.loop.time())
+        self._held[identity.key] = self._held.get(identity.key, 0) + 1
+        self._is_empty.clear()
+        if self.renewal is not None:
+            self.renewal.came(link, identity, certificate)
+        link.start(transport)
+        return link
+
+    def _cut(self, link: Link, guest: Guest, refusal: Refusal) -> None:
+        session = guest.attendant.session
+        if session is not None:
+            self.registry.detach(session)
+        link.close(refusal.fault.code, refusal.detail)
 
     def _ended(self, link: Link) -> None:
-        key = self._links.pop(link)
+        key = self._links.pop(link).attendant.identity.key
+        if self.renewal is not None:
+            self.renewal.left(link)
         if self._held[key] > 1:
             self._held[key] -= 1
         else:
@@ -276,68 +269,18 @@ class TunnelListener:
         if not self._links:
             self._is_empty.set()
 
-    def _hello(self) -> Hello:
+    def _hello(self, identity: Identity) -> Hello:
         return Hello(
             software=self._software,
             instance=self._instance,
             session=secrets.token_hex(8),
             clock=int(self.loop.time() * 1e6),
-            wall=self._wall_clock(),
+            wall=self.clock.timestamp(),
             reconnect_spread=self.reconnect_spread,
+            capabilities=CAPABILITIES if self.renewal is None else CAPABILITIES | {RENEWAL},
+            renew_only=identity.is_renew_only,
         )
-
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._wall_clock(), UTC)
 
     def _recheck_on_timer(self) -> None:
         self._recheck_timer = self.loop.call_later(RECHECK_INTERVAL, self._recheck_on_timer)
         self.recheck()
-
-
-class _Doorstep(asyncio.Protocol):
-    """A TCP connection before its turn: nothing is read from it."""
-
-    def __init__(self, listener: TunnelListener) -> None:
-        self._listener = listener
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        raw = cast(asyncio.Transport, transport)
-        raw.pause_reading()
-        name = raw.get_extra_info("peername")
-        peer = str(name[0]) if isinstance(name, tuple) else "unknown"
-        source = source_key(peer)
-        self._listener.gate.enter(Arrival(source, lambda: self._listener.begin(raw, source, peer), raw.abort))
-
-
-class _Knock:
-    """The Acceptor of one connection."""
-
-    __slots__ = ("_identity", "_listener", "_peer", "_source", "_was_refused")
-
-    def __init__(self, listener: TunnelListener, source: str, peer: str) -> None:
-        self._listener = listener
-        self._source = source
-        self._peer = peer
-        self._identity: Identity | None = None
-        self._was_refused = False
-
-    def decide(self, request: UpgradeRequest) -> bytes | None:
-        self._peer = request.peer
-        verdict = self._listener.judge(request)
-        if isinstance(verdict, Refusal):
-            self._was_refused = True
-            return self._listener.refused(verdict.fault, verdict.detail, request.peer)
-        self._identity = verdict
-        return None
-
-    def refuse(self, fault_code: str, detail: str) -> bytes:
-        self._was_refused = True
-        return self._listener.refused(FAULTS[fault_code], "", self._peer)
-
-    def opened(self, transport: ServerTransport) -> MessageReceiver:
-        if self._identity is None:
-            raise RuntimeError("opened without having been admitted")
-        return self._listener.welcome(self._identity, transport, self._source)
-
-    def failed(self, transport: ServerTransport, error: BaseException | None) -> None:
-        self._listener.failed(transport, self._source, error, was_refused=self._was_refused)

@@ -171,7 +171,7 @@ _ENTRIES: Final = (
           "Use a certificate of this relay's own CA."),
     Fault("wrong-path", 310, 404, _R, "There is no tunnel at this path.",
           "Use the relay's address without a path."),
-    Fault("wrong-subprotocol", 311, 400, _R, "The tunnel speaks 'qanat.v1'.",
+    Fault("wrong-subprotocol", 311, 400, _R, "The tunnel speaks 'qanat.v1', and 'qanat-enroll.v1' for joining.",
           "Use a connector of a matching version."),
     Fault("not-a-websocket", 312, 400, _R, "This port serves tunnels only.",
           "Push to the ingress; connectors come here by WebSocket."),
@@ -206,6 +206,8 @@ _ENTRIES: Final = (
           retry_after=True),
     Fault("renewed-too-often", 346, 403, _R, "This connector has more unexpired certificates than one can need.",
           "Look why it renews so often; it may try again when some have expired."),
+    Fault("signs-nothing", 347, 403, _R, "This relay signs no certificates: its CA is the operator's own.",
+          "Get the connector's certificate from that CA, and name it in tls.certificate, tls.key and tls.ca."),
 )
 # fmt: on
 

@@ -9,6 +9,8 @@ import difflib
 import ipaddress
 from collections.abc import Iterable, Iterator
 
+from cryptography import x509
+
 from cloud_relay.config.models import RelayConfig, RouteConfig, SenderConfig, TenantConfig
 from shared.config import Flaw, Listen
 from shared.config.problems import Key, dotted
@@ -25,6 +27,8 @@ def find_flaws(config: RelayConfig) -> list[Flaw]:
     for name, tenant in config.tenants.items():
         flaws += _tenant(name, tenant)
     flaws += _owners(config)
+    flaws += _identities(config)
+    flaws += _tenant_cas(config)
     return flaws
 
 
@@ -170,6 +174,36 @@ def _owners(config: RelayConfig) -> Iterator[Flaw]:
                     ("tenants", name, "routes", index, "match", "path"),
                     f"{route.match.host}{route.match.path} already belongs to route {owner}",
                 )
+
+
+def _identities(config: RelayConfig) -> Iterator[Flaw]:
+    """Each entry knows certificates in one way, no two in the same, and stands for a connector that can be."""
+    owners: dict[tuple[str, object], int] = {}
+    for index, one in enumerate(config.tunnel.tls.identities if config.tunnel.tls is not None else ()):
+        where: Key = ("tunnel", "tls", "identities", index)
+        named = {"fingerprint": one.fingerprint, "dns": one.dns, "subject": one.subject}
+        ways = [(way, value) for way, value in named.items() if value is not None]
+        if len(ways) != 1:
+            yield Flaw(where, "give exactly one of fingerprint, dns and subject")
+            continue
+        way, value = ways[0]
+        owner = owners.setdefault((way, x509.Name.from_rfc4514_string(value) if way == "subject" else value), index)
+        if owner != index:
+            yield Flaw((*where, way), f"entry {owner} is for the same certificates already")
+        tenant, location, _ = one.connector
+        if tenant not in config.tenants:
+            yield Flaw((*where, "connector"), f"there is no tenant {tenant!r}")
+        elif location not in config.tenants[tenant].locations:
+            yield Flaw((*where, "connector"), _unknown("location", location, config.tenants[tenant].locations, tenant))
+
+
+def _tenant_cas(config: RelayConfig) -> Iterator[Flaw]:
+    if config.tunnel.tls is not None:
+        return
+    for name, tenant in config.tenants.items():
+        if tenant.connectors.client_ca is not None:
+            where = ("tenants", name, "connectors", "client_ca")
+            yield Flaw(where, "it counts only beside a CA of your own: give tunnel.tls, or drop it")
 
 
 def _idle(config: RelayConfig) -> Iterator[Flaw]:

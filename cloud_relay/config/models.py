@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Final, Literal, TypeVar
 
+from cryptography import x509
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from shared.config import ConfigFile, ConfigModel, ConfigPath, Flaw, HostPortField, ListenField
@@ -21,6 +22,7 @@ from shared.units import Duration, Rate, Size
 
 _HOST: Final = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,30}|\[[0-9a-f:.]{2,45}\]", re.ASCII)
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()+,=:@/-]{0,1023}", re.ASCII)
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _USERNAME: Final = re.compile(r"[^\x00-\x1f\x7f:]{1,255}")
 
 
@@ -47,6 +49,40 @@ def _username(text: str) -> str:
 
 def _as_list(value: object) -> object:
     return value if isinstance(value, list | tuple) else [value]
+
+
+def _fingerprint(text: str) -> str:
+    folded = text.replace(":", "").lower()
+    if _FINGERPRINT.fullmatch(folded) is None:
+        raise ValueError("not a SHA-256 fingerprint: 64 hex digits, as 'openssl x509 -fingerprint -sha256' prints them")
+    return folded
+
+
+def _subject(text: str) -> str:
+    try:
+        x509.Name.from_rfc4514_string(text)
+    except ValueError as error:
+        raise ValueError(
+            "not a distinguished name as 'openssl x509 -subject -nameopt RFC2253' prints it: CN=c1,O=Acme,C=DE"
+        ) from error
+    return text
+
+
+def _certificate_host(text: str) -> str:
+    folded = _host(text)
+    if folded.startswith("["):
+        raise ValueError("not a DNS name")
+    return folded
+
+
+def _connector(value: object) -> object:
+    """tenant/location/name; a tuple is one that was read already."""
+    if not isinstance(value, str):
+        return value
+    parts = value.split("/")
+    if len(parts) != 3:
+        raise ValueError("not a connector; write it as tenant/location/name: acme/walldorf/dc1-a")
+    return tuple(parts)
 
 
 Items = TypeVar("Items", bound=tuple[object, ...])
@@ -93,6 +129,19 @@ class IngressConfig(ConfigModel):
     the listener speaks plain HTTP: for senders on this machine, or behind a proxy that ends TLS."""
 
 
+class CertificateIdentityConfig(ConfigModel):
+    """Whose certificate it is, for CAs that put no SPIFFE id of ours into theirs: exactly one way to know it."""
+
+    fingerprint: Annotated[str, AfterValidator(_fingerprint)] | None = None
+    """SHA-256 of the certificate. It changes with each renewal: the entry must change with it."""
+    dns: Annotated[str, AfterValidator(_certificate_host)] | None = None
+    """A DNS name among its subject alternative names, not a wildcard."""
+    subject: Annotated[str, AfterValidator(_subject)] | None = None
+    """Its whole subject as RFC 4514 writes it, compared part by part."""
+    connector: Annotated[tuple[Name, Name, Name], BeforeValidator(_connector)]
+    """The connector that it stands for: tenant/location/name."""
+
+
 class TunnelTlsConfig(ConfigModel):
     """The tunnel listener's own certificate, and whose connectors it takes."""
 
@@ -101,7 +150,10 @@ class TunnelTlsConfig(ConfigModel):
     key: ConfigFile
     """PEM file, not encrypted, readable by the relay only."""
     client_ca: ConfigFile
-    """PEM file: the CA certificates that connectors' certificates must come from. An empty one is an error."""
+    """PEM file: the CA certificates that connectors' certificates must come from. An empty one is an error. Tenants
+    with a `connectors.client_ca` of their own are bound to that one instead."""
+    identities: tuple[CertificateIdentityConfig, ...] = ()
+    """Whose those certificates are that hold no SPIFFE id of this trust domain. One that two entries fit is refused."""
 
 
 class TunnelLimitsConfig(ConfigModel):
@@ -265,11 +317,20 @@ class RouteConfig(ConfigModel):
     """The answer to a push over the quota. Prometheus drops on 429 unless told otherwise, and tries again on 503."""
 
 
+class TenantConnectorsConfig(ConfigModel):
+    """What is particular about a tenant's connectors."""
+
+    client_ca: ConfigFile | None = None
+    """PEM file: the CA certificates that this tenant's connectors' certificates must come from; those of
+    tunnel.tls.client_ca do not count for it, and these count for nobody else."""
+
+
 class TenantConfig(ConfigModel):
     """An isolated customer."""
 
     locations: Annotated[tuple[Name, ...], _some("a tenant needs at least one location")]
     """Its data centers or network segments. A connector's certificate names one of them."""
+    connectors: TenantConnectorsConfig = TenantConnectorsConfig()
     senders: tuple[SenderConfig, ...] = ()
     routes: tuple[RouteConfig, ...] = ()
 

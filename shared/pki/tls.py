@@ -36,14 +36,18 @@ class KeyPair(NamedTuple):
     key: Path
 
 
-def tunnel_server_context(chain: Path, key: Path, client_ca: Path) -> ssl.SSLContext:
-    """The relay's tunnel listener: TLS 1.3, client certificates asked for and verified against `client_ca`.
+def tunnel_server_context(chain: Path, key: Path, *client_cas: Path) -> ssl.SSLContext:
+    """The relay's tunnel listener: TLS 1.3, client certificates asked for and verified against all of `client_cas`.
 
     A client without a certificate gets in, and so does one whose certificate has expired: `admit()` judges both, since
     only a client that got in can be told why it is refused. A foreign CA ends in the handshake.
     """
     context = _server_context(KeyPair(chain, key), ssl.TLSVersion.TLSv1_3)
-    _ask_for_client_certificates(context, client_ca)
+    if not client_cas:
+        msg = "no CA bundle to trust: an empty list is never taken for 'anybody'"
+        raise PkiError(msg)
+    for client_ca in client_cas:
+        _ask_for_client_certificates(context, client_ca)
     context.verify_flags |= NO_CHECK_TIME | ssl.VERIFY_X509_STRICT
     return context
 

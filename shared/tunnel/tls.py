@@ -136,6 +136,13 @@ class TlsStream(asyncio.BufferedProtocol):
         """The peer's verified certificate in DER, None if it showed none."""
         return self._tls.getpeercert(binary_form=True)
 
+    def peer_chain(self) -> tuple[bytes, ...]:
+        """The peer's certificate and the CAs' above it up to the one that is trusted, in DER, as OpenSSL verified them;
+        empty if the peer showed none."""
+        if self._tls.getpeercert(binary_form=True) is None:
+            return ()
+        return verified_chain(self._tls)
+
     def peer_address(self) -> str:
         """`host:port` of the TCP peer."""
         return self._peer
@@ -294,6 +301,19 @@ class TlsStream(asyncio.BufferedProtocol):
     def _flush(self) -> None:
         if self._outgoing.pending:
             self._raw.write(self._outgoing.read())
+
+
+_ENCODING_DER: Final = 2
+"""_ssl.ENCODING_DER."""
+
+
+def verified_chain(connection: ssl.SSLObject) -> tuple[bytes, ...]:
+    """The chain that OpenSSL has verified, in DER, the peer's own certificate first."""
+    if sys.version_info >= (3, 13):
+        return tuple(connection.get_verified_chain())
+    # Before 3.13 only the private object knows it, as objects of its own; 3.10 to 3.12 all do.
+    chain = connection._sslobj.get_verified_chain() or ()  # type: ignore[attr-defined]  # see above
+    return tuple(one.public_bytes(_ENCODING_DER) for one in chain)
 
 
 def set_socket_options(sock: socket.socket | None) -> None:

@@ -25,6 +25,9 @@ SUBPROTOCOL: Final = "qanat.v1"
 ENROLL_SUBPROTOCOL: Final = "qanat-enroll.v1"
 """What a connector speaks that has no certificate yet: one question, one answer."""
 
+MAX_ENROLMENT: Final = 16 * 1024
+"""Bytes of the message by which a connector asks to join."""
+
 HANDSHAKE_TIMEOUT: Final = 5.0
 """Seconds from the TCP connection to the end of the WebSocket handshake."""
 
@@ -90,11 +93,14 @@ class WebSocketTransport(TlsStream):
         side = "client" if self._is_client else "server"
         return f"<WebSocketTransport {side} {self._phase.value} peer={self.peer_address()} buffered={self.buffered()}>"
 
-    def open_messages(self, receiver: MessageReceiver) -> None:
-        """The handshake is done: messages go to `receiver` from now on."""
+    def open_messages(self, receiver: MessageReceiver, limit: int = MAX_MESSAGE) -> None:
+        """The handshake is done: messages go to `receiver` from now on, none of them larger than `limit` bytes."""
         self._receiver = receiver
         self._reader = FrameReader(
-            masked=not self._is_client, on_message=receiver.message_received, on_control=self._control_received
+            masked=not self._is_client,
+            on_message=receiver.message_received,
+            on_control=self._control_received,
+            limit=limit,
         )
         self._phase = Phase.OPEN
 

@@ -63,14 +63,21 @@ def encode_frame(opcode: int, payload: bytes, mask_key: bytes | None) -> bytes:
 class FrameReader:
     """Cuts a byte stream into frames and calls `on_message(payload)` and `on_control(opcode, payload)` for each.
 
-    Between calls it keeps what there is of an incomplete frame, at most MAX_MESSAGE + 14 bytes, and nothing else.
+    Between calls it keeps what there is of an incomplete frame, at most `limit` + 14 bytes, and nothing else. A frame
+    with a larger payload is refused by its header.
     """
 
-    __slots__ = ("_is_stopped", "_masked", "_needed", "_on_control", "_on_message", "_partial")
+    __slots__ = ("_is_stopped", "_limit", "_masked", "_needed", "_on_control", "_on_message", "_partial")
 
     def __init__(
-        self, *, masked: bool, on_message: Callable[[bytes], None], on_control: Callable[[int, bytes], None]
+        self,
+        *,
+        masked: bool,
+        on_message: Callable[[bytes], None],
+        on_control: Callable[[int, bytes], None],
+        limit: int = MAX_MESSAGE,
     ) -> None:
+        self._limit = limit
         self._masked = _MASKED if masked else 0
         self._on_message = on_message
         self._on_control = on_control
@@ -128,8 +135,8 @@ class FrameReader:
             if start > size:
                 return start, 0
             length = int.from_bytes(view[position + 2 : start], "big")
-            if length > MAX_MESSAGE:
-                raise FrameError(1009, f"a message is at most {MAX_MESSAGE} bytes")
+            if length > self._limit:
+                raise FrameError(1009, f"a message is at most {self._limit} bytes")
         if self._masked:
             start += 4
         return start + length, start

@@ -14,19 +14,39 @@ from websockets.typing import Subprotocol
 
 from shared.tunnel.tls import ReadBuffers
 from shared.tunnel.transport import MAX_MESSAGE, MessageReceiver
-from shared.tunnel.websocket import HANDSHAKE_TIMEOUT, MAX_HEAD, SUBPROTOCOL, WebSocketTransport
+from shared.tunnel.websocket import (
+    ENROLL_SUBPROTOCOL,
+    HANDSHAKE_TIMEOUT,
+    MAX_ENROLMENT,
+    MAX_HEAD,
+    SUBPROTOCOL,
+    WebSocketTransport,
+)
 
 SILENT: Final = logging.getLogger("qanat.websockets")
 SILENT.disabled = True
 """The library's logger: whatever it would say is said by us, with the peer's address."""
 
 
+_LIMITS: Final = {SUBPROTOCOL: MAX_MESSAGE, ENROLL_SUBPROTOCOL: MAX_ENROLMENT}
+"""The subprotocols, the preferred one first, and the bytes of their largest message."""
+
+
 class UpgradeRequest(NamedTuple):
-    """What a client shows. `certificate` is DER: its chain was verified by TLS, its dates and names were not."""
+    """What a client shows. `chain` is DER, its own certificate first, as TLS verified it: dates and names it did not.
+
+    `subprotocol` is empty where the client offered none of ours.
+    """
 
     path: str
-    certificate: bytes | None
+    chain: tuple[bytes, ...]
     peer: str
+    subprotocol: str
+
+    @property
+    def certificate(self) -> bytes | None:
+        """Its own certificate, None if it showed none."""
+        return self.chain[0] if self.chain else None
 
 
 class Acceptor(Protocol):
@@ -79,7 +99,8 @@ class ServerTransport(WebSocketTransport):
         self._acceptor.failed(self, error)
 
     def _decide(self, head: bytes) -> None:
-        protocol = ServerProtocol(subprotocols=[Subprotocol(SUBPROTOCOL)], max_size=MAX_MESSAGE, logger=SILENT)
+        offered = [Subprotocol(name) for name in _LIMITS]
+        protocol = ServerProtocol(subprotocols=offered, max_size=MAX_MESSAGE, logger=SILENT)
         request = _parse_request(protocol, head)
         if request is None:
             self._answer(self._acceptor.refuse("not-a-websocket", "no valid HTTP request"))
@@ -89,22 +110,24 @@ class ServerTransport(WebSocketTransport):
         if refusal is not None:
             self._answer(refusal)
         else:
-            self._open(response)
+            self._open(response, _LIMITS[protocol.subprotocol or SUBPROTOCOL])
 
     def _refusal_of(self, protocol: ServerProtocol, request: Request) -> bytes | None:
         """What is no WebSocket first, the subprotocol last: a client without a certificate is told that above all."""
         error = protocol.handshake_exc
         if error is not None and not isinstance(error, NegotiationError):
             return self._acceptor.refuse("not-a-websocket", str(error))
-        refusal = self._acceptor.decide(UpgradeRequest(request.path, self.peer_certificate(), self.describe()))
+        refusal = self._acceptor.decide(
+            UpgradeRequest(request.path, self.peer_chain(), self.describe(), protocol.subprotocol or "")
+        )
         if refusal is None and error is not None:
             return self._acceptor.refuse("wrong-subprotocol", str(error))
         return refusal
 
-    def _open(self, response: Response) -> None:
+    def _open(self, response: Response, limit: int) -> None:
         self._timer.cancel()
         self.write_plain(response.serialize())
-        self.open_messages(self._acceptor.opened(self))
+        self.open_messages(self._acceptor.opened(self), limit)
 
     def _answer(self, response: bytes) -> None:
         self.write_plain(response)

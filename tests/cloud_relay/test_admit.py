@@ -50,7 +50,7 @@ def code(verdict: Identity | Refusal) -> str:
 
 def test_a_good_certificate_is_an_identity():
     der = certificate(SPIFFE, is_ca=False)
-    identity = admit(der, "/", NOW, TestPolicy())
+    identity = admit([der], "/", NOW, TestPolicy())
     assert isinstance(identity, Identity)
     assert identity.key == ("acme", "walldorf", "c1")
     assert str(identity) == "acme/walldorf/c1"
@@ -60,7 +60,7 @@ def test_a_good_certificate_is_an_identity():
 
 def test_dns_names_and_other_usages_beside_it_do_no_harm():
     der = certificate(SPIFFE, usages=CLIENT + SERVER, names=(x509.DNSName("c1.test"),))
-    assert code(admit(der, "/", NOW, TestPolicy())) == "admitted"
+    assert code(admit([der], "/", NOW, TestPolicy())) == "admitted"
 
 
 REFUSED = {
@@ -91,30 +91,31 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_refusals(name):
     der, expected = REFUSED[name]
-    assert code(admit(der, "/", NOW, TestPolicy())) == expected
+    chain = [der] if der is not None else []
+    assert code(admit(chain, "/", NOW, TestPolicy())) == expected
 
 
 @pytest.mark.parametrize("path", ["", "/x", "//", "/?", "*", "/ ", "http://relay/"])
 def test_there_is_one_path(path):
-    assert code(admit(certificate(SPIFFE), path, NOW, TestPolicy())) == "wrong-path"
+    assert code(admit([certificate(SPIFFE)], path, NOW, TestPolicy())) == "wrong-path"
 
 
 def test_revoked_comes_before_blocked_and_both_before_the_config():
     der = certificate(SPIFFE)
     policy = TestPolicy(locations=set(), blocked={("acme", "walldorf", "c1")})
-    assert code(admit(der, "/", NOW, policy)) == "connector-blocked"
+    assert code(admit([der], "/", NOW, policy)) == "connector-blocked"
     policy.revoked.add(x509.load_der_x509_certificate(der).fingerprint(hashes.SHA256()).hex())
-    assert code(admit(der, "/", NOW, policy)) == "certificate-revoked"
+    assert code(admit([der], "/", NOW, policy)) == "certificate-revoked"
 
 
 def test_what_was_admitted_is_judged_again():
-    identity = admit(certificate(SPIFFE), "/", NOW, TestPolicy())
+    identity = admit([certificate(SPIFFE)], "/", NOW, TestPolicy())
     assert isinstance(identity, Identity)
-    assert judge_again(identity, NOW, TestPolicy()) is None
+    assert judge_again(identity, NOW, TestPolicy()) == identity
     late = judge_again(identity, NOW + 2 * DAY, TestPolicy())
     gone = judge_again(identity, NOW, TestPolicy(locations=set()))
-    assert late is not None
-    assert gone is not None
+    assert isinstance(late, Refusal)
+    assert isinstance(gone, Refusal)
     assert (late.fault.code, gone.fault.code) == ("certificate-expired", "unknown-location")
 
 
@@ -123,10 +124,10 @@ def test_what_was_admitted_is_judged_again():
 @example(b"", certificate(SPIFFE).index(b"\xa0\x03\x02\x01\x02") + 7, 0x87)  # a negative serial number
 def test_no_bytes_get_in(data, position, value):
     """Neither random ones nor a good certificate with a byte changed: refused, or known to the config; no error."""
-    assert isinstance(admit(data, "/", NOW, TestPolicy()), Refusal)
+    assert isinstance(admit([data], "/", NOW, TestPolicy()), Refusal)
     good = bytearray(certificate(SPIFFE))
     good[position % len(good)] = value
-    verdict = admit(bytes(good), "/", NOW, TestPolicy())
+    verdict = admit([bytes(good)], "/", NOW, TestPolicy())
     if isinstance(verdict, Identity):
         assert verdict.tenant == "acme"
         assert verdict.location == "walldorf"
@@ -134,5 +135,5 @@ def test_no_bytes_get_in(data, position, value):
 
 @given(st.datetimes(datetime(2000, 1, 1), datetime(2060, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001  # a strategy's bounds
 def test_only_within_its_dates(now):
-    verdict = admit(certificate(SPIFFE), "/", now, TestPolicy())
+    verdict = admit([certificate(SPIFFE)], "/", now, TestPolicy())
     assert isinstance(verdict, Identity) == (NOW - DAY <= now <= NOW + DAY)

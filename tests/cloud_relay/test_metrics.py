@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from cloud_relay.entrance import TunnelCounts
 from cloud_relay.metrics import RelayMetrics
-from cloud_relay.tunnels import TunnelCounts
 from shared.errors import FAULTS
 
 

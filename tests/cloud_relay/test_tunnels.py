@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from cloud_relay.tunnels import TunnelLimits, _Doorstep
+from cloud_relay.entrance import _Doorstep
+from cloud_relay.tunnels import TunnelLimits
 from tests.support.tunnels import KEY, world
 
 pytestmark = pytest.mark.system
@@ -62,12 +63,12 @@ async def test_a_handshake_that_cannot_begin_keeps_no_place(tmp_path, monkeypatc
             raise RuntimeError("no context")
 
         with monkeypatch.context() as patch:
-            patch.setattr(f"cloud_relay.tunnels.ServerTransport.{method}", fail)
+            patch.setattr(f"cloud_relay.entrance.ServerTransport.{method}", fail)
             tunnels = w.connect(count=1)
             await w.until(lambda: failures > 0 and w.error_of(tunnels) is not None)
-        assert listener.gate.in_progress == 0
+        assert listener.entrance.gate.in_progress == 0
         await w.until_open(1)
-        assert listener.gate.in_progress == 0
+        assert listener.entrance.gate.in_progress == 0
 
 
 async def test_a_host_with_many_ipv6_addresses_is_one_source(tmp_path, monkeypatch):
@@ -80,8 +81,8 @@ async def test_a_host_with_many_ipv6_addresses_is_one_source(tmp_path, monkeypat
     async with world(tmp_path) as w:
         listener = await w.serve(TunnelLimits(handshakes_per_source=2))
         begun: list[str] = []
-        monkeypatch.setattr(listener, "begin", lambda _, __, peer: begun.append(peer))
+        monkeypatch.setattr(listener.entrance, "begin", lambda _, __, peer: begun.append(peer))
         for address in ("2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1"):
-            _Doorstep(listener).connection_made(Raw(address))
+            _Doorstep(listener.entrance).connection_made(Raw(address))
         assert begun == ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"]
-        listener.gate._waiting.clear()
+        listener.entrance.gate._waiting.clear()

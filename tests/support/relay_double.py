@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from shared.config import HostPort
@@ -33,9 +32,9 @@ from shared.protocol.hello import CAPABILITIES, RENEWAL
 from shared.tunnel.gaps import GapWatch
 from shared.tunnel.link import Link
 from shared.tunnel.tls import ReadBuffers
-from shared.tunnel.transport import MAX_MESSAGE, MessageReceiver
+from shared.tunnel.transport import MessageReceiver
 from shared.tunnel.websocket import ENROLL_SUBPROTOCOL, SUBPROTOCOL
-from shared.tunnel.websocket_server import SILENT, ServerTransport, UpgradeRequest, _parse_request
+from shared.tunnel.websocket_server import ServerTransport, UpgradeRequest
 from tests.support.development import TRUST_DOMAIN
 
 SECRET = "5e" * 32
@@ -129,7 +128,9 @@ class RelayDouble:
         if self._server is None:
             buffers = ReadBuffers()
             self._server = await self.loop.create_server(
-                lambda: _Connection(self.loop, self._the_context(), buffers, _Acceptor(self)), "127.0.0.1", self.port
+                lambda: ServerTransport(self.loop, self._the_context(), buffers, _Acceptor(self)),
+                "127.0.0.1",
+                self.port,
             )
             self.port = self._server.sockets[0].getsockname()[1]
 
@@ -236,7 +237,7 @@ class _Acceptor:
         self.certificate: bytes | None = None
 
     def decide(self, request: UpgradeRequest) -> bytes | None:
-        self.certificate = request.certificate
+        self.certificate, self.subprotocol = request.certificate, request.subprotocol
         return None
 
     def refuse(self, fault_code: str, detail: str) -> bytes:
@@ -252,25 +253,6 @@ class _Acceptor:
 
     def failed(self, transport: ServerTransport, error: BaseException | None) -> None:
         """The connector's tests look at their own side."""
-
-
-class _Connection(ServerTransport):
-    """A ServerTransport that speaks both subprotocols."""
-
-    def _decide(self, head: bytes) -> None:
-        protocol = ServerProtocol(
-            subprotocols=[Subprotocol(SUBPROTOCOL), Subprotocol(ENROLL_SUBPROTOCOL)],
-            max_size=MAX_MESSAGE,
-            logger=SILENT,
-        )
-        request = _parse_request(protocol, head)
-        assert request is not None
-        response = protocol.accept(request)
-        acceptor = self._acceptor
-        assert isinstance(acceptor, _Acceptor)
-        acceptor.subprotocol = protocol.subprotocol
-        acceptor.decide(UpgradeRequest(request.path, self.peer_certificate(), self.describe()))
-        self._open(response)
 
 
 class _Enrolment:

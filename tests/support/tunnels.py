@@ -7,13 +7,20 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from cryptography import x509
+
+from cloud_relay.admit import Identity, Policy
+from cloud_relay.identity.records import ConnectorKey, Standing
 from cloud_relay.registry import Registry
 from cloud_relay.tunnels import TunnelLimits, TunnelListener
 from connector_agent.credentials import Credentials
 from connector_agent.dialer import Dialer, ProxyChoice
 from connector_agent.tunnels import Tunnels
+from shared.clock import TrustedClock
 from shared.pki.tls import KeyPair, tunnel_server_context
 from shared.protocol import MemoryBudget, Settings, Stream
 from shared.tunnel.gaps import GapWatch
@@ -35,11 +42,23 @@ class TestPolicy:
     def knows(self, tenant: str, location: str) -> bool:
         return (tenant, location) in self.locations
 
-    def is_revoked(self, fingerprint: str) -> bool:
-        return fingerprint in self.revoked
+    def connector_of(self, certificate: x509.Certificate) -> ConnectorKey | str | None:
+        return None
 
-    def is_blocked(self, tenant: str, location: str, connector: str) -> bool:
-        return (tenant, location, connector) in self.blocked
+    def trusts(self, tenant: str, issuers: frozenset[str]) -> bool:
+        return True
+
+    def standing(self, identity: Identity, now: datetime) -> Standing:
+        if identity.fingerprint in self.revoked:
+            return Standing.REVOKED
+        if identity.key in self.blocked:
+            return Standing.BLOCKED
+        if now < identity.not_before:
+            return Standing.NOT_YET_VALID
+        return Standing.EXPIRED if now > identity.not_after else Standing.GOOD
+
+    def may_be_taken_in(self, identity: Identity, now: datetime) -> bool:
+        return False
 
 
 class Echo:
@@ -107,27 +126,40 @@ class World:
         self.loop = asyncio.get_running_loop()
         self.pki = Pki(folder)
         self.policy = TestPolicy()
+        self.relay_policy: Policy = self.policy
         self.settings = settings
         self.gaps = GapWatch(self.loop)
+        self.elapsed = 0.0
+        """Seconds by which the clock of the relay's is ahead of the loop's."""
         self.wall_clock: Callable[[], float] = time.time
+        self.clock = TrustedClock(self._wall, self._monotonic)
         self.registry = Registry(self.loop)
         self.port = 0
         self.listener: TunnelListener | None = None
         self.connectors: list[Tunnels] = []
 
-    async def serve(self, limits: TunnelLimits | None = None, certificate: KeyPair | None = None) -> TunnelListener:
+    def _wall(self) -> float:
+        return self.wall_clock()
+
+    def _monotonic(self) -> float:
+        return self.loop.time() + self.elapsed
+
+    async def serve(
+        self, limits: TunnelLimits | None = None, certificate: KeyPair | None = None, **parts: Any
+    ) -> TunnelListener:
         pair = certificate or self.pki.relay()
         self.registry = Registry(self.loop)
         listener = TunnelListener(
             self.loop,
             tunnel_server_context(pair.certificate, pair.key, self.pki.ca),
-            self.policy,
+            self.relay_policy,
             self.registry,
             budget=MemoryBudget(),
             gaps=self.gaps,
             limits=limits,
             settings=self.settings,
-            wall_clock=self.wall_clock,
+            clock=self.clock,
+            **parts,
         )
         await listener.listen("127.0.0.1", self.port)
         self.port = listener.addresses[0][1]
