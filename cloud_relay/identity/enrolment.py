@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from cloud_relay.admit import Refusal
+from shared.crash_points import reach
 from shared.errors import FAULTS, QanatError
 from shared.logs import get_logger, log_limited
 from shared.tasks import spawn
@@ -216,6 +217,7 @@ class _Desk:
             roots, cross = self._redeems.root_texts()
             self._answer({"roots": roots, "cross": cross}, "authorities")
         else:
+            reach("relay.enrolment.received")
             self._is_working = True
             spawn(self._redeem(*wanted), "enrolment")
 
@@ -254,6 +256,7 @@ class _Desk:
                 },
                 "ok",
             )
+            reach("relay.enrolment.answered")
         finally:
             self._is_working = False
             if self._transport is None:

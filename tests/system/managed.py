@@ -86,8 +86,13 @@ class ManagedSite(Site):
         wanted = self.connector_config(name).get("tunnels", 2)
 
         async def is_there() -> bool:
-            shown = await self.relay_says("connectors", "show", connector_name(name))
-            return shown["tunnels"] >= wanted and generation in (None, shown["generation"])
+            found = (await self.relay_says("connectors", "list"))["connectors"]
+            return any(
+                one["connector"] == connector_name(name)
+                and one["tunnels"] >= wanted
+                and generation in (None, one["generation"])
+                for one in found
+            )
 
         await until(is_there, f"tunnels of {name}")
 
