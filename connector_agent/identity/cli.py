@@ -41,10 +41,11 @@ def add_identity_commands(app: typer.Typer, default_config: Path) -> None:
     ) -> None:
         token = read_given_token(token_file)
         is_new = not config.exists()
+        say = (lambda _: None) if as_json else note  # a script gets one object, and on stderr the problem alone
         if is_new:
             write_config(config, token, default_config)
-            note(f"Wrote {config}: add what this connector should expose under targets.")
-        data = enroll_with(config, token, replace=replace, say=note)
+            say(f"Wrote {config}: add what this connector should expose under targets.")
+        data = enroll_with(config, token, replace=replace, say=say)
         lines = [
             f"Joined {data['relay']} as {data['id']}.",
             f"The certificate is valid until {data['not_after']}, and renews itself while the connector runs.",

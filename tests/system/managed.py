@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cloud_relay.config import RelayConfig
+from cloud_relay.identity.desk import Desk, perform
+from cloud_relay.identity.found import found
+from cloud_relay.identity.office import open_office
+from cloud_relay.identity.upkeep import Upkeep
+from shared.clock import TrustedClock
+from shared.config import read_config
+from shared.control import control_request
 from tests.system.kit import LOCATION, TENANT, TRUST_DOMAIN, Site
 from tests.system.programs import ROOT, Program, command, environment, free_port, until
 
@@ -42,13 +51,27 @@ class ManagedSite(Site):
         return self.connector_configs[name]
 
     async def init(self) -> None:
-        """Make the CA."""
+        """Make the CA, as the command does."""
         self.write("relay")
-        await self.relay_says("init")
+        await found(self.folder / "relay-state", TRUST_DOMAIN, "r1", datetime.now(UTC))
 
-    async def invite(self, name: str = "c1", *options: str) -> str:
+    async def ask(self, command: str, **asked: Any) -> dict[str, Any]:
+        """One command about identity: of the relay, or on its state while it does not run. Quicker than a process."""
+        if self._relay is not None and self._relay.is_running:
+            return await control_request(
+                self.folder / "relay-state" / "control.sock", "POST", f"/v1/identity/{command}", asked
+            )
+        config = read_config(self.write("relay"), RelayConfig).config
+        office = await open_office(config, TrustedClock())
+        try:
+            upkeep = Upkeep(office.registrar, office.roll_over, office.own, lambda: ["localhost"], lambda: None)
+            return await perform(Desk(office, lambda: config, upkeep), command, asked)
+        finally:
+            await office.close()
+
+    async def invite(self, name: str = "c1", targets: list[str] | None = None) -> str:
         """A join token for a connector, in the file that its config names."""
-        made = await self.relay_says("tokens", "create", connector_name(name), *options)
+        made = await self.ask("tokens-create", connector=connector_name(name), targets=targets)
         token = str(made["join_token"])
         file = self.folder / f"{name}.token"
         file.touch(mode=0o600)
@@ -72,8 +95,8 @@ class ManagedSite(Site):
         )  # fmt: skip
         out, err = await process.communicate()
         assert process.returncode == exit_code, f"{arguments}: {process.returncode}\n{out.decode()}\n{err.decode()}"
-        found: dict[str, Any] = json.loads(err if exit_code else out)
-        return found
+        answer: dict[str, Any] = json.loads(err if exit_code else out)
+        return answer
 
     def launch_dying(self, program: str, config: str, point: str, *arguments: str) -> Program:
         """Start a program that kills itself with SIGKILL where `point` is reached first."""
@@ -86,15 +109,12 @@ class ManagedSite(Site):
         wanted = self.connector_config(name).get("tunnels", 2)
 
         async def is_there() -> bool:
-            found = (await self.relay_says("connectors", "list"))["connectors"]
+            listed = (await self.ask("connectors-list"))["connectors"]
             return any(
                 one["connector"] == connector_name(name)
                 and one["tunnels"] >= wanted
                 and generation in (None, one["generation"])
-                for one in found
+                for one in listed
             )
 
         await until(is_there, f"tunnels of {name}")
-
-
-__all__ = ["TRUST_DOMAIN", "ManagedSite", "connector_name"]

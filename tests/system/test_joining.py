@@ -10,7 +10,9 @@ import stat
 import pytest
 import pytest_asyncio
 
+from connector_agent.identity.store import IdentityStore
 from shared.crash_points import CONNECTOR_POINTS, RELAY_POINTS
+from shared.pki.issue import fingerprint
 from tests.system.managed import ManagedSite, connector_name
 from tests.system.programs import command, until
 from tests.system.targets import Target
@@ -28,7 +30,7 @@ async def site(pki, tmp_path_factory, target: Target):
 
 async def test_from_nothing_to_a_push(site, target):
     await site.start_relay()
-    token = await site.invite("c1", "--targets", "main")
+    token = await site.invite("c1", ["main"])
     await site.start_connector()
     answer = await site.push(body=b"42")
     assert (answer.status, target.received[-1].body) == (200, b"42")
@@ -51,7 +53,7 @@ async def test_a_connector_that_starts_before_its_relay_joins_when_that_is_there
 
 async def test_what_the_token_did_not_allow_is_not_attached(site):
     await site.start_relay()
-    await site.invite("c1", "--targets", "another")
+    await site.invite("c1", ["another"])
     site.launch_connector()
     await until(lambda: "main" in site.relay.err and "allow" in site.relay.err, "a warning in the relay's log")
     assert (await site.push()).fault == "no-connector"
@@ -89,18 +91,17 @@ async def test_a_connector_that_dies_while_it_joins(site, point):
 
 async def _joins_and_nobody_else_does(site: ManagedSite) -> None:
     """The same key gets a certificate by the same token; a thief with a copy of it does not."""
-    shown = await site.connector_says("c1", "certs", "show")
-    if not shown["identity"].get("id"):
+    if IdentityStore(site.folder / "c1-state").load_identity() is None:
         await site.connector_says("c1", "enroll", "--token-file", "c1.token")
-    site.launch_connector()
-    await site.fully_connected()
-    assert (await site.push()).status == 200
     thief = site.folder / "thief.yaml"
     thief.write_text((site.folder / "c1.yaml").read_text().replace("c1-state", "thief-state"))
     problem = await site.connector_says("thief", "enroll", "--token-file", "c1.token", exit_code=7)
     assert problem["code"] == "token-used"
-    certificates = (await site.relay_says("connectors", "show", connector_name("c1")))["certificates"]
-    assert len(certificates) == 1
+    (known,) = (await site.ask("connectors-show", connector=connector_name("c1")))["certificates"]
+    identity = IdentityStore(site.folder / "c1-state").load_identity()
+    assert identity is not None
+    assert known["fingerprint"] == fingerprint(identity.certificate)
+    assert known["standing"] == "good"
     await until(lambda: "ALARM" in site.relay.err, "an alarm")
 
 

@@ -60,17 +60,17 @@ class Pushing:
 
 
 async def _roll_over(site: ManagedSite, *, back: bool) -> None:
-    generation = (await site.relay_says("ca", "rotate"))["generations"][0]["generation"]
+    generation = (await site.ask("ca-rotate"))["generations"][0]["generation"]
     if back:
         await until(lambda: _is_at(site, "switched"), "the switch")
-        await site.relay_says("ca", "rollback")
+        await site.ask("ca-rollback")
     await until(lambda: _is_at(site, "steady"), "the end of a roll-over", 40)
-    now = (await site.relay_says("ca", "status"))["generations"][0]["generation"]
+    now = (await site.ask("ca-status"))["generations"][0]["generation"]
     assert now == generation if back else now > generation
 
 
 async def _is_at(site: ManagedSite, stage: str) -> bool:
-    return bool((await site.relay_says("ca", "status"))["stage"] == stage)
+    return bool((await site.ask("ca-status"))["stage"] == stage)
 
 
 async def _end_others(site: ManagedSite) -> list[float]:
@@ -79,7 +79,7 @@ async def _end_others(site: ManagedSite) -> list[float]:
     for turn in range(3):
         for name in OTHERS:
             full = connector_name(name)
-            await site.relay_says("connectors", "unblock", full)
+            await site.ask("connectors-unblock", connector=full)
             await site.invite(name)
             await site.connector_says(name, "enroll", "--token-file", f"{name}.token", "--replace")
             await site.connectors[name].stop()
@@ -87,9 +87,9 @@ async def _end_others(site: ManagedSite) -> list[float]:
             await site.fully_connected(name)
             started = time.monotonic()
             if turn % 2:
-                await site.relay_says("connectors", "block", full)
+                await site.ask("connectors-block", connector=full)
             else:
-                await site.relay_says("certs", "revoke", full)
+                await site.ask("certs-revoke", scope="connector", name=full)
             asked = time.monotonic() - started
             await until(partial(_is_gone, site, full), f"the end of {full}", 5)
             times.append(max(0.0, time.monotonic() - started - asked))
@@ -97,7 +97,7 @@ async def _end_others(site: ManagedSite) -> list[float]:
 
 
 async def _is_gone(site: ManagedSite, name: str) -> bool:
-    return bool((await site.relay_says("connectors", "show", name))["tunnels"] == 0)
+    return bool((await site.ask("connectors-show", connector=name))["tunnels"] == 0)
 
 
 @pytest.mark.slow
@@ -121,7 +121,7 @@ async def test_a_minute_of_everything_with_no_push_lost(site, target):
     assert set(pushing.outcomes) == {"200"}, pushing.outcomes
     assert len(times) == 12
     assert max(times) < 1.0, times
-    events = (await site.relay_says("events"))["events"]
+    events = (await site.ask("events"))["events"]
     for name in NAMES:
         renewals = [one for one in events if one["kind"] == "issued" and one["connector"] == name]
         assert len(renewals) >= 30 * (time.monotonic() - started) / 61, (name, len(renewals))
@@ -145,7 +145,7 @@ async def test_who_slept_through_its_end_and_through_a_roll_over_comes_back(site
     await site.connector.kill()
     await asyncio.sleep(4.5)
     await _roll_over(site, back=False)
-    assert (await site.relay_says("connectors", "show", connector_name("c1")))["not_after"] is None
+    assert (await site.ask("connectors-show", connector=connector_name("c1")))["not_after"] is None
     site.launch_connector()
     await site.fully_connected(generation=2)
     assert (await site.push(body=b"awake")).status == 200
@@ -157,7 +157,7 @@ async def test_revoked_while_it_slept(site):
     await site.start_relay()
     await site.invite()
     await site.start_connector()
-    await site.relay_says("certs", "revoke", connector_name("c1"))
+    await site.ask("certs-revoke", scope="connector", name=connector_name("c1"))
     await until(lambda: "certificate-revoked" in site.connector.err, "the connector's own log to say so")
     await site.relay.kill()
     await site.start_relay()
