@@ -202,6 +202,9 @@ class RelayApp:
         self.snapshot = self._builder.build(config, self.snapshot)
         self._ingress.use(self._context())
         if self.doors is not None:
+            if self.identity is not None and self.identity.is_authority:
+                # What was read in a thread may be older than what the identity has put into force since.
+                contexts = contexts._replace(tunnel=self.doors.tunnel.tls)
             self.doors.renew(contexts, self._policy(config, contexts))
 
     # --- what is asked

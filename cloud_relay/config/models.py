@@ -176,7 +176,7 @@ class TunnelConfig(ConfigModel):
 
     listen: ListenField
     """Where connectors come in."""
-    advertise: tuple[HostPortField, ...] = ()
+    advertise: Annotated[tuple[HostPortField, ...], Field(max_length=16)] = ()
     """The public names and ports at which connectors reach this listener: they stand in join tokens and, with the
     relay's own CA, in its certificate."""
     tls: TunnelTlsConfig | None = None

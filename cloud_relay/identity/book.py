@@ -10,13 +10,15 @@ Certificates are kept until they have been expired for as long as they could be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
 
-from cloud_relay.identity.events import Event, Kind, Scope, Step, Via
+from cloud_relay.identity.events import Event, Kind, Scope
+from cloud_relay.identity.folding import APPLY
 from cloud_relay.identity.records import (
     CertificateRecord,
     ConnectorKey,
@@ -25,8 +27,16 @@ from cloud_relay.identity.records import (
     Stage,
     Standing,
     TokenRecord,
+    TokenState,
     Trust,
 )
+
+MAX_CROSSES: Final = 12
+"""Cross certificates that are told and served: two of each roll-over that somebody may have slept through."""
+
+KEEP_CROSSES: Final = timedelta(days=180)
+"""How long after its end a root's word for the next one is told: longer than anything can be renewed that somebody has
+who trusts only the old one."""
 
 KEEP_TOKENS: Final = timedelta(days=30)
 """How long a token is remembered after its end, for `tokens list`."""
@@ -56,6 +66,10 @@ class Book:
         self.stage_since: datetime | None = None
         self.restores: list[tuple[datetime, datetime]] = []
         """(time of the backup, time of the restore): what was issued in between is not known, but ours."""
+        self.issuers: dict[int, list[x509.Certificate]] = {}
+        """All issuing CAs that a generation has had, the newest last."""
+        self.issued: Counter[int] = Counter()
+        """Certificates that are known, by generation: as long as there is one, somebody may still trust that root."""
         self.revocations: dict[ConnectorKey, datetime] = {}
         """Scopes and when: a certificate of a CA that is not ours counts if it was made later. Parts may be empty."""
         self.revoked_fingerprints: dict[str, datetime] = {}
@@ -138,17 +152,20 @@ class Book:
     def trust(self, now: datetime) -> Trust:
         """What connectors should trust, with the chain of cross certificates, and what verifies them."""
         current = [self.generations[number] for number in (self.other, self.active) if number]
-        renewable = [
-            self.generations[number] for number, at in self.retired.items()
-            if now <= at + self.renewal_grace and number in self.generations
-        ]  # fmt: skip
+        renewable = [self.generations[number] for number in self.retired if self._counts(number)]
         return Trust(
             tuple(one.root for one in current),
-            tuple(self.crosses.values()),
+            tuple(self._useful_crosses(now).values()),
             tuple(one.root for one in [*current, *renewable]),
         )
 
-    def served_chain(self) -> list[x509.Certificate]:
+    def join_roots(self, now: datetime) -> list[x509.Certificate]:
+        """The roots that somebody who joins may have the pin of: the current ones, and those of open tokens."""
+        pins = {one.pin for one in self.tokens.values() if one.state(now) is TokenState.OPEN}
+        current = {self.active, self.other}
+        return [one.root for one in self.generations.values() if one.number in current or one.pin in pins]
+
+    def served_chain(self, now: datetime) -> list[x509.Certificate]:
         """What the relay sends with its own certificate: the issuing CA, then the words of other roots for its root.
 
         Whoever trusts only a root of long ago, or of before a roll-back, finds the way by them.
@@ -156,14 +173,29 @@ class Book:
         issuing = self.generation.issuing
         chain = [] if issuing is None else [issuing]
         seen, ends = {self.active}, [self.active]
+        crosses = self._useful_crosses(now)
         while ends:
             end = ends.pop(0)
-            for (number, by), cross in self.crosses.items():
+            for (number, by), cross in crosses.items():
                 if number == end and by not in seen:
                     seen.add(by)
                     ends.append(by)
                     chain.append(cross)
         return chain
+
+    def _useful_crosses(self, now: datetime) -> dict[tuple[int, int], x509.Certificate]:
+        """The cross certificates that lead somebody on, from the oldest root that anybody of use may still trust."""
+        pins = {one.pin for one in self.tokens.values() if one.state(now) is TokenState.OPEN}
+        oldest = min((
+            number for number, one in self.generations.items()
+            if self._counts(number) or one.pin in pins or now <= self.retired.get(number, now) + KEEP_CROSSES
+        ), default=self.active)  # fmt: skip
+        pairs = [pair for pair in self.crosses if min(pair) >= oldest]
+        return {pair: self.crosses[pair] for pair in sorted(pairs, key=max)[-MAX_CROSSES:]}
+
+    def _counts(self, number: int) -> bool:
+        """Whether certificates of this generation are good for something, if only for a renewal."""
+        return number in (self.active, self.other) or self.issued[number] > 0
 
     # --- what happened
 
@@ -172,14 +204,17 @@ class Book:
         if event.number != self.number + 1:
             msg = f"event {event.number} after {self.number}: the list has a gap"
             raise ValueError(msg)
-        _APPLY[event.kind](self, event)
+        APPLY[event.kind](self, event)
         self.number = event.number
-        self.last_at = event.at
+        # Never back, whatever the clock said: what this is compared with must not be moved by the clock itself.
+        if self.last_at is None or event.at > self.last_at or event.kind is Kind.CLOCK_ACCEPTED:
+            self.last_at = event.at
 
     def forget(self, now: datetime) -> None:
         """Drop what can no longer count: it stays in the list of events."""
         for record in [r for r in self.certificates.values() if now > r.not_after + self.renewal_grace]:
             del self.certificates[record.fingerprint]
+            self.issued[record.generation] -= 1
             self.connectors[record.connector].certificates.remove(record)
         for token in [t for t in self.tokens.values() if now > t.expires + KEEP_TOKENS]:
             del self.tokens[token.token]
@@ -208,167 +243,3 @@ def newest(connector: ConnectorRecord, now: datetime) -> CertificateRecord | Non
 def _newest_generation(connector: ConnectorRecord, now: datetime) -> int:
     record = newest(connector, now)
     return record.generation if record is not None else 0
-
-
-# ---------------------------------------------------------------- one function a kind
-
-
-def _initialised(book: Book, event: Event) -> None:
-    book.trust_domain, book.relay = event.text("trust_domain"), event.text("relay")
-
-
-def _root_created(book: Book, event: Event) -> None:
-    number = event.whole("generation")
-    book.generations[number] = Generation(number, _certificate(event.text("certificate")), None)
-    if not book.active:
-        book.active = number
-
-
-def _cross_signed(book: Book, event: Event) -> None:
-    book.crosses[event.whole("generation"), event.whole("by")] = _certificate(event.text("certificate"))
-
-
-def _issuing_created(book: Book, event: Event) -> None:
-    number = event.whole("generation")
-    book.generations[number] = book.generations[number]._replace(issuing=_certificate(event.text("certificate")))
-
-
-def _roll_over(book: Book, event: Event) -> None:
-    step, number = Step(event.text("step")), event.whole("generation")
-    if step is Step.PUBLISHED:
-        book.other, book.stage = number, Stage.PUBLISHED
-    elif step is Step.SWITCHED or (step is Step.ROLLED_BACK and book.stage is Stage.SWITCHED):
-        book.active, book.other = number, book.active
-        book.stage = Stage.SWITCHED
-    elif step is Step.COMPROMISED:
-        _distrust(book, event.at)
-        book.active, book.other, book.stage = number, 0, Stage.STEADY
-    else:  # retired, or rolled back before anything was switched
-        book.retired[number] = event.at
-        book.crosses = {pair: cross for pair, cross in book.crosses.items() if _still_leads(pair, number, book.active)}
-        book.other, book.stage = 0, Stage.STEADY
-    if book.stage is Stage.STEADY:
-        for connector in book.connectors.values():
-            connector.is_skipped = False
-    book.stage_since = event.at
-
-
-def _still_leads(pair: tuple[int, int], gone: int, active: int) -> bool:
-    """Whether a cross certificate is of use after a generation went: whoever trusts only an older root needs its word
-    for the next one for ever; the way back from newer to older, and all about one that was rolled back, is not."""
-    number, by = pair
-    return gone not in pair or (gone < active and by < number)
-
-
-def _distrust(book: Book, at: datetime) -> None:
-    """The keys are in other hands: nothing that they have signed counts, and nothing that they vouch for."""
-    for record in book.certificates.values():
-        record.revoked_at = record.revoked_at or at
-        record.reason = record.reason or "the CA was compromised"
-    for token in book.tokens.values():
-        token.revoked_at = token.revoked_at or at
-    newest_number = max(book.generations)
-    book.generations = {newest_number: book.generations[newest_number]}
-    book.crosses.clear()
-    book.retired.clear()
-    book.restores.clear()
-
-
-def _root_trusted(book: Book, event: Event) -> None:
-    book.connector(event.connector).pins = frozenset(event.texts("pins") or ())
-
-
-def _skipped(book: Book, event: Event) -> None:
-    book.connector(event.connector).is_skipped = True
-
-
-def _token_created(book: Book, event: Event) -> None:
-    targets = event.texts("targets")
-    book.tokens[event.text("token")] = TokenRecord(
-        event.text("token"), event.text("hash"), event.connector, event.at, event.seconds("expires"),
-        None if targets is None else frozenset(targets), event.text("pin"),
-    )  # fmt: skip
-
-
-def _token_revoked(book: Book, event: Event) -> None:
-    token = book.tokens.get(event.text("token"))
-    if token is not None:
-        token.revoked_at = event.at
-
-
-def _token_used(book: Book, event: Event) -> None:
-    token = book.tokens[event.text("token")]
-    token.used_at, token.used_by, token.fingerprint = event.at, event.text("key"), event.text("fingerprint")
-    connector = book.connector(token.connector)
-    connector.targets = token.targets
-    connector.pins = frozenset({token.pin})
-
-
-def _token_misused(book: Book, event: Event) -> None:
-    token = book.tokens.get(event.text("token"))
-    if token is not None:
-        token.misuses += 1
-
-
-def _issued(book: Book, event: Event) -> None:
-    record = CertificateRecord(
-        event.text("fingerprint"), event.text("serial"), event.whole("generation"), event.connector, event.text("key"),
-        event.seconds("not_before"), event.seconds("not_after"), Via(event.text("via")),
-    )  # fmt: skip
-    book.certificates[record.fingerprint] = record
-    book.connector(record.connector).certificates.append(record)
-
-
-def _revoked(book: Book, event: Event) -> None:
-    scope = Scope(event.text("scope"))
-    fingerprint = str(event.data.get("fingerprint") or "")
-    key = (str(event.data.get("tenant") or ""), str(event.data.get("location") or ""),
-           str(event.data.get("connector") or ""))  # fmt: skip
-    if scope is Scope.CERTIFICATE:
-        book.revoked_fingerprints[fingerprint] = event.at
-    else:
-        book.revocations[key] = event.at
-    for record in book.in_scope(scope, fingerprint, key):
-        if record.revoked_at is None:
-            record.revoked_at, record.reason = event.at, str(event.data.get("reason") or "")
-
-
-def _blocked(book: Book, event: Event) -> None:
-    connector = book.connector(event.connector)
-    connector.blocked_at, connector.reason = event.at, str(event.data.get("reason") or "")
-
-
-def _unblocked(book: Book, event: Event) -> None:
-    connector = book.connector(event.connector)
-    connector.blocked_at, connector.reason = None, ""
-
-
-def _restored(book: Book, event: Event) -> None:
-    book.restores.append((event.seconds("backup_at"), event.at))
-    for token in book.tokens.values():
-        if token.used_at is None:
-            token.revoked_at = token.revoked_at or event.at
-
-
-def _certificate(pem: str) -> x509.Certificate:
-    return x509.load_pem_x509_certificate(pem.encode("ascii"))
-
-
-_APPLY: Final[dict[Kind, Callable[[Book, Event], None]]] = {
-    Kind.INITIALISED: _initialised,
-    Kind.ROOT_CREATED: _root_created,
-    Kind.CROSS_SIGNED: _cross_signed,
-    Kind.ISSUING_CREATED: _issuing_created,
-    Kind.ROLL_OVER: _roll_over,
-    Kind.ROOT_TRUSTED: _root_trusted,
-    Kind.SKIPPED: _skipped,
-    Kind.TOKEN_CREATED: _token_created,
-    Kind.TOKEN_REVOKED: _token_revoked,
-    Kind.TOKEN_USED: _token_used,
-    Kind.TOKEN_MISUSED: _token_misused,
-    Kind.ISSUED: _issued,
-    Kind.REVOKED: _revoked,
-    Kind.BLOCKED: _blocked,
-    Kind.UNBLOCKED: _unblocked,
-    Kind.RESTORED: _restored,
-}

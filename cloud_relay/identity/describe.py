@@ -39,7 +39,8 @@ def connector(desk: Desk, key: ConnectorKey) -> dict[str, Any]:
     book = desk.office.book
     record = book.connectors[key]
     good = newest(record, desk.now)
-    state = "blocked" if record.blocked_at else "good" if good else "no certificate"
+    standing = book.standing(good.fingerprint, key, desk.now).value if good else "no certificate"
+    state = "blocked" if record.blocked_at else standing
     return {
         "connector": "/".join(key),
         "state": state,

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from cloud_relay.config import RelayConfig
 from cloud_relay.identity import describe
-from cloud_relay.identity.events import Scope
+from cloud_relay.identity.events import Kind, Scope, new_event
+from cloud_relay.identity.ledger import IdentityFault
 from cloud_relay.identity.office import Office
 from cloud_relay.identity.records import CertificateRecord, ConnectorKey, Stage
-from cloud_relay.identity.registrar import IdentityFault
 from cloud_relay.identity.revocation import block, revoke, unblock
 from cloud_relay.identity.rollover import WrongStage
 from cloud_relay.identity.store import StateError
@@ -60,7 +60,7 @@ Command = Callable[[Desk, Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 
 async def tokens_create(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
-    _require_own_ca(desk)
+    _require_built_in_ca(desk)
     relays = desk.config().tunnel.advertise
     if not relays:
         raise ControlFault(409, "no-address", "the config does not say how connectors reach this relay",
@@ -73,7 +73,7 @@ async def tokens_create(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
         _check_name(target, "target")
     token, record = await create_token(
         desk.office.registrar, parse_connector(asked.get("connector")), relays, lifetime=lifetime, targets=targets,
-        by=str(asked.get("by") or ""),
+        by=_by(asked),
     )  # fmt: skip
     return {"join_token": str(token)} | describe_token(record, desk.now)
 
@@ -86,7 +86,7 @@ async def tokens_revoke(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
     token = str(asked.get("token"))
     if token not in desk.office.book.tokens:
         raise ControlFault(404, "no-such-token", f"there is no join token {token[:40]!r}", "See 'tokens list'.")
-    record = await revoke_token(desk.office.registrar, token)
+    record = await revoke_token(desk.office.registrar, token, _by(asked))
     return describe_token(record, desk.now)
 
 
@@ -105,25 +105,27 @@ async def certs_show(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def certs_revoke(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
-    scope = _parsed(Scope, asked.get("scope"))
+    scope = _parse_kind_of_scope(asked.get("scope"))
     name, reason = str(asked.get("name")), str(asked.get("reason") or "")[:200]
     fingerprint, key = "", ("", "", "")
     if scope is Scope.CERTIFICATE:
-        fingerprint = name if desk.config().tunnel.tls else _find_certificate(desk, name).fingerprint
+        fingerprint = _fingerprint_to_revoke(desk, name)
     else:
         key = _parse_scope(scope, name)
-    ended = await revoke(desk.office.registrar, scope, fingerprint=fingerprint, key=key, reason=reason)
+    ended = await revoke(
+        desk.office.registrar, scope, fingerprint=fingerprint, key=key, reason=reason, by=_by(asked)
+    )  # fmt: skip
     return {"scope": scope.value, "name": name, "certificates": [one.fingerprint for one in ended]}
 
 
 async def certs_rotate(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
-    _require_own_ca(desk)
+    _require_built_in_ca(desk)
     if asked.get("connector") is None:
         before = desk.upkeep.own.chain()
         leaf = await desk.upkeep.renew_own()
         was = rfc3339(before[0].not_valid_after_utc) if before else None
         return {"relay": desk.office.book.relay, "before": was, "not_after": rfc3339(leaf.not_valid_after_utc)}
-    key = parse_connector(asked["connector"])
+    key = _known(desk, asked["connector"])
     asked_for = 0 if desk.hint is None else desk.hint(key, float(asked.get("within") or HINT_WITHIN))
     if not asked_for:
         raise ControlFault(409, "not-attached", f"{'/'.join(key)} has no tunnel to this relay now",
@@ -148,13 +150,13 @@ async def connectors_show(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any
 
 async def connectors_block(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
     key = parse_connector(asked.get("connector"))
-    changed = await block(desk.office.registrar, key, str(asked.get("reason") or "")[:200])
+    changed = await block(desk.office.registrar, key, str(asked.get("reason") or "")[:200], _by(asked))
     return {"connector": "/".join(key), "blocked": True, "changed": changed}
 
 
 async def connectors_unblock(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
     key = _known(desk, asked.get("connector"))
-    changed = await unblock(desk.office.registrar, key)
+    changed = await unblock(desk.office.registrar, key, _by(asked))
     return {"connector": "/".join(key), "blocked": False, "changed": changed}
 
 
@@ -162,36 +164,48 @@ async def connectors_unblock(desk: Desk, asked: Mapping[str, Any]) -> dict[str, 
 
 
 async def ca_status(desk: Desk, _asked: Mapping[str, Any]) -> dict[str, Any]:
-    _require_own_ca(desk)
+    _require_built_in_ca(desk)
     return describe.authority(desk)
 
 
 async def ca_rotate(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
     """Begin a roll-over, or skip who is not to be waited for, and take what steps can be taken."""
-    _require_own_ca(desk)
-    roll_over, ended = desk.office.roll_over, []
+    _require_built_in_ca(desk)
+    roll_over, by = desk.office.roll_over, _by(asked)
     skipped = [_known(desk, name) for name in asked.get("skip") or ()]
     if asked.get("compromised"):
-        ended = [describe_token(one, desk.now) for one in await roll_over.compromised()]
-    elif not skipped or desk.office.book.stage is Stage.STEADY:
-        await roll_over.begin()
+        if skipped:
+            raise ControlFault(400, "bad-request", "with --compromised nobody is waited for: leave --skip out")
+        ended = await roll_over.compromised(by)
+        desk.upkeep.request()
+        return describe.authority(desk) | {"tokens_ended": [describe_token(one, desk.now) for one in ended]}
+    if not skipped or desk.office.book.stage is Stage.STEADY:
+        await roll_over.begin(by)
     for key in skipped:
-        await roll_over.skip(key)
+        await roll_over.skip(key, by)
     desk.upkeep.request()
-    return describe.authority(desk) | {"tokens_ended": ended}
+    return describe.authority(desk) | {"tokens_ended": []}
 
 
-async def ca_rollback(desk: Desk, _asked: Mapping[str, Any]) -> dict[str, Any]:
-    _require_own_ca(desk)
-    await desk.office.roll_over.roll_back()
+async def ca_rollback(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
+    _require_built_in_ca(desk)
+    ended = await desk.office.roll_over.roll_back(_by(asked))
     desk.upkeep.request()
-    return describe.authority(desk)
+    return describe.authority(desk) | {"tokens_ended": [describe_token(one, desk.now) for one in ended]}
+
+
+async def ca_accept_clock(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The operator says that this host's clock is right: it was wrong when the last event was written."""
+    registrar, now = desk.office.registrar, desk.now
+    before = desk.office.book.last_at
+    await registrar.change(lambda: ([new_event(Kind.CLOCK_ACCEPTED, now, by=_by(asked))], {}), is_urgent=True)
+    return {"last_event": rfc3339(before), "now": rfc3339(now)}
 
 
 async def events(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
     after = max(0, int(asked.get("after") or 0))
-    found = await desk.office.events(after)
-    return {"events": [describe.event(one) for one in found[:MAX_EVENTS]], "last": desk.office.book.number}
+    found = await desk.office.events(after, MAX_EVENTS)
+    return {"events": [describe.event(one) for one in found], "last": desk.office.book.number}
 
 
 COMMANDS: Final[dict[str, Command]] = {
@@ -209,6 +223,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "ca-status": ca_status,
     "ca-rotate": ca_rotate,
     "ca-rollback": ca_rollback,
+    "ca-accept-clock": ca_accept_clock,
     "events": events,
 }
 """By the name under which the control socket serves them: POST /v1/identity/NAME."""
@@ -265,11 +280,11 @@ def _parse_scope(scope: Scope, name: str) -> ConnectorKey:
     return filled[0], filled[1], filled[2]
 
 
-def _parsed(kind: type[Scope], value: object) -> Scope:
+def _parse_kind_of_scope(value: object) -> Scope:
     try:
-        return kind(str(value))
+        return Scope(str(value))
     except ValueError:
-        raise ControlFault(400, "bad-scope", f"{str(value)[:40]!r} is not one of {', '.join(kind)}") from None
+        raise ControlFault(400, "bad-scope", f"{str(value)[:40]!r} is not one of {', '.join(Scope)}") from None
 
 
 def _known(desk: Desk, value: object) -> ConnectorKey:
@@ -292,11 +307,27 @@ def _find_certificate(desk: Desk, value: object) -> CertificateRecord:
     return found[0]
 
 
+def _fingerprint_to_revoke(desk: Desk, name: str) -> str:
+    """A known certificate by its first digits; any at all by all of them, so that what a restore forgot, or another CA
+    has made, can be revoked before it comes."""
+    text = name.lower().replace(":", "")
+    if len(text) == 64 and _FINGERPRINT.fullmatch(text):
+        return text
+    if desk.config().tunnel.tls is not None:
+        raise ControlFault(400, "bad-fingerprint", "with a CA of your own, name all 64 digits of the SHA-256",
+                           "openssl x509 -noout -fingerprint -sha256 -in FILE")  # fmt: skip
+    return _find_certificate(desk, name).fingerprint
+
+
+def _by(asked: Mapping[str, Any]) -> str:
+    return str(asked.get("by") or "")[:64]
+
+
 def _check_name(value: object, what: str) -> None:
     if not isinstance(value, str) or not is_name(value):
         raise ControlFault(400, "bad-name", f"{str(value)[:80]!r} is no name of a {what}")
 
 
-def _require_own_ca(desk: Desk) -> None:
+def _require_built_in_ca(desk: Desk) -> None:
     if desk.config().tunnel.tls is not None:
         raise ControlFault(409, "own-ca", _OWN_CA, "Make certificates with your own CA; the relay reloads its files.")

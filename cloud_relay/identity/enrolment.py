@@ -76,8 +76,8 @@ class Redeems(Protocol):
     async def redeem(self, token: str, secret: str, request: bytes, peer: str) -> Certified:
         """The certificate that a token is good for, or a QanatError that says why not."""
 
-    def root_texts(self) -> tuple[list[str], list[str]]:
-        """(roots, cross certificates) as PEM."""
+    def join_texts(self) -> tuple[list[str], list[str]]:
+        """(roots, cross certificates) as PEM: all that a token which is good may pin."""
 
 
 class Enrolment:
@@ -214,7 +214,7 @@ class _Desk:
             self._fail("protocol-error", str(error))
             return
         if wanted is None:
-            roots, cross = self._redeems.root_texts()
+            roots, cross = self._redeems.join_texts()
             self._answer({"roots": roots, "cross": cross}, "authorities")
         else:
             reach("relay.enrolment.received")

@@ -81,8 +81,8 @@ async def _found(state_dir: Path, trust_domain: str, relay: str, now: datetime, 
         keys = KeyFolder(state_dir, passphrase)
         root = issue.create_root(now)
         issuing = issue.create_issuing(root, relay, now)
-        keys.write_root(1, root)
-        keys.write_issuing(1, issuing)
+        keys.write_root(root)
+        keys.write_issuing(issuing)
         begin = new_event(Kind.INITIALISED, now, trust_domain=trust_domain, relay=relay)
         await store.append(len(events), [begin, *creation_events(1, root, issuing, now)])
     finally:

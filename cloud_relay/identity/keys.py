@@ -1,12 +1,14 @@
 """The CA's private keys, each in a file of its own, readable by the relay alone, encrypted where a passphrase is given.
 
-    <state_dir>/ca/root-1.key, issuing-1-3f2a91c0.key, root-2.key, …
+    <state_dir>/ca/root-<pin>.key, issuing-<key id>.key
 
-A root's key may be taken away while nothing needs it: it signs issuing CAs (once or twice a year) and the next root.
+The names are the first 16 digits of the public key's SHA-256, so that no file is ever written over another. A root's
+key may be taken away while nothing needs it: it signs issuing CAs (once or twice a year) and the next root.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -31,11 +33,11 @@ class KeyFolder:
 
     def root(self, generation: Generation) -> Authority:
         """The root, able to sign. PkiError if its key was taken away."""
-        return Authority(generation.root, self._read(self._root_path(generation.number), generation.root))
+        return Authority(generation.root, self._read(self.root_path(generation.root), generation.root))
 
     def has_root(self, generation: Generation) -> bool:
         """Whether the root's key is here."""
-        return self._root_path(generation.number).exists()
+        return self.root_path(generation.root).exists()
 
     def issuing(self, generation: Generation) -> Authority:
         """The issuing CA, able to sign; its leaves send it along."""
@@ -43,21 +45,28 @@ class KeyFolder:
         if certificate is None:
             msg = f"generation {generation.number} of the CA has no issuing CA"
             raise PkiError(msg)
-        return Authority(certificate, self._read(self._issuing_path(generation.number, certificate), certificate),
-                         (certificate,))  # fmt: skip
+        return Authority(certificate, self._read(self.issuing_path(certificate), certificate), (certificate,))
 
-    def write_root(self, number: int, authority: Authority) -> None:
+    def write_root(self, authority: Authority) -> Path:
         """Keep a new root's key."""
-        self._write(self._root_path(number), authority.key)
+        return self._write(self.root_path(authority.certificate), authority.key)
 
-    def write_issuing(self, number: int, authority: Authority) -> None:
+    def write_issuing(self, authority: Authority) -> Path:
         """Keep a new issuing CA's key."""
-        self._write(self._issuing_path(number, authority.certificate), authority.key)
+        return self._write(self.issuing_path(authority.certificate), authority.key)
 
-    def destroy(self, number: int) -> list[Path]:
-        """Remove all keys of a generation that has been retired; those that were there."""
-        gone = [self._root_path(number), *self.folder.glob(f"issuing-{number}-*.key")]
-        return [path for path in gone if _remove(path)]
+    def keep_only(self, generations: Iterable[Generation]) -> list[Path]:
+        """Remove the keys of all other generations and of issuing CAs that were replaced; those that were there."""
+        kept = list(generations)
+        wanted = {self.root_path(one.root) for one in kept}
+        wanted |= {self.issuing_path(one.issuing) for one in kept if one.issuing is not None}
+        there = [path for kind in ("root", "issuing") for path in self.folder.glob(f"{kind}-*.key")]
+        return [path for path in there if path not in wanted and _remove(path)]
+
+    def remove(self, paths: Iterable[Path]) -> None:
+        """Remove keys that came to nothing."""
+        for path in paths:
+            _remove(path)
 
     def key_bytes(self, key: PrivateKey) -> bytes:
         """A key as PEM, encrypted where there is a passphrase."""
@@ -66,15 +75,18 @@ class KeyFolder:
             encryption = serialization.BestAvailableEncryption(self.passphrase)
         return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
-    def _root_path(self, number: int) -> Path:
-        return self.folder / f"root-{number}.key"
+    def root_path(self, certificate: x509.Certificate) -> Path:
+        """Where a root's key is."""
+        return self.folder / f"root-{key_id(_public_key(certificate))[:16]}.key"
 
-    def _issuing_path(self, number: int, certificate: x509.Certificate) -> Path:
-        return self.folder / f"issuing-{number}-{key_id(_public_key(certificate))[:8]}.key"
+    def issuing_path(self, certificate: x509.Certificate) -> Path:
+        """Where an issuing CA's key is."""
+        return self.folder / f"issuing-{key_id(_public_key(certificate))[:16]}.key"
 
-    def _write(self, path: Path, key: PrivateKey) -> None:
+    def _write(self, path: Path, key: PrivateKey) -> Path:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(path, self.key_bytes(key))
+        return path
 
     def _read(self, path: Path, certificate: x509.Certificate) -> PrivateKey:
         data = read_private(path, "CA key")

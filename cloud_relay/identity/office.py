@@ -42,9 +42,9 @@ class Office:
         """What counts now."""
         return self.registrar.book
 
-    async def events(self, after: int = 0) -> list[Event]:
-        """The audit trail after event number `after`."""
-        return await self.store.read(after)
+    async def events(self, after: int, most: int) -> list[Event]:
+        """The audit trail after event number `after`, at most so many."""
+        return await self.store.read(after, most)
 
     async def close(self) -> None:
         """Let go of state and lock."""
@@ -110,7 +110,7 @@ def lifetimes(config: IdentityConfig) -> Lifetimes:
     """The config's lifetimes."""
     return Lifetimes(
         timedelta(seconds=config.leaf_lifetime), timedelta(seconds=config.issuing_lifetime),
-        timedelta(seconds=config.root_lifetime), timedelta(seconds=config.renewal_grace),
+        timedelta(seconds=config.root_lifetime),
     )  # fmt: skip
 
 

@@ -27,26 +27,33 @@ OWN_FILE: Final = Path("tls") / "relay.pem"
 
 
 class OwnCertificate:
-    """The file, and when it has to be made anew. `names` are the host names and addresses that connectors dial."""
+    """The file, and when it has to be made anew."""
 
     def __init__(self, state_dir: Path, registrar: Registrar) -> None:
         self.path = state_dir / OWN_FILE
         self._registrar = registrar
+        self._chain: list[x509.Certificate] = []
+        self._seen: tuple[int, int, int] | None = None
 
     def chain(self) -> list[x509.Certificate]:
         """What is in the file, own certificate first; nothing if there is none that can be read."""
-        try:
-            return load_certificates(self.path, "certificate")
-        except PkiError:
-            return []
+        seen = _stamp(self.path)
+        if seen is None or seen != self._seen:
+            try:
+                self._chain = load_certificates(self.path, "certificate")
+            except PkiError:
+                self._chain = []
+            self._seen = seen
+        return list(self._chain)
 
     def is_due(self, names: Sequence[str], now: datetime) -> bool:
         """Whether it must be made anew: half of its time is over, or the names or the CA have changed."""
         chain = self.chain()
-        if not chain or chain[1:] != self._registrar.book.served_chain():
+        if not chain or chain[1:] != self._registrar.book.served_chain(now):
             return True
-        if half_time(chain[0]) <= now:
-            return True
+        issuing = chain[1] if len(chain) > 1 else chain[0]
+        if half_time(chain[0]) <= now:  # one that ends with its CA is not made better by making it anew
+            return chain[0].not_valid_after_utc < issuing.not_valid_after_utc
         return set(_names(chain[0])) != set(issue.server_names(names))
 
     def make(self, names: Sequence[str], now: datetime) -> x509.Certificate:
@@ -58,7 +65,7 @@ class OwnCertificate:
             registrar.authority(), identity, names, key.public_key(), now, registrar.lifetimes.leaf
         )  # fmt: skip
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        pem = registrar.keys.key_bytes(key) + issue.certificate_pem(leaf, *book.served_chain())
+        pem = registrar.keys.key_bytes(key) + issue.certificate_pem(leaf, *book.served_chain(now))
         write_private(self.path, pem)
         return leaf
 
@@ -77,6 +84,15 @@ def checked_context(config: RelayConfig) -> ssl.SSLContext:
         msg = f"{config.state_dir}: there is no CA here, and the config names no certificates: run 'cloud-relay init'"
         raise PkiError(msg)
     return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Which file it is, and since when; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def half_time(certificate: x509.Certificate) -> datetime:

@@ -45,7 +45,10 @@ class BookPolicy:
 
     def standing(self, identity: Identity, now: datetime) -> Standing:
         """The book's word, be the certificate ever so good."""
-        return self._book.standing(identity.fingerprint, identity.key, now)
+        standing = self._book.standing(identity.fingerprint, identity.key, now)
+        if standing is Standing.UNKNOWN and now > identity.not_after + self._book.renewal_grace:
+            return Standing.EXPIRED  # the book has forgotten it; that is what its owner should hear
+        return standing
 
     def may_be_taken_in(self, identity: Identity, now: datetime) -> bool:
         """Whether it was made between a backup and its restore, and nothing speaks against it."""

@@ -1,12 +1,10 @@
 """Decides who gets a certificate: tokens are redeemed and certificates renewed here, and nowhere else.
 
-Every change is made in three steps under one lock: decide by the book, append to the list, apply to the book. So what
-was answered is on the disk, and what could not be written has not happened.
+What was answered is on the disk, and what could not be written has not happened: see `ledger`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 from collections.abc import Callable, Sequence
@@ -15,37 +13,34 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple, Protocol
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloud_relay.identity.book import Book
 from cloud_relay.identity.events import Event, Kind, Via, new_event
 from cloud_relay.identity.keys import KeyFolder
+from cloud_relay.identity.ledger import IdentityFault, Ledger
 from cloud_relay.identity.records import CertificateRecord, ConnectorKey, Standing, TokenRecord, TokenState
-from cloud_relay.identity.store import KEEP_LEAVES, Conflict, EventStore, StateError
+from cloud_relay.identity.store import KEEP_LEAVES, EventStore
 from shared.clock import TrustedClock
 from shared.crash_points import reach
-from shared.errors import LocalFault
 from shared.logs import get_logger, log_limited
 from shared.pki import issue
 from shared.pki.files import PkiError
 from shared.pki.issue import Authority
-from shared.pki.requests import Request, read_request
+from shared.pki.requests import Request, key_id, read_request
 from shared.pki.spiffe import ConnectorId, connector_id
 from shared.pki.trust import pem_text
-from shared.tasks import spawn
 
 MAX_UNEXPIRED: Final = 32
 """Certificates of one connector that have not expired: it needs two, and a crash now and then makes another."""
 
-BACKWARDS: Final = timedelta(minutes=5)
-"""How much earlier than the last event it may be now. More means that this host's clock is wrong."""
+MIN_LIFE: Final = timedelta(seconds=1)
+"""What is left of the issuing CA's time, at least, for a certificate of it to be of any use."""
 
 SAME_ANSWER: Final = timedelta(seconds=KEEP_LEAVES)
 
 log = get_logger("relay.identity")
-
-
-class IdentityFault(LocalFault):
-    """A certificate is refused, by a code of the catalogue; the detail may be told to who asked."""
 
 
 class Issued(NamedTuple):
@@ -71,19 +66,14 @@ class Holder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """How long what the CA issues is valid, and how long after its end a leaf may still be renewed."""
+    """How long what the CA issues is valid."""
 
     leaf: timedelta = issue.LEAF_LIFETIME
     issuing: timedelta = issue.ISSUING_LIFETIME
     root: timedelta = issue.ROOT_LIFETIME
-    grace: timedelta = timedelta(days=30)
 
 
-Decision = Callable[[], tuple[list[Event], dict[str, bytes]]]
-Watcher = Callable[[Sequence[Event]], None]
-
-
-class Registrar:
+class Registrar(Ledger):
     """The one writer of a relay's identity state. `knows` says whether the config has a tenant and location.
 
     Methods raise IdentityFault for what is refused, StateError when the state cannot be written.
@@ -98,24 +88,17 @@ class Registrar:
         lifetimes: Lifetimes,
         knows: Callable[[str, str], bool],
     ) -> None:
-        self.book = book
-        self.store = store
+        super().__init__(book, store, clock)
         self.keys = keys
-        self.clock = clock
         self.lifetimes = lifetimes
         self.knows = knows
         self.count: Callable[[str, str], None] = _count_nothing
         """Told of each outcome: "token" or "renewal", and "ok" or a code of the catalogue."""
-        self._lock = asyncio.Lock()
-        self._watchers: list[Watcher] = []
+        self._noted: dict[ConnectorKey, list[str]] = {}
         self._authority: Authority | None = None
 
     def __repr__(self) -> str:
         return f"<Registrar of {self.book!r}>"
-
-    def on_change(self, watcher: Watcher) -> None:
-        """Call `watcher` with what was stored, after it was applied to the book."""
-        self._watchers.append(watcher)
 
     # --- what connectors ask
 
@@ -142,49 +125,79 @@ class Registrar:
     async def take_in(self, certificate: x509.Certificate, key: ConnectorKey) -> bool:
         """Know a certificate of ours that was made between a backup and its restore; whether it is known now."""
         fingerprint = issue.fingerprint(certificate)
-        if fingerprint in self.book.certificates:
-            return self.book.certificates[fingerprint].connector == key
-        generation = self.book.generation
-        issuing = generation.issuing
-        if issuing is None or not _has_issued(issuing, certificate):
-            return False
-        if not self.book.may_be_taken_in(certificate.not_valid_before_utc, issue.BACKDATED):
-            return False
-        request_key = hashlib.sha256(fingerprint.encode()).hexdigest()
-        await self.commit([_issued_event(certificate, key, request_key, generation.number, Via.RESTORE, self._now())])
-        log.warning("took in a certificate from between backup and restore", connector="/".join(key))
-        return True
+
+        def decide() -> tuple[list[Event], dict[str, bytes]]:
+            generation = self._taken_in_by(certificate, key)
+            if generation is None:
+                return [], {}
+            public_key = certificate.public_key()
+            if not isinstance(public_key, ec.EllipticCurvePublicKey):
+                return [], {}
+            return [_issued_event(certificate, key, key_id(public_key), generation, Via.RESTORE, self.note_time())], {}
+
+        await self.change(decide)
+        record = self.book.certificates.get(fingerprint)
+        return record is not None and record.connector == key and record.revoked_at is None
+
+    def _taken_in_by(self, certificate: x509.Certificate, key: ConnectorKey) -> int | None:
+        """The generation that has issued a certificate which is to be taken in, if it is."""
+        book, made = self.book, certificate.not_valid_before_utc + issue.BACKDATED
+        fingerprint = issue.fingerprint(certificate)
+        if fingerprint in book.certificates or book.is_blocked(key):
+            return None
+        if book.was_revoked_since(fingerprint, key, made):
+            return None
+        if not book.may_be_taken_in(certificate.not_valid_before_utc, issue.BACKDATED):
+            return None
+        current = (number for number in (book.active, book.other) if number)
+        return next((n for n in current if any(_has_issued(ca, certificate) for ca in book.issuers[n])), None)
 
     async def note_trust(self, key: ConnectorKey, pins: Sequence[str]) -> None:
-        """A connector said which of our roots it trusts."""
-        ours = {one.pin for one in self.book.generations.values()}
-        now_trusted = frozenset(pin for pin in pins if pin in ours)
-        connector = self.book.connectors.get(key)
-        if connector is None or connector.pins == now_trusted:
-            return
-        tenant, location, name = key
-        await self.commit([new_event(
-            Kind.ROOT_TRUSTED, self._now(), tenant=tenant, location=location, connector=name, pins=sorted(now_trusted),
-        )])  # fmt: skip
+        """A connector said which of our roots it trusts. What it once said stays: so it can make no more events than
+        there are roots. What comes in while another is being stored is stored together."""
+        if self._missing(key, pins):
+            self._noted[key] = list(pins)
+            await self.change(self._note_all)
+
+    def _note_all(self) -> tuple[list[Event], dict[str, bytes]]:
+        noted, self._noted = self._noted, {}
+        now = self.note_time()
+        return [
+            new_event(
+                Kind.ROOT_TRUSTED, now, tenant=key[0], location=key[1], connector=key[2],
+                pins=sorted(self.book.connectors[key].pins | missing),
+            )
+            for key, pins in noted.items() if (missing := self._missing(key, pins))
+        ], {}  # fmt: skip
+
+    def _missing(self, key: ConnectorKey, pins: Sequence[str]) -> set[str]:
+        """What is not known yet of what a connector says: of our current roots, and of a connector of ours."""
+        connector, book = self.book.connectors.get(key), self.book
+        if connector is None:
+            return set()
+        current = {book.generations[number].pin for number in (book.active, book.other) if number}
+        return (current & set(pins)) - connector.pins
 
     def root_texts(self) -> tuple[list[str], list[str]]:
         """(roots, cross certificates) as PEM, as connectors are told them."""
         trust = self.book.trust(self.clock.now())
         return [pem_text(one) for one in trust.roots], [pem_text(one) for one in trust.cross]
 
-    # --- what everything else here stands on
+    def join_texts(self) -> tuple[list[str], list[str]]:
+        """The same for who wants to join: also the roots that open tokens pin."""
+        roots = self.book.join_roots(self.clock.now())
+        return [pem_text(one) for one in roots], self.root_texts()[1]
 
-    async def commit(self, new: Sequence[Event], leaves: dict[str, bytes] | None = None) -> None:
-        """Store and apply events that hang on nothing that could change meanwhile."""
-        await self.change(lambda: (list(new), leaves or {}))
-
-    async def change(self, decide: Decision) -> None:
-        """Decide under the lock, store, apply. What `decide` raises changes nothing. Cancelled: all or nothing."""
-        await asyncio.shield(spawn(self._change(decide), "identity state", _told_elsewhere))
+    # --- what signs
 
     def authority(self) -> Authority:
         """The issuing CA that signs now. IdentityFault (cannot-issue) if its key cannot be had."""
         generation = self.book.generation
+        if generation.issuing is None or generation.issuing.not_valid_after_utc <= self.clock.now() + MIN_LIFE:
+            path = self.keys.root_path(generation.root).name
+            log_limited(log, "error", "issuing ended", "the issuing CA has ended: nothing is issued",
+                        remedy=f"put the root's key back as ca/{path}, or roll the CA over")  # fmt: skip
+            raise IdentityFault("cannot-issue", "the issuing CA has ended")
         known = self._authority
         if known is None or known.certificate != generation.issuing:
             try:
@@ -194,42 +207,11 @@ class Registrar:
                 raise IdentityFault("cannot-issue", "the key of the issuing CA cannot be used") from error
         return known
 
-    def now(self) -> datetime:
-        """The time for what is issued. IdentityFault (cannot-issue) when this host's clock must be wrong."""
-        now = self.clock.now()
-        last = self.book.last_at
-        if last is not None and now < last - BACKWARDS:
-            log_limited(log, "error", "clock", "this host's clock is wrong: nothing is issued",
-                        now=f"{now:%FT%TZ}", last_event=f"{last:%FT%TZ}")  # fmt: skip
-            raise IdentityFault("cannot-issue", f"the relay's clock says {now:%FT%TZ}, before its last event")
-        return now
-
     def identity(self, key: ConnectorKey) -> ConnectorId:
         """The SPIFFE id of a connector of ours."""
         return connector_id(self.book.trust_domain, *key)
 
     # --- within
-
-    async def _change(self, decide: Decision) -> None:
-        async with self._lock:
-            new, leaves = decide()
-            if not new:
-                return
-            try:
-                stored = await self.store.append(self.book.number, new, leaves)
-            except Conflict as error:
-                raise StateError("another process has written to the state of this relay") from error
-            for event in stored:
-                self.book.apply(event)
-        for event in stored:
-            log.info(event.kind.value, number=event.number, **_shown(event))
-        for watcher in self._watchers:
-            watcher(stored)
-
-    def _now(self) -> datetime:
-        """The time for what is only noted."""
-        now, last = self.clock.now(), self.book.last_at
-        return now if last is None else max(now, last)
 
     async def _redeem(self, token_id: str, secret: str, pem: bytes, peer: str) -> Issued:
         token = self.book.tokens.get(token_id)
@@ -249,14 +231,14 @@ class Registrar:
 
     async def _same_again(self, token: TokenRecord, request: Request) -> Issued | None:
         """What the same token and key got already, as long as it is kept and still good."""
-        if token.used_at is None or token.used_by != request.key_id or self._now() > token.used_at + SAME_ANSWER:
+        if token.used_at is None or token.used_by != request.key_id or self.note_time() > token.used_at + SAME_ANSWER:
             return None
         return await self._stored(token.fingerprint, token.connector)
 
     async def _stored(self, fingerprint: str, key: ConnectorKey) -> Issued | None:
         if self.book.standing(fingerprint, key, self.clock.now()) is not Standing.GOOD:
             return None
-        chain = await self.store.leaf(fingerprint)
+        chain = await self.store.leaf(fingerprint, self.clock.now())
         return None if chain is None else Issued(chain, self.book.certificates[fingerprint], *self.root_texts())
 
     async def _note_misuse(self, token: TokenRecord, request: Request, peer: str) -> None:
@@ -266,7 +248,9 @@ class Registrar:
         def decide() -> tuple[list[Event], dict[str, bytes]]:
             if token.misuses:  # once is enough in a list that only grows
                 return [], {}
-            return [new_event(Kind.TOKEN_MISUSED, self._now(), token=token.token, key=request.key_id, peer=peer)], {}
+            return [
+                new_event(Kind.TOKEN_MISUSED, self.note_time(), token=token.token, key=request.key_id, peer=peer)
+            ], {}
 
         await self.change(decide)
 
@@ -325,7 +309,7 @@ class Registrar:
         certificates = known.certificates if known is not None else []
         if any(record.key == request.key_id for record in certificates):
             raise IdentityFault("request-refused", "its key was used before: make a new one")
-        if sum(now <= record.not_after and record.revoked_at is None for record in certificates) >= MAX_UNEXPIRED:
+        if _has_too_many(certificates, now):
             raise IdentityFault("renewed-too-often")
 
 
@@ -339,13 +323,22 @@ def _read(pem: bytes, identity: ConnectorId) -> Request:
     return request
 
 
+def _has_too_many(certificates: Sequence[CertificateRecord], now: datetime) -> bool:
+    """Whether a connector has more than it can need; one whose newest is past its half may always renew."""
+    good = [record for record in certificates if now <= record.not_after and record.revoked_at is None]
+    if len(good) < MAX_UNEXPIRED:
+        return False
+    start = good[-1].not_before + issue.BACKDATED
+    return now < start + (good[-1].not_after - start) / 2
+
+
 def _issued_event(
-    leaf: x509.Certificate, key: ConnectorKey, key_id: str, generation: int, via: Via, now: datetime
+    leaf: x509.Certificate, key: ConnectorKey, public_key: str, generation: int, via: Via, now: datetime
 ) -> Event:
     tenant, location, connector = key
     return new_event(
         Kind.ISSUED, now, fingerprint=issue.fingerprint(leaf), serial=f"{leaf.serial_number:x}", generation=generation,
-        tenant=tenant, location=location, connector=connector, key=key_id,
+        tenant=tenant, location=location, connector=connector, key=public_key,
         not_before=leaf.not_valid_before_utc.timestamp(), not_after=leaf.not_valid_after_utc.timestamp(), via=via.value,
     )  # fmt: skip
 
@@ -353,20 +346,9 @@ def _issued_event(
 def _has_issued(issuing: x509.Certificate, certificate: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuing)
-    except Exception:  # noqa: BLE001  # whatever is wrong with it, it is not ours
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):  # whatever is wrong, it is not ours
         return False
     return True
-
-
-def _shown(event: Event) -> dict[str, object]:
-    """What the log says of an event: neither certificates nor hashes."""
-    hidden = {"certificate", "hash", "key", "pins"}
-    shown = {name: value for name, value in event.data.items() if name not in hidden and value not in (None, "")}
-    return {"token_id" if name == "token" else name: value for name, value in shown.items()}
-
-
-def _told_elsewhere(_name: str, _error: BaseException) -> None:
-    """Whoever waits for the change gets what it raised."""
 
 
 def _count_nothing(_via: str, _outcome: str) -> None:

@@ -10,7 +10,13 @@ NOBODY: ConnectorKey = ("", "", "")
 
 
 async def revoke(
-    registrar: Registrar, scope: Scope, *, fingerprint: str = "", key: ConnectorKey = NOBODY, reason: str = ""
+    registrar: Registrar,
+    scope: Scope,
+    *,
+    fingerprint: str = "",
+    key: ConnectorKey = NOBODY,
+    reason: str = "",
+    by: str = "",
 ) -> list[CertificateRecord]:
     """End everything in this scope that was issued until now; the certificates that were good before.
 
@@ -20,37 +26,40 @@ async def revoke(
     tenant, location, connector = key
 
     def decide() -> tuple[list[Event], dict[str, bytes]]:
-        now = registrar.clock.now()
+        now = registrar.note_time()
         found = registrar.book.in_scope(scope, fingerprint, key)
         ended.extend(one for one in found if one.revoked_at is None and now <= one.not_after)
         return [new_event(
             Kind.REVOKED, now, scope=scope.value, fingerprint=fingerprint, tenant=tenant, location=location,
-            connector=connector, reason=reason,
+            connector=connector, reason=reason, by=by,
         )], {}  # fmt: skip
 
-    await registrar.change(decide)
+    await registrar.change(decide, is_urgent=True)
     return ended
 
 
-async def block(registrar: Registrar, key: ConnectorKey, reason: str = "") -> bool:
+async def block(registrar: Registrar, key: ConnectorKey, reason: str = "", by: str = "") -> bool:
     """Bar a connector, whatever it shows, until it is unblocked; False if it was barred already."""
-    tenant, location, connector = key
-    if registrar.book.is_blocked(key):
-        return False
-    now = registrar.clock.now()
-    await registrar.commit([
-        new_event(Kind.BLOCKED, now, tenant=tenant, location=location, connector=connector, reason=reason)
-    ])  # fmt: skip
-    return True
+    return await _bar(registrar, key, Kind.BLOCKED, reason, by)
 
 
-async def unblock(registrar: Registrar, key: ConnectorKey) -> bool:
+async def unblock(registrar: Registrar, key: ConnectorKey, by: str = "") -> bool:
     """Let a connector in again; False if it was not barred. What was revoked stays revoked."""
+    return await _bar(registrar, key, Kind.UNBLOCKED, "", by)
+
+
+async def _bar(registrar: Registrar, key: ConnectorKey, kind: Kind, reason: str, by: str) -> bool:
     tenant, location, connector = key
-    if not registrar.book.is_blocked(key):
-        return False
-    now = registrar.clock.now()
-    await registrar.commit([
-        new_event(Kind.UNBLOCKED, now, tenant=tenant, location=location, connector=connector)
-    ])  # fmt: skip
-    return True
+    changed: list[bool] = []
+
+    def decide() -> tuple[list[Event], dict[str, bytes]]:
+        if registrar.book.is_blocked(key) == (kind is Kind.BLOCKED):
+            return [], {}
+        changed.append(True)
+        now = registrar.note_time()
+        return [
+            new_event(kind, now, tenant=tenant, location=location, connector=connector, reason=reason, by=by)
+        ], {}  # fmt: skip
+
+    await registrar.change(decide, is_urgent=True)
+    return bool(changed)

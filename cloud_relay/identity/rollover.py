@@ -11,12 +11,14 @@ in one transaction), so that a crash leaves the roll-over at a step, and the nex
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 from cloud_relay.identity.events import Event, Kind, Step, new_event
 from cloud_relay.identity.records import ConnectorKey, Stage, TokenRecord, TokenState
-from cloud_relay.identity.registrar import IdentityFault, Registrar
+from cloud_relay.identity.registrar import Registrar
 from shared.logs import get_logger
 from shared.pki import issue
 from shared.pki.issue import Authority
@@ -37,14 +39,25 @@ def creation_events(number: int, root: Authority, issuing: Authority, now: datet
     ]
 
 
-def new_generation(registrar: Registrar, number: int) -> tuple[Authority, Authority]:
-    """Root and issuing CA, their keys on the disk. Raises OSError."""
-    now, lifetimes = registrar.now(), registrar.lifetimes
-    root = issue.create_root(now, lifetimes.root)
-    issuing = issue.create_issuing(root, registrar.book.relay, now, lifetimes.issuing)
-    registrar.keys.write_root(number, root)
-    registrar.keys.write_issuing(number, issuing)
-    return root, issuing
+class NewGeneration:
+    """Root and issuing CA, with their keys on the disk: before anything says that they count. May block."""
+
+    def __init__(self, registrar: Registrar) -> None:
+        now, lifetimes = registrar.now(), registrar.lifetimes
+        self._keys = registrar.keys
+        self.root = issue.create_root(now, lifetimes.root)
+        self.issuing = issue.create_issuing(self.root, registrar.book.relay, now, lifetimes.issuing)
+        self._paths: list[Path] = []
+        try:
+            self._paths.append(self._keys.write_root(self.root))
+            self._paths.append(self._keys.write_issuing(self.issuing))
+        except BaseException:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """They came to nothing."""
+        self._keys.remove(self._paths)
 
 
 class RollOver:
@@ -56,56 +69,72 @@ class RollOver:
 
     # --- what the operator asks
 
-    async def begin(self) -> None:
-        """Publish a new root. WrongStage while another roll-over is under way; PkiError if the old root's key is
-        away."""
+    async def begin(self, by: str = "") -> None:
+        """Publish a new root. WrongStage while another roll-over is under way, or when the old root can vouch for
+        nobody any more; PkiError if its key is away."""
         registrar, book = self.registrar, self.registrar.book
+        self._check_steady()
+        if registrar.now() >= book.generation.root.not_valid_after_utc:
+            raise WrongStage("the root has ended and can vouch for no other: 'ca rotate --compromised', and new tokens")
+        old = registrar.keys.root(book.generation)
+        new = await asyncio.to_thread(NewGeneration, registrar)
+        try:
+            await registrar.change(lambda: (self._published(old, new, by), {}), is_urgent=True)
+        except BaseException:
+            new.discard()
+            raise
+
+    def _check_steady(self) -> None:
+        book = self.registrar.book
         if book.stage is not Stage.STEADY:
             raise WrongStage(f"a roll-over is under way ({book.stage}): wait, or 'ca rollback'")
-        old = registrar.keys.root(book.generation)
-        number = max(book.generations) + 1
-        root, issuing = new_generation(registrar, number)
-        await registrar.change(lambda: (self._published(number, old, root, issuing), {}))
 
-    async def roll_back(self) -> None:
-        """Go back to the CA of before. WrongStage where there is nothing to go back to."""
+    async def roll_back(self, by: str = "") -> list[TokenRecord]:
+        """Go back to the CA of before; the open tokens that end with the newer one. WrongStage where there is nothing
+        to go back to."""
         book = self.registrar.book
         was_switched = book.stage is Stage.SWITCHED
         if book.stage is Stage.STEADY:
             raise WrongStage("no roll-over is under way; the last one can no longer be rolled back")
         # Before the switch the new one simply goes; after it the two change places, and connectors renew once more.
-        await self._step(Step.ROLLED_BACK, book.other)
+        open_before = self._open_tokens()
+        await self._step(Step.ROLLED_BACK, book.other, by)
         if not was_switched:
-            self._destroy_retired()
+            self.clear_keys()
+        return [one for one in open_before if one.revoked_at is not None]
 
-    async def skip(self, key: ConnectorKey) -> None:
+    async def skip(self, key: ConnectorKey, by: str = "") -> None:
         """Do not wait for this connector. LookupError if it is not known, WrongStage outside a roll-over."""
         if self.registrar.book.stage is Stage.STEADY:
             raise WrongStage("no roll-over is under way, so nobody is waited for")
         if key not in self.registrar.book.connectors:
             raise LookupError("/".join(key))
         tenant, location, connector = key
-        now = self.registrar.clock.now()
+        now = self.registrar.note_time()
         await self.registrar.commit([
-            new_event(Kind.SKIPPED, now, tenant=tenant, location=location, connector=connector)
+            new_event(Kind.SKIPPED, now, tenant=tenant, location=location, connector=connector, by=by)
         ])  # fmt: skip
 
-    async def compromised(self) -> list[TokenRecord]:
+    async def compromised(self, by: str = "") -> list[TokenRecord]:
         """The CA's keys are in other hands: a new CA at once, nothing of the old one counts. The open tokens that end.
 
         Every connector has to join again, with a new token.
         """
-        registrar, book = self.registrar, self.registrar.book
-        now = registrar.clock.now()
-        ended = [one for one in book.tokens.values() if one.state(now) is TokenState.OPEN]
-        number = max(book.generations) + 1
-        gone = list(book.generations)
-        root, issuing = new_generation(registrar, number)
-        events = creation_events(number, root, issuing, registrar.now())
-        step = new_event(Kind.ROLL_OVER, registrar.now(), step=Step.COMPROMISED.value, generation=number)
-        await registrar.commit([*events, step])
-        for old in gone:
-            registrar.keys.destroy(old)
+        registrar = self.registrar
+        ended = self._open_tokens()
+        new = await asyncio.to_thread(NewGeneration, registrar)
+
+        def decide() -> tuple[list[Event], dict[str, bytes]]:
+            number, now = max(registrar.book.generations) + 1, registrar.now()
+            step = new_event(Kind.ROLL_OVER, now, step=Step.COMPROMISED.value, generation=number, by=by)
+            return [*creation_events(number, new.root, new.issuing, now), step], {}
+
+        try:
+            await registrar.change(decide, is_urgent=True)
+        except BaseException:
+            new.discard()
+            raise
+        self.clear_keys()
         return ended
 
     # --- what time brings
@@ -120,12 +149,12 @@ class RollOver:
         if self.in_use(book.other):
             return False
         await self._step(Step.RETIRED, book.other)
-        self._destroy_retired()
+        self.clear_keys()
         return True
 
     # --- within
 
-    async def _step(self, step: Step, generation: int) -> bool:
+    async def _step(self, step: Step, generation: int, by: str = "") -> bool:
         """One step, unless another was taken meanwhile."""
         registrar, book = self.registrar, self.registrar.book
         stage = book.stage
@@ -135,29 +164,37 @@ class RollOver:
             if book.stage is not stage or book.other != generation:
                 return [], {}
             taken.append(step)
-            return [new_event(Kind.ROLL_OVER, registrar.clock.now(), step=step.value, generation=generation)], {}
+            now = registrar.note_time()
+            return [new_event(Kind.ROLL_OVER, now, step=step.value, generation=generation, by=by)], {}
 
-        await registrar.change(decide)
+        await registrar.change(decide, is_urgent=True)
         if taken:
             log.warning("a step of the CA's roll-over", step=step.value, generation=generation, stage=book.stage.value)
         return bool(taken)
 
-    def _published(self, number: int, old: Authority, root: Authority, issuing: Authority) -> list[Event]:
+    def _published(self, old: Authority, new: NewGeneration, by: str) -> list[Event]:
         registrar, book = self.registrar, self.registrar.book
-        if book.stage is not Stage.STEADY or number in book.generations:
-            raise IdentityFault("cannot-issue", "another roll-over has begun")
-        now = registrar.now()
+        self._check_steady()
+        if book.generation.root != old.certificate:
+            raise WrongStage("another roll-over has just ended; see 'ca status'")
+        number, now, root = max(book.generations) + 1, registrar.now(), new.root
         # Both ways, so that a connector which joined after the switch finds back after a roll-back.
         forth = issue.cross_sign(old, root.certificate, now)
         back = issue.cross_sign(root, old.certificate, now)
         return [
-            *creation_events(number, root, issuing, now),
+            *creation_events(number, root, new.issuing, now),
             new_event(Kind.CROSS_SIGNED, now, generation=number, by=book.active, certificate=pem_text(forth)),
             new_event(Kind.CROSS_SIGNED, now, generation=book.active, by=number, certificate=pem_text(back)),
-            new_event(Kind.ROLL_OVER, now, step=Step.PUBLISHED.value, generation=number),
+            new_event(Kind.ROLL_OVER, now, step=Step.PUBLISHED.value, generation=number, by=by),
         ]
 
-    def _destroy_retired(self) -> None:
-        for number in self.registrar.book.retired:
-            for path in self.registrar.keys.destroy(number):
-                log.warning("removed a key of a CA that was retired", key_file=path.name)
+    def _open_tokens(self) -> list[TokenRecord]:
+        now = self.registrar.clock.now()
+        return [one for one in self.registrar.book.tokens.values() if one.state(now) is TokenState.OPEN]
+
+    def clear_keys(self) -> None:
+        """Remove the keys of CAs that count no more, those included that a crash has left."""
+        book = self.registrar.book
+        current = [book.generations[number] for number in (book.active, book.other) if number]
+        for path in self.registrar.keys.keep_only(current):
+            log.warning("removed a key of a CA that counts no more", key_file=path.name)

@@ -33,7 +33,9 @@ class IdentityService:
         self.upkeep = Upkeep(
             office.registrar, office.roll_over, office.own,
             lambda: [address.host for address in app.config.tunnel.advertise], self._renew_context,
+            lambda: self.is_authority,
         )  # fmt: skip
+        self.upkeep.all_expiries = self.expiries
         self._add_metrics()
         self.desk = Desk(office, lambda: app.config, self.upkeep, self._attached, self._hint)
         office.registrar.on_change(self._on_change)
@@ -49,8 +51,7 @@ class IdentityService:
 
     async def run(self) -> None:
         """Keep the identity alive, until cancelled."""
-        if self.is_authority:
-            await self.upkeep.run()
+        await self.upkeep.run()
 
     async def close(self) -> None:
         """Let go of the state."""
@@ -104,11 +105,11 @@ class IdentityService:
         doors = self._app.doors
         if doors is None:
             return
-        if kinds & _ABOUT_TRUST:
-            self._renew_context()
-            doors.tunnel.retell_trust()
         if kinds & _ABOUT_ACCESS:
             doors.tunnel.recheck()
+        if kinds & _ABOUT_TRUST:
+            doors.tunnel.retell_trust()
+            self._renew_context()
 
     def _renew_context(self) -> None:
         if self._app.doors is not None and self.is_authority:
@@ -135,13 +136,21 @@ class IdentityService:
 async def open_identity(app: RelayApp) -> IdentityService:
     """Open the state, and see to it that the relay has a certificate. CommandError says why not."""
     office = await open_office(app.config, app.clock, lambda *place: ConfigPolicy(app.config).knows(*place))
-    service = IdentityService(app, office)
-    if service.is_authority:
-        await service.upkeep.look()
-        if not office.own.chain():
-            await office.close()
-            raise CommandError(
-                ExitCode.FAILED, "the relay could not make a certificate for itself; its log says why",
-                "Look at the CA's keys, the passphrase and the disk.", "no-own-certificate",
-            )  # fmt: skip
+    try:
+        service = IdentityService(app, office)
+        if service.is_authority:
+            office.roll_over.clear_keys()
+            await service.upkeep.look()
+            _require_own_certificate(office)
+    except BaseException:
+        await office.close()
+        raise
     return service
+
+
+def _require_own_certificate(office: Office) -> None:
+    if not office.own.chain():
+        raise CommandError(
+            ExitCode.FAILED, "the relay could not make a certificate for itself; its log says why",
+            "Look at the CA's keys, the passphrase and the disk.", "no-own-certificate",
+        )  # fmt: skip

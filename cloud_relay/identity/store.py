@@ -13,6 +13,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -52,8 +53,8 @@ class StateError(Exception):
 class EventStore(Protocol):
     """An append-only list of events."""
 
-    async def read(self, after: int = 0) -> list[Event]:
-        """The events after number `after`, in order. Raises StateError."""
+    async def read(self, after: int = 0, most: int = -1) -> list[Event]:
+        """The events after number `after`, in order, at most so many. Raises StateError."""
 
     async def append(self, after: int, new: Sequence[Event], leaves: Mapping[str, bytes] | None = None) -> list[Event]:
         """Store all of `new`, numbered from `after` + 1, or nothing. Raises Conflict, StateError.
@@ -61,8 +62,8 @@ class EventStore(Protocol):
         `leaves`: PEM chains by fingerprint, which `leaf` gives back for a day. Cancelled, all or nothing is stored.
         """
 
-    async def leaf(self, fingerprint: str) -> bytes | None:
-        """A PEM chain that was stored of late."""
+    async def leaf(self, fingerprint: str, at: datetime) -> bytes | None:
+        """A PEM chain that was stored within a day before `at`."""
 
     async def close(self) -> None:
         """Let go of the file."""
@@ -110,21 +111,17 @@ class SqliteStore:
             self._thread.shutdown()
             raise
 
-    async def read(self, after: int = 0) -> list[Event]:
-        """The events after number `after`, in order. Raises StateError."""
-        return await self._do(lambda: _read(self._connection, after))
+    async def read(self, after: int = 0, most: int = -1) -> list[Event]:
+        """The events after number `after`, in order, at most so many. Raises StateError."""
+        return await self._do(lambda: _read(self._connection, after, most))
 
     async def append(self, after: int, new: Sequence[Event], leaves: Mapping[str, bytes] | None = None) -> list[Event]:
         """Store all of `new`, or nothing; see EventStore."""
         return await self._do(lambda: _append(self._connection, after, new, leaves or {}))
 
-    async def leaf(self, fingerprint: str) -> bytes | None:
-        """A PEM chain that was stored of late."""
-        return await self._do(lambda: _leaf(self._connection, fingerprint))
-
-    async def copy(self, path: Path) -> None:
-        """Write a consistent copy of everything to `path`, which must not exist. Raises StateError."""
-        await self._do(lambda: _copy(self._connection, path))
+    async def leaf(self, fingerprint: str, at: datetime) -> bytes | None:
+        """A PEM chain that was stored within a day before `at`."""
+        return await self._do(lambda: _leaf(self._connection, fingerprint, at.timestamp()))
 
     async def close(self) -> None:
         """Let go of the file."""
@@ -164,12 +161,14 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _read(connection: sqlite3.Connection, after: int) -> list[Event]:
-    rows = connection.execute("SELECT number, at, kind, data FROM events WHERE number > ? ORDER BY number", (after,))
+def _read(connection: sqlite3.Connection, after: int, most: int) -> list[Event]:
+    rows = connection.execute(
+        "SELECT number, at, kind, data FROM events WHERE number > ? ORDER BY number LIMIT ?", (after, most)
+    )
     try:
         return [events.load(*row) for row in rows]
     except ValueError as error:
-        raise StateError(str(error)) from error
+        raise StateError(f"{error}: run the version that wrote it, or a newer one") from error
 
 
 def _append(
@@ -200,18 +199,11 @@ def _append(
     return numbered
 
 
-def _leaf(connection: sqlite3.Connection, fingerprint: str) -> bytes | None:
-    row = connection.execute("SELECT chain FROM leaves WHERE fingerprint = ?", (fingerprint,)).fetchone()
+def _leaf(connection: sqlite3.Connection, fingerprint: str, at: float) -> bytes | None:
+    row = connection.execute(
+        "SELECT chain FROM leaves WHERE fingerprint = ? AND keep_until >= ?", (fingerprint, at)
+    ).fetchone()
     return None if row is None else bytes(row[0])
-
-
-def _copy(connection: sqlite3.Connection, path: Path) -> None:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    copy = sqlite3.connect(path, isolation_level=None)
-    try:
-        connection.backup(copy)
-    finally:
-        copy.close()
 
 
 def _cause(error: sqlite3.Error) -> str:

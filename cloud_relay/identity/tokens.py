@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from cloud_relay.identity.events import Event, Kind, new_event
+from cloud_relay.identity.ledger import IdentityFault
 from cloud_relay.identity.records import ConnectorKey, TokenRecord, TokenState
-from cloud_relay.identity.registrar import IdentityFault, Registrar
+from cloud_relay.identity.registrar import Registrar
 from shared.clock import rfc3339
 from shared.config import HostPort
 from shared.pki.join_token import JoinToken
@@ -39,11 +40,10 @@ async def create_token(
     if book.is_blocked(key):
         raise IdentityFault("connector-blocked", f"{'/'.join(key)} is blocked")
     token_id, secret = secrets.token_hex(_ID_BYTES), secrets.token_hex(32)
-    pin = book.generation.pin
     tenant, location, connector = key
 
     def decide() -> tuple[list[Event], dict[str, bytes]]:
-        now = registrar.now()
+        now, pin = registrar.now(), book.generation.pin
         if sum(one.state(now) is TokenState.OPEN for one in book.tokens.values()) >= MAX_OPEN:
             raise IdentityFault("overloaded", f"there are {MAX_OPEN} open join tokens; revoke those of no use")
         return [new_event(
@@ -52,16 +52,22 @@ async def create_token(
             targets=None if targets is None else sorted(targets),
         )], {}  # fmt: skip
 
-    await registrar.change(decide)
+    await registrar.change(decide, is_urgent=True)
+    pin = book.tokens[token_id].pin
     token = JoinToken(book.trust_domain, tuple(relays), pin, tenant, location, connector, token_id, secret)
     return token, book.tokens[token_id]
 
 
-async def revoke_token(registrar: Registrar, token_id: str) -> TokenRecord:
+async def revoke_token(registrar: Registrar, token_id: str, by: str = "") -> TokenRecord:
     """End an open token. LookupError for one that is not known; one that is used or over stays as it is."""
     token = registrar.book.tokens[token_id]
-    if token.state(registrar.clock.now()) is TokenState.OPEN:
-        await registrar.commit([new_event(Kind.TOKEN_REVOKED, registrar.clock.now(), token=token_id)])
+
+    def decide() -> tuple[list[Event], dict[str, bytes]]:
+        if token.state(registrar.clock.now()) is not TokenState.OPEN:
+            return [], {}
+        return [new_event(Kind.TOKEN_REVOKED, registrar.note_time(), token=token_id, by=by)], {}
+
+    await registrar.change(decide, is_urgent=True)
     return token
 
 

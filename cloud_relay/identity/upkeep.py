@@ -8,24 +8,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Final, NoReturn
 
 from cryptography import x509
 
 from cloud_relay.expiries import Expiry
 from cloud_relay.identity.events import Event, Kind, new_event
+from cloud_relay.identity.ledger import IdentityFault
 from cloud_relay.identity.own import OwnCertificate, half_time
 from cloud_relay.identity.records import Stage
-from cloud_relay.identity.registrar import IdentityFault, Registrar
+from cloud_relay.identity.registrar import Registrar
 from cloud_relay.identity.rollover import RollOver, WrongStage
 from cloud_relay.identity.store import StateError
 from shared.clock import rfc3339
 from shared.logs import get_logger, log_limited
 from shared.pki import issue
 from shared.pki.files import PkiError
+from shared.pki.issue import Authority
 from shared.pki.trust import pem_text
 
 INTERVAL: Final = 1.0
+MAX_PACE: Final = 60
+"""Looks that are left out, at most, after one that failed."""
+
 FORGET_INTERVAL: Final = timedelta(minutes=1)
 
 ROOT_WARNING: Final = timedelta(days=180)
@@ -45,11 +51,17 @@ class Upkeep:
         own: OwnCertificate,
         names: Callable[[], Sequence[str]],
         on_own: Callable[[], None],
+        signs: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`signs`: whether the relay is its own CA; else nothing is renewed, and warnings are all there is to do."""
         self.registrar = registrar
         self.roll_over = roll_over
         self.own = own
         self.failures = 0
+        self.all_expiries: Callable[[], Sequence[Expiry]] = self.expiries
+        """Whose ends are warned of: more than our own, where there are others."""
+        self._signs = signs
+        self._pace = self._wait = 0
         self._names = names
         self._on_own = on_own
         self._forgotten_at: datetime | None = None
@@ -68,10 +80,23 @@ class Upkeep:
 
     def request(self) -> None:
         """Look now."""
+        self._wait = 0
         self._is_requested.set()
 
     async def look(self) -> None:
-        """One look. What fails is logged, and tried at the next."""
+        """One look. What fails is logged, and tried again, less often the longer it fails."""
+        if self._wait > 0:
+            self._wait -= 1
+        elif self._signs():
+            await self._work()
+        self._warn()
+        now = self.registrar.clock.now()
+        if self._forgotten_at is None or now > self._forgotten_at + FORGET_INTERVAL:
+            self._forgotten_at = now
+            self.registrar.book.forget(now)
+
+    async def _work(self) -> None:
+        before = self.failures
         for work in (self._renew_issuing, self._renew_own, self._advance):
             try:
                 await work()
@@ -79,11 +104,11 @@ class Upkeep:
                 self.failures += 1
                 log_limited(log, "error", f"upkeep {type(error).__name__}", "the relay's identity needs attention",
                             error=str(error), work=work.__name__.strip("_"))  # fmt: skip
-        self._warn()
-        now = self.registrar.clock.now()
-        if self._forgotten_at is None or now > self._forgotten_at + FORGET_INTERVAL:
-            self._forgotten_at = now
-            self.registrar.book.forget(now)
+            except Exception as error:  # noqa: BLE001  # a bug of ours; the next look must come all the same
+                self.failures += 1
+                log_limited(log, "error", "upkeep bug", "the relay's identity failed by a bug of ours", exc_info=error)
+        self._pace = min(2 * self._pace + 1, MAX_PACE) if self.failures > before else 0
+        self._wait = self._pace
 
     async def renew_own(self) -> x509.Certificate:
         """Make the relay's own certificate anew, now. Raises IdentityFault, OSError, PkiError."""
@@ -115,7 +140,8 @@ class Upkeep:
         if generation.issuing is not None:
             late = _late(generation.issuing, now)
             if late and not self.registrar.keys.has_root(generation):
-                late = f"put the root's key back as ca/root-{number}.key: it has to sign the next issuing CA"
+                path = self.registrar.keys.root_path(generation.root).name
+                late = f"put the root's key back as ca/{path}: it has to sign the next issuing CA"
             found.append(
                 Expiry("issuing", f"generation {number}", generation.issuing.not_valid_after_utc, late)
             )  # fmt: skip
@@ -124,24 +150,31 @@ class Upkeep:
     async def _renew_issuing(self) -> None:
         registrar, book = self.registrar, self.registrar.book
         generation, now = book.generation, registrar.now()
-        issuing = generation.issuing
-        if issuing is not None and now < half_time(issuing):
+        issuing, root_end = generation.issuing, generation.root.not_valid_after_utc
+        if issuing is not None and (now < half_time(issuing) or issuing.not_valid_after_utc >= root_end):
+            return  # where the root itself ends, only a roll-over helps
+        if not registrar.keys.has_root(generation) or now >= root_end:  # offline: `expiries` says when it is wanted
             return
-        if not registrar.keys.has_root(generation):  # offline: `expiries` says when it is wanted
-            return
-        root = registrar.keys.root(generation)
-        if issuing is not None and issuing.not_valid_after_utc >= root.certificate.not_valid_after_utc:
-            return  # the root itself ends; only a roll-over helps
-        new = issue.create_issuing(root, book.relay, now, registrar.lifetimes.issuing)
-        registrar.keys.write_issuing(generation.number, new)
+        new, path = await asyncio.to_thread(self._make_issuing, now)
 
         def decide() -> tuple[list[Event], dict[str, bytes]]:
             if book.active != generation.number or book.generation.issuing != issuing:
-                return [], {}
+                raise IdentityFault("cannot-issue", "the CA has changed meanwhile")
             text = pem_text(new.certificate)
             return [new_event(Kind.ISSUING_CREATED, now, generation=generation.number, certificate=text)], {}
 
-        await registrar.change(decide)
+        try:
+            await registrar.change(decide, is_urgent=True)
+        except BaseException:
+            registrar.keys.remove([path])
+            raise
+        self.roll_over.clear_keys()
+
+    def _make_issuing(self, now: datetime) -> tuple[Authority, Path]:
+        registrar = self.registrar
+        root = registrar.keys.root(registrar.book.generation)
+        new = issue.create_issuing(root, registrar.book.relay, now, registrar.lifetimes.issuing)
+        return new, registrar.keys.write_issuing(new)
 
     async def _renew_own(self) -> None:
         if self.own.is_due(self._names(), self.registrar.now()):
@@ -156,7 +189,7 @@ class Upkeep:
         if clock.is_doubtful:
             log_limited(log, "error", "clock jump", "ALARM: this host's clock has jumped and is not believed",
                         off_by_seconds=round(clock.error_seconds))  # fmt: skip
-        for expiry in self.expiries():
+        for expiry in self.all_expiries():
             if expiry.warning:
                 log_limited(log, "warning", f"expiry {expiry.kind} {expiry.name}", "a certificate ends soon",
                             kind=expiry.kind, name=expiry.name, not_after=rfc3339(expiry.not_after),

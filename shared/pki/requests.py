@@ -22,6 +22,12 @@ MAX_REQUEST: Final = 4096
 """Bytes of a request in PEM form. Ours have about 500."""
 
 
+_UNREADABLE: Final = (
+    UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
+"""What the library raises on requests that are none, beside ValueError."""
+
+
 class Request(NamedTuple):
     """A request whose signature is good. `identity` is what it asks for, None where it does not say.
 
@@ -53,7 +59,7 @@ def read_request(pem: bytes) -> Request:
     """Read a request and check its signature. ValueError says what is wrong with it."""
     try:
         return _read(pem)
-    except (UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except _UNREADABLE as error:
         msg = f"not a certificate request that can be used: {type(error).__name__}"
         raise ValueError(msg) from error
     except ValueError as error:

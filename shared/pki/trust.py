@@ -80,7 +80,7 @@ def accept_roots(
     while grew:
         grew = False
         for one in list(open_ends):
-            if _is_ca(one, now) and any(_has_signed(issuer, one) for issuer in vouched):
+            if _may_vouch(one, now) and any(_has_signed(issuer, one) for issuer in vouched):
                 vouched.append(one)
                 open_ends.remove(one)
                 grew = True
@@ -100,7 +100,17 @@ def _is_same(root: x509.Certificate, witness: x509.Certificate) -> bool:
 
 
 def _is_root(certificate: x509.Certificate, now: datetime) -> bool:
-    return _is_ca(certificate, now) and _has_signed(certificate, certificate)
+    return _may_vouch(certificate, now) and _has_signed(certificate, certificate)
+
+
+def _may_vouch(certificate: x509.Certificate, now: datetime) -> bool:
+    """A CA of a root's rank: with no bound on the path below it. An issuing CA, whose key is online, has one, and is
+    never taken for a witness: else whoever has that key could make roots."""
+    return _is_ca(certificate, now) and _constraints(certificate).path_length is None
+
+
+def _constraints(certificate: x509.Certificate) -> x509.BasicConstraints:
+    return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
 
 
 def _is_ca(certificate: x509.Certificate, now: datetime) -> bool:

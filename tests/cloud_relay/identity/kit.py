@@ -24,6 +24,7 @@ from shared.pki.requests import make_request
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 KEY = ("acme", "walldorf", "c1")
+GRACE = timedelta(days=30)
 OTHER = ("acme", "walldorf", "c2")
 RELAYS = [HostPort("relay.test", 8443)]
 
@@ -51,8 +52,8 @@ class MemoryStore:
         self.leaves: dict[str, bytes] = {}
         self.fail = False
 
-    async def read(self, after: int = 0) -> list[Event]:
-        return self.events[after:]
+    async def read(self, after: int = 0, most: int = -1) -> list[Event]:
+        return self.events[after:] if most < 0 else self.events[after : after + most]
 
     async def append(self, after: int, new: Sequence[Event], leaves: Mapping[str, bytes] | None = None) -> list[Event]:
         if self.fail:
@@ -64,7 +65,7 @@ class MemoryStore:
         self.leaves.update(leaves or {})
         return numbered
 
-    async def leaf(self, fingerprint: str) -> bytes | None:
+    async def leaf(self, fingerprint: str, at: datetime) -> bytes | None:
         return self.leaves.get(fingerprint)
 
     async def close(self) -> None:
@@ -89,7 +90,7 @@ class Office:
         self.registrar = self._registrar()
 
     def _registrar(self) -> Registrar:
-        book = Book(self.lifetimes.grace)
+        book = Book(GRACE)
         for event in self.store.events:
             book.apply(event)
         known = {("acme", "walldorf"), ("acme", "berlin"), ("globex", "walldorf")}
@@ -100,8 +101,8 @@ class Office:
     async def open(self) -> Office:
         root = issue.create_root(NOW)
         issuing = issue.create_issuing(root, "r1", NOW)
-        self.keys.write_root(1, root)
-        self.keys.write_issuing(1, issuing)
+        self.keys.write_root(root)
+        self.keys.write_issuing(issuing)
         begin = new_event(Kind.INITIALISED, NOW, trust_domain="qanat.test", relay="r1")
         await self.registrar.commit([begin, *creation_events(1, root, issuing, NOW)])
         return self

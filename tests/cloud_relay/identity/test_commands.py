@@ -126,7 +126,7 @@ def test_tokens(shell):
         (("certs", "show", "abcdef01"), 4, "no-such-certificate"),
         (("certs", "revoke", "abcdef01", "--scope", "certificate"), 4, "no-such-certificate"),
         (("certs", "revoke", "acme"), 2, "usage"),
-        (("certs", "rotate", "acme/walldorf/c1"), 5, "not-attached"),
+        (("certs", "rotate", "acme/walldorf/c1"), 4, "no-such-connector"),
         (("ca", "rollback"), 5, "wrong-stage"),
     ],
 )

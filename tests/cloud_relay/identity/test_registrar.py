@@ -8,15 +8,18 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 
-from cloud_relay.identity.events import Kind, Scope
+from cloud_relay.identity.events import Kind, Scope, new_event
+from cloud_relay.identity.ledger import IdentityFault
 from cloud_relay.identity.records import Standing, TokenState
-from cloud_relay.identity.registrar import MAX_UNEXPIRED, IdentityFault
+from cloud_relay.identity.registrar import MAX_UNEXPIRED
 from cloud_relay.identity.revocation import block, revoke, unblock
 from cloud_relay.identity.store import StateError
 from cloud_relay.identity.tokens import revoke_token
 from shared.pki import issue
 from shared.pki.requests import make_request
 from shared.pki.spiffe import connector_id, parse_spiffe_id
+from shared.pki.trust import pem_text
+from shared.tasks import spawn
 from tests.cloud_relay.identity.kit import KEY, NOW, OTHER, Holder, Office, holder, leaf
 
 
@@ -231,3 +234,135 @@ async def test_no_secret_is_stored(office):
     token = await office.token()
     await office.redeem(token)
     assert token.secret not in repr(office.store.events)
+
+
+async def test_a_clock_that_was_wrong_once_is_set_right_by_the_operators_word(office):
+    office.times.wall += 40 * 86_400.0
+    office.restart()  # with the wrong clock, which nothing contradicts
+    await office.token()
+    office.times.wall -= 40 * 86_400.0
+    office.restart()
+    with refused("cannot-issue"):
+        await office.token()
+    await block(office.registrar, OTHER)  # closes a door, and does not move the time either
+    with refused("cannot-issue"):
+        await office.token()
+    await office.registrar.change(lambda: ([new_event(Kind.CLOCK_ACCEPTED, office.now)], {}))
+    assert await office.token()
+
+
+async def test_a_revocation_under_a_clock_set_back_revives_nothing(office):
+    made = office.now
+    office.times.pass_by(timedelta(hours=2))
+    await revoke(office.registrar, Scope.CONNECTOR, key=KEY)
+    office.times.wall -= 86_400.0
+    office.restart()
+    await revoke(office.registrar, Scope.CONNECTOR, key=KEY)
+    assert office.book.was_revoked_since("ab" * 32, KEY, made + timedelta(hours=1))
+
+
+async def test_a_connector_that_says_now_this_and_now_that_writes_no_list(office):
+    await office.join()
+    pin = office.book.generation.pin
+    before = office.book.number
+    for pins in ([], [pin], ["ab" * 32], [pin]) * 10:
+        await office.registrar.note_trust(KEY, pins)
+    assert office.book.number == before
+    await office.registrar.note_trust(("no", "such", "one"), [pin])
+    assert office.book.number == before
+
+
+async def test_past_the_half_of_its_newest_a_connector_may_renew_however_many_it_has(office):
+    who = await office.join()
+    for _ in range(MAX_UNEXPIRED - 1):
+        who = await office.renew(who)
+    with refused("renewed-too-often"):
+        await office.renew(who)
+    office.times.pass_by(timedelta(days=3, hours=13))
+    assert await office.renew(who)
+
+
+async def test_what_fails_to_follow_a_change_does_not_undo_it(office):
+    told: list[object] = []
+
+    def fail(_events):
+        raise RuntimeError("no")
+
+    office.registrar.on_change(fail)
+    office.registrar.on_change(told.append)
+    assert await block(office.registrar, KEY)
+    assert told
+
+
+async def test_what_an_operator_asks_waits_for_one_thing_at_most(office):
+    order = []
+    office.registrar.on_change(lambda events: order.append(events[0].kind))
+    tokens = [await office.token(("acme", "berlin", f"c{n}")) for n in range(20)]
+    order.clear()
+    joins = [spawn(office.redeem(token), "join") for token in tokens]
+    await asyncio.sleep(0)
+    await block(office.registrar, KEY)
+    assert order.index(Kind.BLOCKED) <= 2
+    await asyncio.gather(*joins)
+
+
+class TestTakingIn:
+    """After a restore: what was issued between the backup and it."""
+
+    @pytest.fixture
+    async def lost(self, office):
+        """A certificate that the restored state does not know."""
+        backup, at = list(office.store.events), office.now
+        office.times.pass_by(timedelta(minutes=1))
+        issued = await office.redeem(await office.token())
+        office.times.pass_by(timedelta(minutes=1))
+        office.store.events[:] = backup
+        office.restart()
+        await office.registrar.commit(
+            [new_event(Kind.RESTORED, office.now, backup_at=at.timestamp(), backup_number=len(backup))]
+        )
+        return leaf(issued)
+
+    async def test_it_is_taken_in_once_and_without_targets_that_nobody_knows(self, office, lost):
+        results = await asyncio.gather(*(office.registrar.take_in(lost, KEY) for _ in range(5)))
+        assert all(results)
+        assert len(office.book.connectors[KEY].certificates) == 1
+        assert office.book.standing(issue.fingerprint(lost), KEY, office.now) is Standing.GOOD
+        assert office.book.allowed_targets(KEY) == frozenset()
+
+    async def test_not_as_another_connectors(self, office, lost):
+        assert await office.registrar.take_in(lost, KEY)
+        assert not await office.registrar.take_in(lost, OTHER)
+
+    @pytest.mark.parametrize("how", ["block", "revoke", "revoke it"])
+    async def test_not_what_was_ended_meanwhile(self, office, lost, how):
+        if how == "block":
+            await block(office.registrar, KEY)
+        elif how == "revoke":
+            await revoke(office.registrar, Scope.CONNECTOR, key=KEY)
+        else:
+            await revoke(office.registrar, Scope.CERTIFICATE, fingerprint=issue.fingerprint(lost))
+        assert not await office.registrar.take_in(lost, KEY)
+
+    async def test_also_when_the_issuing_ca_was_renewed(self, office, lost):
+        root = office.keys.root(office.book.generation)
+        new = issue.create_issuing(root, "r1", office.now)
+        await office.registrar.commit(
+            [new_event(Kind.ISSUING_CREATED, office.now, generation=1, certificate=pem_text(new.certificate))]
+        )
+        assert await office.registrar.take_in(lost, KEY)
+
+    async def test_not_what_is_older_or_newer(self, office, lost):
+        authority = office.registrar.authority()
+        for when in (office.now - timedelta(hours=1), office.now + timedelta(hours=1)):
+            stranger = issue.issue_connector(
+                authority, connector_id("qanat.test", *OTHER), issue.new_key().public_key(), when
+            )
+            assert not await office.registrar.take_in(stranger, OTHER)
+
+    async def test_not_of_another_ca(self, office, lost):
+        foreign = issue.create_issuing(issue.create_root(office.now), "r1", office.now)
+        stranger = issue.issue_connector(
+            foreign, connector_id("qanat.test", *KEY), issue.new_key().public_key(), office.now - timedelta(minutes=1)
+        )
+        assert not await office.registrar.take_in(stranger, KEY)

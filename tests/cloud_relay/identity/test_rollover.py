@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 
 from cloud_relay.identity.events import Kind
+from cloud_relay.identity.ledger import IdentityFault
 from cloud_relay.identity.records import Stage, Standing, TokenState
-from cloud_relay.identity.registrar import IdentityFault
-from cloud_relay.identity.rollover import RollOver, WrongStage
-from shared.pki.trust import accept_roots, load_pems, pin_of
+from cloud_relay.identity.rollover import NewGeneration, RollOver, WrongStage
+from shared.pki.trust import MAX_ROOTS, accept_roots, choose_pinned, load_pems, pin_of
 from tests.cloud_relay.identity.kit import KEY, OTHER, Office
 
 
@@ -27,9 +28,14 @@ async def trust(office, key=KEY):
 
 def chain_leads_to(office, root, now):
     """Whether whoever trusts only `root` can verify what the relay serves: the issuing CA below an accepted root."""
-    issuing, *cross = office.book.served_chain()
+    issuing, *cross = office.book.served_chain(office.now)
     accepted = accept_roots([root], [office.book.generation.root], cross, now)
     issuing.verify_directly_issued_by(accepted[0])
+
+
+def current_keys(office):
+    generation = office.book.generation
+    return {office.keys.root_path(generation.root), office.keys.issuing_path(generation.issuing)}
 
 
 async def test_all_steps_with_one_connector(office):
@@ -51,7 +57,7 @@ async def test_all_steps_with_one_connector(office):
     assert office.book.stage is Stage.STEADY
     assert office.book.standing(first.fingerprint, KEY, office.now) is Standing.RENEW_ONLY
     assert office.book.standing(second.fingerprint, KEY, office.now) is Standing.GOOD
-    assert sorted(path.name.partition("-2")[0] for path in office.keys.folder.iterdir()) == ["issuing", "root"]  # new
+    assert set(office.keys.folder.iterdir()) == current_keys(office)
     chain_leads_to(office, old_root, office.now)
 
 
@@ -161,11 +167,13 @@ async def test_open_tokens_survive(office):
     await roll.advance()
     await roll.advance()
     assert office.book.active == 2
+    pinned = choose_pinned(load_pems(office.registrar.join_texts()[0]), [token.pin], office.now)
+    chain_leads_to(office, pinned[0], office.now)
     issued = await office.redeem(token)
     assert office.book.standing(issued.record.fingerprint, KEY, office.now) is Standing.GOOD
-    roots, cross = (load_pems(texts) for texts in (issued.roots, issued.cross))
-    pinned = [one for one in office.book.generations.values() if one.pin == token.pin]
-    assert accept_roots([pinned[0].root], roots, cross, office.now) == roots
+    assert accept_roots(pinned, load_pems(issued.roots), load_pems(issued.cross), office.now) == [
+        office.book.generation.root
+    ]
 
 
 async def test_compromised(office):
@@ -177,7 +185,7 @@ async def test_compromised(office):
     assert office.book.standing(first.fingerprint, KEY, office.now) is Standing.REVOKED
     assert old_root not in office.book.trust(office.now).client_roots
     assert office.registrar.root_texts()[1] == []
-    assert {path.name.split("-")[1].partition(".")[0] for path in office.keys.folder.iterdir()} == {"2"}
+    assert set(office.keys.folder.iterdir()) == current_keys(office)
     with pytest.raises(IdentityFault, match="certificate-revoked"):
         await office.renew(first)
     again = await office.join()
@@ -202,3 +210,71 @@ async def test_the_list_tells_all(office):
     await roll.advance()
     steps = [event.text("step") for event in office.store.events if event.kind is Kind.ROLL_OVER]
     assert steps == ["published", "switched", "retired"]
+
+
+async def test_two_at_the_same_moment(office):
+    roll = RollOver(office.registrar)
+    results = await asyncio.gather(roll.begin(), roll.begin(), return_exceptions=True)
+    assert sorted(type(one).__name__ for one in results) == ["NoneType", "WrongStage"]
+    await roll.advance()
+    await roll.advance()
+    assert set(office.keys.folder.iterdir()) == current_keys(office)
+    await roll.begin()  # its root's key is the right one
+
+
+async def test_tokens_of_a_root_that_is_rolled_back_end_and_are_named(office):
+    roll = RollOver(office.registrar)
+    older = await office.token()
+    await roll.begin()
+    await roll.advance()
+    newer = await office.token(OTHER)
+    assert [one.token for one in await roll.roll_back()] == [newer.token]
+    await roll.advance()
+    assert office.book.tokens[newer.token].state(office.now) is TokenState.REVOKED
+    assert await office.redeem(older)
+
+
+async def test_any_number_of_roll_overs_can_be_followed(office):
+    roll = RollOver(office.registrar)
+    for _ in range(20):
+        who = await office.join()
+        await roll.begin()
+        await trust(office)
+        await roll.advance()
+        await office.renew(who)
+        await roll.advance()
+        assert office.book.stage is Stage.STEADY
+        office.times.pass_by(timedelta(days=8))
+    _, cross = office.registrar.root_texts()
+    assert len(cross) <= MAX_ROOTS
+    assert len(office.book.served_chain(office.now)) <= MAX_ROOTS
+
+
+async def test_a_retired_root_stays_as_long_as_a_certificate_of_it_may_be_renewed(office):
+    old_root = office.book.generation.root
+    who = await office.join()
+    roll = RollOver(office.registrar)
+    await roll.begin()
+    await roll.skip(KEY)
+    await roll.advance()
+    await roll.advance()
+    office.times.pass_by(timedelta(days=36))
+    office.book.forget(office.now)
+    assert old_root in office.book.trust(office.now).client_roots
+    assert await office.renew(who)
+    office.times.pass_by(timedelta(days=2))
+    office.book.forget(office.now)
+    assert old_root not in office.book.trust(office.now).client_roots
+
+
+async def test_a_root_that_has_ended_vouches_for_nobody(office):
+    office.times.pass_by(timedelta(days=3651))
+    with pytest.raises(WrongStage, match="compromised"):
+        await RollOver(office.registrar).begin()
+
+
+async def test_keys_that_a_crash_left_are_removed_at_the_next_start(office):
+    NewGeneration(office.registrar)
+    assert len(list(office.keys.folder.iterdir())) == 4
+    RollOver(office.registrar).clear_keys()
+    assert set(office.keys.folder.iterdir()) == current_keys(office)

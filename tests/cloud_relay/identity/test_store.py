@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import stat
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,9 @@ async def test_both_ways(store, tmp_path):
     again = SqliteStore(tmp_path / "state.db")
     assert await again.read() == stored
     assert await again.read(1) == stored[1:]
-    assert await again.leaf("ab") == b"chain"
-    assert await again.leaf("cd") is None
+    assert await again.leaf("ab", NOW) == b"chain"
+    assert await again.leaf("cd", NOW) is None
+    assert await again.leaf("ab", NOW + timedelta(hours=25)) is None
     await again.close()
 
 
@@ -59,14 +61,6 @@ async def test_events_stay(store, tmp_path):
 async def test_only_the_owner_may_read(store, tmp_path):
     await store.append(0, [blocked("c1")])
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
-
-
-async def test_a_copy_is_whole(store, tmp_path):
-    stored = await store.append(0, [blocked(f"c{number}") for number in range(100)])
-    await store.copy(tmp_path / "copy.db")
-    copy = SqliteStore(tmp_path / "copy.db")
-    assert await copy.read() == stored
-    await copy.close()
 
 
 def test_what_is_no_state(tmp_path):

@@ -7,10 +7,13 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 
+from cloud_relay.expiries import Expiry
+from cloud_relay.identity.ledger import IdentityFault
 from cloud_relay.identity.own import OwnCertificate
 from cloud_relay.identity.records import Stage
 from cloud_relay.identity.rollover import RollOver
 from cloud_relay.identity.upkeep import Upkeep
+from shared.pki.files import write_private
 from tests.cloud_relay.identity.kit import Office
 
 
@@ -83,14 +86,14 @@ async def test_the_issuing_ca_is_renewed_under_the_same_root(house):
 
 
 async def test_a_root_whose_key_was_taken_away_is_missed_in_time(house):
-    (house.office.keys.folder / "root-1.key").unlink()
+    house.office.keys.root_path(house.office.book.generation.root).unlink()
     house.office.times.pass_by(timedelta(days=183))
     await house.upkeep.look()
     assert not [one for one in house.upkeep.expiries() if one.warning]
     house.office.times.pass_by(timedelta(days=95))
     await house.upkeep.look()
     (warning,) = [one for one in house.upkeep.expiries() if one.warning]
-    assert (warning.kind, "root-1.key" in warning.warning) == ("issuing", True)
+    assert (warning.kind, "/root-" in warning.warning) == ("issuing", True)
 
 
 async def test_a_root_that_ends_is_named_half_a_year_before(house):
@@ -119,6 +122,7 @@ async def test_what_fails_is_tried_again(house):
     await house.upkeep.look()
     assert house.upkeep.failures == 1
     house.office.store.fail = False
+    house.upkeep.request()
     await house.upkeep.look()
     assert house.leaf.not_valid_after_utc > house.office.now
 
@@ -129,3 +133,66 @@ async def test_what_is_long_over_is_forgotten(house):
     await house.upkeep.look()
     assert not house.office.book.certificates
     assert not house.office.book.tokens
+
+
+async def test_when_the_issuing_ca_has_ended_it_goes_on_looking_and_comes_back_with_the_roots_key(house):
+    office = house.office
+    path = office.keys.root_path(office.book.generation.root)
+    taken_away = path.read_bytes()
+    path.unlink()
+    office.times.pass_by(timedelta(days=366))
+    for _ in range(3):
+        house.upkeep.request()
+        await house.upkeep.look()
+    with pytest.raises(IdentityFault, match="cannot-issue"):
+        await office.join()
+    write_private(path, taken_away)
+    house.upkeep.request()
+    await house.upkeep.look()
+    assert house.leaf.not_valid_after_utc > office.now
+    assert await office.join()
+
+
+async def test_a_leaf_that_ends_with_its_ca_is_not_made_anew_each_second(house):
+    office = house.office
+    office.keys.root_path(office.book.generation.root).unlink()
+    office.times.pass_by(timedelta(days=364))
+    house.upkeep.request()
+    await house.upkeep.look()
+    made = house.contexts
+    office.times.pass_by(timedelta(hours=20))
+    for _ in range(5):
+        await house.upkeep.look()
+    assert house.contexts == made
+
+
+async def test_keys_that_came_to_nothing_are_removed(house):
+    office = house.office
+    office.store.fail = True
+    office.times.pass_by(timedelta(days=183))
+    for _ in range(5):
+        house.upkeep.request()
+        await house.upkeep.look()
+    assert len(list(office.keys.folder.iterdir())) == 2
+    office.store.fail = False
+    house.upkeep.request()
+    await house.upkeep.look()
+    assert len(list(office.keys.folder.iterdir())) == 2  # the replaced one is gone too
+
+
+async def test_with_another_ca_there_is_nothing_to_renew_and_all_to_warn_of(house, tmp_path):
+    told: list[bool] = []
+
+    def tell() -> list[Expiry]:
+        told.append(True)
+        return []
+
+    other = Upkeep(
+        house.office.registrar, house.upkeep.roll_over, OwnCertificate(tmp_path / "elsewhere", house.office.registrar),
+        list, lambda: None, lambda: False,
+    )  # fmt: skip
+    other.all_expiries = tell
+    await other.look()
+    assert told
+    assert other.failures == 0
+    assert not (tmp_path / "elsewhere").exists()

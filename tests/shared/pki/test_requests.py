@@ -68,3 +68,11 @@ def test_anything_else_is_a_value_error(data):
         read_request(data)
     with pytest.raises(ValueError, match="not a certificate request"):
         read_request(as_pem(data))
+
+
+def test_a_version_that_there_is_not():
+    der = bytearray(x509.load_pem_x509_csr(pem_of(KEY)).public_bytes(serialization.Encoding.DER))
+    position = der.index(b"\x02\x01\x00")  # INTEGER 0: version 1
+    der[position + 2] = 2
+    with pytest.raises(ValueError, match="not a certificate request"):
+        read_request(as_pem(bytes(der)))

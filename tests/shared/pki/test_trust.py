@@ -78,3 +78,12 @@ def test_pems():
     assert load_pems([pem_text(OLD.certificate)]) == [OLD.certificate]
     with pytest.raises(ValueError, match="certificates"):
         load_pems(["x"] * 17)
+
+
+def test_the_issuing_ca_whose_key_is_online_makes_no_roots():
+    issuing = issue.create_issuing(OLD, "r1", NOW)
+    by_issuing = issue.cross_sign(issuing, FOREIGN.certificate, NOW)
+    with pytest.raises(TrustError):
+        accept([OLD], [FOREIGN], [issuing.certificate, by_issuing])
+    with pytest.raises(TrustError):
+        choose_pinned([issuing.certificate], [pin_of(issuing.certificate)], NOW)

@@ -1,0 +1,108 @@
+"""How the state of identity changes: decide by the book, append to the list, apply to the book, under one lock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from cloud_relay.identity.book import Book
+from cloud_relay.identity.events import Event
+from cloud_relay.identity.store import Conflict, EventStore, StateError
+from shared.clock import TrustedClock
+from shared.errors import LocalFault
+from shared.logs import get_logger, log_limited
+from shared.tasks import spawn
+
+BACKWARDS: Final = timedelta(minutes=5)
+"""How much earlier than the last event it may be now. More means that this host's clock is wrong."""
+
+Decision = Callable[[], tuple[list[Event], dict[str, bytes]]]
+Watcher = Callable[[Sequence[Event]], None]
+
+log = get_logger("relay.identity")
+
+
+class IdentityFault(LocalFault):
+    """A certificate is refused, by a code of the catalogue; the detail may be told to who asked."""
+
+
+class Ledger:
+    """The book, the list that it is folded from, and the one way to change both."""
+
+    def __init__(self, book: Book, store: EventStore, clock: TrustedClock) -> None:
+        self.book = book
+        self.store = store
+        self.clock = clock
+        self._lock = asyncio.Lock()
+        self._queue = asyncio.Lock()
+        self._watchers: list[Watcher] = []
+
+    def on_change(self, watcher: Watcher) -> None:
+        """Call `watcher` with what was stored, after it was applied to the book."""
+        self._watchers.append(watcher)
+
+    async def commit(self, new: Sequence[Event], leaves: dict[str, bytes] | None = None) -> None:
+        """Store and apply events that hang on nothing that could change meanwhile."""
+        await self.change(lambda: (list(new), leaves or {}))
+
+    async def change(self, decide: Decision, *, is_urgent: bool = False) -> None:
+        """Decide under the lock, store, apply. What `decide` raises changes nothing. Cancelled: all or nothing.
+
+        What an operator decides is urgent: it waits for one thing at most, however many connectors ask.
+        """
+        if is_urgent:
+            await self._shielded(decide)
+            return
+        async with self._queue:
+            await self._shielded(decide)
+
+    async def _shielded(self, decide: Decision) -> None:
+        await asyncio.shield(spawn(self._change(decide), "identity state", _told_elsewhere))
+
+    def now(self) -> datetime:
+        """The time for what is issued. IdentityFault (cannot-issue) when this host's clock must be wrong."""
+        now = self.clock.now()
+        last = self.book.last_at
+        if last is not None and now < last - BACKWARDS:
+            log_limited(log, "error", "clock", "this host's clock is wrong, or was: nothing is issued",
+                        now=f"{now:%FT%TZ}", last_event=f"{last:%FT%TZ}",
+                        remedy="set the clock; if it is right now: 'cloud-relay ca accept-clock'")  # fmt: skip
+            raise IdentityFault("cannot-issue", f"the relay's clock says {now:%FT%TZ}, before its last event")
+        return now
+
+    async def _change(self, decide: Decision) -> None:
+        async with self._lock:
+            new, leaves = decide()
+            if not new:
+                return
+            try:
+                stored = await self.store.append(self.book.number, new, leaves)
+            except Conflict as error:
+                raise StateError("the state has changed under this relay: restart it, to read it anew") from error
+            for event in stored:
+                self.book.apply(event)
+        for event in stored:
+            log.info(event.kind.value, number=event.number, **_shown(event))
+        for watcher in self._watchers:
+            try:
+                watcher(stored)
+            except Exception as error:  # it is stored, whatever becomes of it elsewhere
+                log.error("a change of the identity state was not followed up", exc_info=error)
+
+    def note_time(self) -> datetime:
+        """The time for what is only noted, and for what closes doors: never before what was noted last."""
+        now, last = self.clock.now(), self.book.last_at
+        return now if last is None else max(now, last)
+
+
+def _shown(event: Event) -> dict[str, object]:
+    """What the log says of an event: neither certificates nor hashes."""
+    hidden = {"certificate", "hash", "key", "pins"}
+    shown = {name: value for name, value in event.data.items() if name not in hidden and value not in (None, "")}
+    return {"token_id" if name == "token" else name: value for name, value in shown.items()}
+
+
+def _told_elsewhere(_name: str, _error: BaseException) -> None:
+    """Whoever waits for the change gets what it raised."""
