@@ -6,154 +6,31 @@ They ask the running relay; while none runs, they work on its state themselves, 
 from __future__ import annotations
 
 import asyncio
-import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, emit, make_app, make_table, note
-from shared.control import ControlUnreachable, as_command_error
-
-if TYPE_CHECKING:
-    from cloud_relay.config import RelayConfig
-    from shared.config import HostPort
+from cloud_relay.cli_call import call, read_relay_config, user_name
+from cloud_relay.cli_init import add_init
+from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, counted, emit, make_app, note
 
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it stands in the audit trail.")]
 PassphraseOption = Annotated[Path, typer.Option("--passphrase-file", help="A file whose one line encrypts the backup.")]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Put it in the place of a state that is there.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Also if it revives a CA that was given up as compromised.")]
 ConnectorArgument = Annotated[str, typer.Argument(metavar="TENANT/LOCATION/NAME")]
 
 
 def add_identity_commands(app: typer.Typer, default: Path) -> None:
     """Give `app` the commands; `default` is the config file's place."""
-    _add_init(app, default)
+    add_init(app, default)
     app.add_typer(_tokens(default), name="tokens")
     app.add_typer(_certs(default), name="certs")
     app.add_typer(_connectors(default), name="connectors")
     app.add_typer(_ca(default), name="ca")
     _add_events(app, default)
     _add_backup(app, default)
-
-
-def call(config: Path, command: str, **asked: Any) -> dict[str, Any]:
-    """One command of `identity.desk`: by the running relay, else on its state."""
-    from shared.commands import ask
-
-    try:
-        return ask(config, "relay", "POST", f"/v1/identity/{command}", asked)
-    except ControlUnreachable:
-        return asyncio.run(_call_here(config, command, asked))
-
-
-async def _call_here(path: Path, command: str, asked: dict[str, Any]) -> dict[str, Any]:
-    from cloud_relay.config import RelayConfig
-    from cloud_relay.identity.desk import Desk, perform
-    from cloud_relay.identity.office import open_office
-    from cloud_relay.identity.upkeep import Upkeep
-    from shared.clock import TrustedClock
-    from shared.config import read_config
-    from shared.control import ControlFault
-    from shared.logs import setup_logging
-
-    setup_logging("console", "error", io.StringIO())  # what fails is said by the command itself
-    config = read_config(path, RelayConfig).config
-    office = await open_office(config, TrustedClock())
-    try:
-        names = [address.host for address in config.tunnel.advertise]
-        upkeep = Upkeep(office.registrar, office.roll_over, office.own, lambda: names, lambda: None)
-        return await perform(Desk(office, lambda: config, upkeep), command, asked)
-    except ControlFault as fault:
-        raise as_command_error(fault) from fault
-    finally:
-        await office.close()
-
-
-# ---------------------------------------------------------------- init
-
-
-def _add_init(app: typer.Typer, default: Path) -> None:
-    @app.command()
-    def init(
-        advertise: Annotated[
-            list[str] | None, typer.Option(help="HOST:PORT by which connectors reach this relay; repeatable.")
-        ] = None,
-        listen: Annotated[str, typer.Option(help="Where the tunnel listener binds.")] = ":8443",
-        trust_domain: Annotated[
-            str | None, typer.Option(help="The first part of every identity, for good. Else the first host's name.")
-        ] = None,
-        name: Annotated[str, typer.Option(help="This relay's own name.")] = "relay-1",
-        tenant: Annotated[str | None, typer.Option(help="A first tenant for the config.")] = None,
-        location: Annotated[list[str] | None, typer.Option(help="Its locations; repeatable.")] = None,
-        state_dir: Annotated[Path, typer.Option(help="A folder of the relay's own.")] = Path("/var/lib/qanat-relay"),
-        passphrase_file: Annotated[
-            Path | None, typer.Option(help="Encrypt the CA's keys by what this file holds.")
-        ] = None,
-        config: ConfigOption = default,
-        as_json: JsonOption = False,
-    ) -> None:
-        """Make this relay's own CA, and a config that runs unless there is one. Once, before the first start."""
-        made = _init(
-            config, advertise or [], listen, trust_domain, name, tenant, location or [], state_dir, passphrase_file
-        )
-        emit(made, schema="qanat.relay.init.v1", json=as_json, table=_init_text(made))
-
-
-def _init(
-    path: Path, advertise: list[str], listen: str, trust_domain: str | None, name: str, tenant: str | None,
-    locations: list[str], state_dir: Path, passphrase_file: Path | None,
-) -> dict[str, Any]:  # fmt: skip
-    from datetime import UTC, datetime
-
-    from cloud_relay.config import RelayConfig
-    from cloud_relay.identity.found import found, write_config
-    from cloud_relay.identity.office import read_passphrase
-    from shared.clock import rfc3339
-    from shared.config import read_config
-    from shared.logs import setup_logging
-
-    setup_logging("console", "error", io.StringIO())
-    is_new = not path.exists()
-    try:
-        if is_new:
-            relays = _addresses(advertise)
-            domain = trust_domain or relays[0].host
-            if (tenant is None) != (not locations):
-                raise CommandError(ExitCode.USAGE, "--tenant and --location are given together or not at all")
-            write_config(
-                path, state_dir=str(state_dir), trust_domain=domain, listen=listen, advertise=relays, tenant=tenant,
-                locations=locations, passphrase_file=str(passphrase_file.absolute()) if passphrase_file else None,
-            )  # fmt: skip
-        loaded: RelayConfig = read_config(path, RelayConfig).config
-        passphrase = read_passphrase(loaded.identity.passphrase_file)
-        made = asyncio.run(found(loaded.state_dir, loaded.trust_domain, name, datetime.now(UTC), passphrase))
-    except ValueError as error:
-        raise CommandError(ExitCode.USAGE, str(error), "Choose one with --trust-domain or --name.") from error
-    return {
-        "config": str(path), "config_written": is_new, "state_dir": str(made.state_dir), "relay": made.relay,
-        "trust_domain": made.trust_domain, "pin": made.pin, "root_not_after": rfc3339(made.root_not_after),
-    }  # fmt: skip
-
-
-def _addresses(advertise: list[str]) -> list[HostPort]:
-    from shared.config.model import parse_host_port
-
-    if not advertise:
-        raise CommandError(ExitCode.USAGE, "how do connectors reach this relay? --advertise relay.example.com:443")
-    try:
-        return [parse_host_port(one) for one in advertise]
-    except ValueError as error:
-        raise CommandError(ExitCode.USAGE, f"--advertise: {error}") from error
-
-
-def _init_text(made: dict[str, Any]) -> str:
-    wrote = "Wrote" if made["config_written"] else "Used"
-    return (
-        f"Made the CA of relay {made['relay']} in {made['state_dir']}; its root is good until "
-        f"{made['root_not_after'][:10]}.\n{wrote} {made['config']}.\n"
-        f"Start the relay: cloud-relay serve --config {made['config']}\n"
-        f"Let a connector join: cloud-relay tokens create TENANT/LOCATION/NAME --config {made['config']}"
-    )
 
 
 # ---------------------------------------------------------------- tokens
@@ -171,8 +48,6 @@ def _tokens(default: Path) -> typer.Typer:
         as_json: JsonOption = False,
     ) -> None:
         """Make a token for a new connector. It is shown once, here: only it is written to standard output."""
-        import getpass
-
         from shared.units import parse_duration
 
         try:
@@ -180,9 +55,7 @@ def _tokens(default: Path) -> typer.Typer:
         except ValueError as error:
             raise CommandError(ExitCode.USAGE, f"--lifetime: {error}") from error
         wanted = None if targets is None else [one.strip() for one in targets.split(",") if one.strip()]
-        made = call(
-            config, "tokens-create", connector=connector, lifetime=seconds, targets=wanted, by=getpass.getuser()
-        )
+        made = call(config, "tokens-create", connector=connector, lifetime=seconds, targets=wanted)
         if not as_json:
             note(f"Token {made['token']} for {made['connector']}, good once, until {made['expires']}. "
                  "Hand it to 'connector-agent enroll' over a safe channel.")  # fmt: skip
@@ -191,9 +64,10 @@ def _tokens(default: Path) -> typer.Typer:
     @app.command("list")
     def listed(config: ConfigOption = default, as_json: JsonOption = False) -> None:
         """Show the tokens of the last weeks, and what became of them."""
+        from cloud_relay import show_identity
+
         found = call(config, "tokens-list")
-        columns = ("token", "connector", "state", "created", "expires", "used", "targets", "misuses")
-        emit(found, schema="qanat.relay.tokens.v1", json=as_json, table=lambda: _table(columns, found["tokens"]))
+        emit(found, schema="qanat.relay.tokens.v1", json=as_json, table=lambda: show_identity.tokens_table(found))
 
     @app.command("revoke")
     def revoke(token: str, config: ConfigOption = default, as_json: JsonOption = False) -> None:
@@ -214,14 +88,18 @@ def _certs(default: Path) -> typer.Typer:
     @app.command("list")
     def listed(config: ConfigOption = default, as_json: JsonOption = False) -> None:
         """Show all certificates: the relay's own first."""
+        from cloud_relay import show_identity
+
         found = call(config, "certs-list")
-        emit(found, schema="qanat.relay.certs.v1", json=as_json, table=lambda: _certs_table(found))
+        emit(found, schema="qanat.relay.certs.v1", json=as_json, table=lambda: show_identity.certs_table(found))
 
     @app.command("show")
     def show(fingerprint: str, config: ConfigOption = default, as_json: JsonOption = False) -> None:
         """Show one, named by the first digits of its SHA-256."""
+        from cloud_relay import show_identity
+
         found = call(config, "certs-show", fingerprint=fingerprint)
-        emit(found, schema="qanat.relay.cert.v1", json=as_json, table=lambda: _pairs(found))
+        emit(found, schema="qanat.relay.cert.v1", json=as_json, table=lambda: show_identity.pairs(found))
 
     @app.command("revoke")
     def revoke(
@@ -239,7 +117,9 @@ def _certs(default: Path) -> typer.Typer:
                 "Say which: --scope certificate, or --scope tenant.",
             )  # fmt: skip
         done = call(config, "certs-revoke", scope=chosen, name=name, reason=reason)
-        text = f"Revoked {done['scope']} {done['name']}: {len(done['certificates'])} certificates that were good."
+        text = (
+            f"Revoked {done['scope']} {done['name']}: {counted(len(done['certificates']), 'certificate')} that counted."
+        )
         emit(done, schema="qanat.relay.revoked.v1", json=as_json, table=text)
 
     @app.command("rotate")
@@ -252,9 +132,8 @@ def _certs(default: Path) -> typer.Typer:
         """Renew now: the relay's own certificate, or, asked by the relay, that of a connector. No push is lost."""
         if connector is None:
             done = call(config, "certs-rotate")
-            text = (
-                f"The relay's own certificate was good until {done['before']}, the new one until {done['not_after']}."
-            )
+            before = f"; the one before ended {done['before']}" if done["before"] else ""
+            text = f"The relay's own certificate is new, and good until {done['not_after']}{before}."
         else:
             done = call(config, "certs-rotate", connector=connector, within=within)
             text = f"Asked {done['connector']} to renew within {done['within_s']:.0f} s."
@@ -272,17 +151,21 @@ def _connectors(default: Path) -> typer.Typer:
     @app.command("list")
     def listed(config: ConfigOption = default, as_json: JsonOption = False) -> None:
         """Show all connectors: whether they are attached, and how long their certificates are good."""
+        from cloud_relay import show_identity
+
         found = call(config, "connectors-list")
-        columns = ("connector", "state", "tunnels", "not_after", "generation", "targets", "reason")
         emit(
-            found, schema="qanat.relay.connectors.v1", json=as_json, table=lambda: _table(columns, found["connectors"])
-        )
+            found, schema="qanat.relay.connectors.v1", json=as_json,
+            table=lambda: show_identity.connectors_table(found),
+        )  # fmt: skip
 
     @app.command("show")
     def show(connector: ConnectorArgument, config: ConfigOption = default, as_json: JsonOption = False) -> None:
         """Show one, with its certificates."""
+        from cloud_relay import show_identity
+
         found = call(config, "connectors-show", connector=connector)
-        emit(found, schema="qanat.relay.connector.v1", json=as_json, table=lambda: _connector_table(found))
+        emit(found, schema="qanat.relay.connector.v1", json=as_json, table=lambda: show_identity.connector_table(found))
 
     @app.command("block")
     def block(
@@ -313,8 +196,10 @@ def _ca(default: Path) -> typer.Typer:
     @app.command("status")
     def status(config: ConfigOption = default, as_json: JsonOption = False) -> None:
         """Show the CA, how far a roll-over is, and for whom it waits."""
+        from cloud_relay import show_identity
+
         found = call(config, "ca-status")
-        emit(found, schema="qanat.relay.ca.v1", json=as_json, table=lambda: _ca_table(found))
+        emit(found, schema="qanat.relay.ca.v1", json=as_json, table=lambda: show_identity.ca_table(found))
 
     @app.command("rotate")
     def rotate(
@@ -328,8 +213,15 @@ def _ca(default: Path) -> typer.Typer:
         as_json: JsonOption = False,
     ) -> None:
         """Begin to roll the CA over. The relay goes on by itself, step by step; 'ca status' says for whom it waits."""
+        from cloud_relay import show_identity
+
+        if compromised and skip:
+            raise CommandError(
+                ExitCode.USAGE, "--compromised waits for nobody, so there is nobody to skip",
+                "Leave --skip out: every connector has to join again.",
+            )  # fmt: skip
         done = call(config, "ca-rotate", skip=skip or [], compromised=compromised)
-        emit(done, schema="qanat.relay.ca.v1", json=as_json, table=lambda: _ca_table(done))
+        emit(done, schema="qanat.relay.ca.v1", json=as_json, table=lambda: show_identity.ca_table(done))
         if compromised and not as_json:
             note("Every connector has to join again with a new token. Tokens that ended: "
                  + (", ".join(one["token"] for one in done["tokens_ended"]) or "none") + ".")  # fmt: skip
@@ -337,8 +229,10 @@ def _ca(default: Path) -> typer.Typer:
     @app.command("rollback")
     def rollback(config: ConfigOption = default, as_json: JsonOption = False) -> None:
         """Go back to the CA of before; possible until the old one is retired."""
+        from cloud_relay import show_identity
+
         done = call(config, "ca-rollback")
-        emit(done, schema="qanat.relay.ca.v1", json=as_json, table=lambda: _ca_table(done))
+        emit(done, schema="qanat.relay.ca.v1", json=as_json, table=lambda: show_identity.ca_table(done))
 
     return app
 
@@ -346,13 +240,18 @@ def _ca(default: Path) -> typer.Typer:
 def _add_events(app: typer.Typer, default: Path) -> None:
     @app.command()
     def events(
-        after: Annotated[int, typer.Option(help="Only those after this number.")] = 0,
+        after: Annotated[int, typer.Option(help="Only those after this number.", min=0)] = 0,
         config: ConfigOption = default,
         as_json: JsonOption = False,
     ) -> None:
         """Show the audit trail: who joined, renewed, was revoked or blocked, and when."""
+        from cloud_relay import show_identity
+
         found = call(config, "events", after=after)
-        emit(found, schema="qanat.relay.events.v1", json=as_json, table=lambda: _events_table(found["events"]))
+        emit(found, schema="qanat.relay.events.v1", json=as_json, table=lambda: show_identity.events_table(found))
+        shown = found["events"][-1]["number"] if found["events"] else found["last"]
+        if shown < found["last"] and not as_json:
+            note(f"There are {counted(found['last'] - shown, 'more event')}: --after {shown}")
 
 
 def _add_backup(app: typer.Typer, default: Path) -> None:
@@ -365,111 +264,27 @@ def _add_backup(app: typer.Typer, default: Path) -> None:
         from cloud_relay.identity.office import read_passphrase
 
         passphrase = read_passphrase(passphrase_file)
-        done = make_backup(_config(config), file, passphrase or b"")
-        text = f"Wrote {done['file']}: {done['events']} events, {done['files']} files, {done['bytes']} bytes."
-        emit(done, schema="qanat.relay.backup.v1", json=as_json, table=text)
+        done = asyncio.run(make_backup(read_relay_config(config), file, passphrase or b""))
+        holds = f"{counted(done['events'], 'event')}, {counted(done['files'], 'file')}, {done['bytes']} bytes"
+        emit(done, schema="qanat.relay.backup.v1", json=as_json, table=f"Wrote {done['file']}: {holds}.")
+        if done["without"] and not as_json:
+            note(f"Not in it, because not here: {', '.join(done['without'])}. Keep a copy where it is.")
 
     @app.command()
     def restore(
         file: Path,
         passphrase_file: PassphraseOption,
-        replace: Annotated[
-            bool, typer.Option("--replace", help="Put it in the place of a state that is there.")
-        ] = False,
+        replace: ReplaceOption = False,
+        force: ForceOption = False,
         config: ConfigOption = default,
         as_json: JsonOption = False,
     ) -> None:
         """Put a backup's identity into this config's state_dir. Connectors come back by themselves; tokens do not."""
-        from cloud_relay.identity.backup import restore_backup
+        from cloud_relay import show_identity
         from cloud_relay.identity.office import read_passphrase
+        from cloud_relay.identity.restore import restore_backup
 
-        passphrase = read_passphrase(passphrase_file)
-        done = asyncio.run(restore_backup(_config(config), file, passphrase or b"", replace=replace))
-        emit(done, schema="qanat.relay.restore.v1", json=as_json, table=lambda: _restore_text(done))
-
-
-def _config(path: Path) -> RelayConfig:
-    from cloud_relay.config import RelayConfig
-    from shared.config import read_config
-
-    return read_config(path, RelayConfig).config
-
-
-# ---------------------------------------------------------------- tables
-
-
-def _table(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> Any:
-    return make_table(tuple(column.replace("_", " ") for column in columns),
-                      [tuple(_shown(row[column]) for column in columns) for row in rows])  # fmt: skip
-
-
-def _pairs(found: dict[str, Any]) -> Any:
-    return make_table(("", ""), [(name.replace("_", " "), _shown(value)) for name, value in found.items()
-                                 if not isinstance(value, list) or not value or isinstance(value[0], str)])  # fmt: skip
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, list):
-        return ", ".join(str(one) for one in value) or "none"
-    return str(value)
-
-
-def _certs_table(found: dict[str, Any]) -> Any:
-    from rich.console import Group
-
-    rows = [one | {"fingerprint": one["fingerprint"][:16]} for one in found["certificates"]]
-    columns = ("fingerprint", "connector", "standing", "not_after", "generation", "via", "revoked")
-    return Group(_table(("kind", "name", "not_after", "warning"), found["own"]), _table(columns, rows))
-
-
-def _connector_table(found: dict[str, Any]) -> Any:
-    from rich.console import Group
-
-    rows = [one | {"fingerprint": one["fingerprint"][:16]} for one in found["certificates"]]
-    columns = ("fingerprint", "standing", "not_before", "not_after", "generation", "via", "revoked", "reason")
-    return Group(_pairs(found), _table(columns, rows))
-
-
-def _ca_table(found: dict[str, Any]) -> Any:
-    from rich.console import Group
-
-    columns = ("generation", "is_active", "pin", "root_not_after", "issuing_not_after", "root_key_here", "connectors")
-    rows = [one | {"pin": one["pin"][:16]} for one in found["generations"]]
-    parts: list[Any] = [f"Trust domain {found['trust_domain']}, relay {found['relay']}, {_STAGES[found['stage']]}"]
-    parts.append(_table(columns, rows))
-    if found["waits_for"]:
-        parts.append("Waiting for these; whoever does not come is no longer waited for after 'until':")
-        parts.append(_table(("connector", "tunnels", "until"), found["waits_for"]))
-    elif found["stage"] == "switched" and found["tunnels_on_old"]:
-        parts.append(f"Waiting for {found['tunnels_on_old']} tunnels that still use a certificate of the old one.")
-    return Group(*parts)
-
-
-_STAGES = {
-    "steady": "no roll-over under way.",
-    "published": "roll-over: the new root is published, the old one signs.",
-    "switched": "roll-over: the new root signs, connectors renew.",
-}
-
-
-def _events_table(events: list[dict[str, Any]]) -> Any:
-    fixed = {"number", "at", "kind"}
-    rows = [
-        (
-            str(one["number"]), one["at"], one["kind"],
-            " ".join(f"{name}={_shown(value)}" for name, value in one.items() if name not in fixed and value),
-        )
-        for one in events
-    ]  # fmt: skip
-    return make_table(("number", "at", "kind", ""), rows)
-
-
-def _restore_text(done: dict[str, Any]) -> str:
-    lines = [f"Restored {done['events']} events of {done['backup_at']} into {done['state_dir']}."]
-    lines += [f"Lost: {one}" for one in done["lost"]]
-    if not done["lost"]:
-        lines.append("Revocations, blocks and changes made after that time are lost: make them again.")
-    lines.append("Open join tokens do not count any more: make new ones.")
-    return "\n".join(lines)
+        passphrase = read_passphrase(passphrase_file) or b""
+        relay = read_relay_config(config)
+        done = asyncio.run(restore_backup(relay, file, passphrase, replace=replace, force=force, by=user_name()))
+        emit(done, schema="qanat.relay.restore.v1", json=as_json, table=lambda: show_identity.restore_text(done))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import NamedTuple
 
 from cloud_relay.identity.events import Kind, new_event
 from cloud_relay.identity.keys import KeyFolder
+from cloud_relay.identity.owner import as_owner, held, make_state_dir
 from cloud_relay.identity.rollover import creation_events
-from cloud_relay.identity.store import STATE_FILE, SqliteStore, StateError, StateLock
-from shared.config import HostPort
+from cloud_relay.identity.store import STATE_FILE, SqliteStore, StateError
+from shared.config import HostPort, Listen
 from shared.exits import CommandError, ExitCode
 from shared.pki import issue
 from shared.pki.spiffe import relay_id
@@ -22,7 +24,7 @@ _CONFIG = """\
 state_dir: {state_dir}
 trust_domain: {trust_domain}        # fixed: it stands in every certificate
 tunnel:
-  listen: "{listen}"                # where connectors come in
+  listen: {listen}                # where connectors come in
   advertise: [{advertise}]          # how they reach it from outside
 {identity}ingress:
   - listen: "127.0.0.1:9443"        # where senders come in; for other hosts add tls: {{certificate: …, key: …}}
@@ -34,7 +36,6 @@ tenants:{tenants}
 class Founded(NamedTuple):
     """What `init` made. `pin` is the root's, as it stands in join tokens."""
 
-    config: Path | None
     state_dir: Path
     trust_domain: str
     relay: str
@@ -42,34 +43,38 @@ class Founded(NamedTuple):
     root_not_after: datetime
 
 
+class NewConfig(NamedTuple):
+    """What a first config says. The values have been checked; `state_dir` is as it shall stand there, and relative to
+    the config if it is relative."""
+
+    state_dir: str
+    trust_domain: str
+    listen: Listen
+    advertise: Sequence[HostPort]
+    tenant: str | None = None
+    locations: Sequence[str] = ()
+    passphrase_file: str | None = None
+
+
 async def found(
-    state_dir: Path, trust_domain: str, relay: str, now: datetime, passphrase: bytes | None = None
+    state_dir: Path, trust_domain: str, relay: str, now: datetime, passphrase: bytes | None = None, by: str = ""
 ) -> Founded:
     """Make root and issuing CA in `state_dir`. CommandError if there is a CA already, or the disk does not take it."""
     relay_id(trust_domain, relay)
     try:
-        lock = _locked(state_dir)
-    except OSError as error:
-        raise CommandError(ExitCode.FAILED, f"cannot use {state_dir}: {error.strerror}") from error
-    try:
-        return await _found(state_dir, trust_domain, relay, now, passphrase)
+        make_state_dir(state_dir)
+        with as_owner(state_dir), held(state_dir):
+            return await _found(state_dir, trust_domain, relay, now, passphrase, by)
     except (OSError, StateError) as error:
         raise CommandError(
             ExitCode.FAILED, f"cannot make the CA in {state_dir}: {error}",
             "Mend the cause and run 'cloud-relay init' again; nothing of the CA counts yet.", "not-initialised",
         ) from error  # fmt: skip
-    finally:
-        lock.release()
 
 
-def _locked(state_dir: Path) -> StateLock:
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = StateLock(state_dir)
-    lock.acquire()
-    return lock
-
-
-async def _found(state_dir: Path, trust_domain: str, relay: str, now: datetime, passphrase: bytes | None) -> Founded:
+async def _found(
+    state_dir: Path, trust_domain: str, relay: str, now: datetime, passphrase: bytes | None, by: str
+) -> Founded:
     store = SqliteStore(state_dir / STATE_FILE)
     try:
         events = await store.read()
@@ -83,40 +88,45 @@ async def _found(state_dir: Path, trust_domain: str, relay: str, now: datetime, 
         issuing = issue.create_issuing(root, relay, now)
         keys.write_root(root)
         keys.write_issuing(issuing)
-        begin = new_event(Kind.INITIALISED, now, trust_domain=trust_domain, relay=relay)
+        begin = new_event(Kind.INITIALISED, now, trust_domain=trust_domain, relay=relay, by=by)
         await store.append(len(events), [begin, *creation_events(1, root, issuing, now)])
     finally:
         await store.close()
-    return Founded(None, state_dir, trust_domain, relay, pin_of(root.certificate), root.certificate.not_valid_after_utc)
+    return Founded(state_dir, trust_domain, relay, pin_of(root.certificate), root.certificate.not_valid_after_utc)
 
 
-def write_config(
-    path: Path,
-    *,
-    state_dir: str,
-    trust_domain: str,
-    listen: str,
-    advertise: Sequence[HostPort],
-    tenant: str | None,
-    locations: Sequence[str],
-    passphrase_file: str | None,
-) -> None:
-    """A config that runs. CommandError if the file is there, or cannot be written."""
-    tenants = " {}                         # acme: {locations: [walldorf], senders: […], routes: […]}"
-    if tenant is not None:
-        tenants = f"\n  {tenant}:\n    locations: [{', '.join(locations)}]"
-    text = _CONFIG.format(
-        state_dir=state_dir, trust_domain=trust_domain, listen=listen, tenants=tenants,
-        advertise=", ".join(f'"{address}"' for address in advertise),
-        identity=f"identity: {{passphrase_file: {passphrase_file}}}\n" if passphrase_file else "",
-    )  # fmt: skip
+def write_config(path: Path, new: NewConfig) -> None:
+    """A config that runs. CommandError if the file is there, or cannot be written; then nothing is left of it."""
+    text = config_text(new).encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x") as file:
-            file.write(text)
+        file = path.open("xb")
     except FileExistsError:
         raise CommandError(
             ExitCode.REFUSED, f"{path} is there already", "Name another file with --config, or move it away."
         ) from None
     except OSError as error:
         raise CommandError(ExitCode.FAILED, f"cannot write {path}: {error.strerror}") from error
+    try:
+        with file:
+            file.write(text)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise CommandError(ExitCode.FAILED, f"cannot write {path}: {error.strerror}") from error
+
+
+def config_text(new: NewConfig) -> str:
+    """The config as YAML. Whatever comes from outside is quoted."""
+    tenants = " {}                         # acme: {locations: [walldorf], senders: […], routes: […]}"
+    if new.tenant is not None:
+        tenants = f"\n  {_quoted(new.tenant)}:\n    locations: [{', '.join(map(_quoted, new.locations))}]"
+    identity = "" if new.passphrase_file is None else f"identity: {{passphrase_file: {_quoted(new.passphrase_file)}}}\n"
+    return _CONFIG.format(
+        state_dir=_quoted(new.state_dir), trust_domain=_quoted(new.trust_domain), listen=_quoted(str(new.listen)),
+        advertise=", ".join(_quoted(str(one)) for one in new.advertise), tenants=tenants, identity=identity,
+    )  # fmt: skip
+
+
+def _quoted(text: str) -> str:
+    """As a double-quoted scalar: YAML 1.2 takes all of JSON's (section 7.3.1)."""
+    return json.dumps(text, ensure_ascii=False)
