@@ -19,6 +19,9 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it stands in t
 PassphraseOption = Annotated[Path, typer.Option("--passphrase-file", help="A file whose one line encrypts the backup.")]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Put it in the place of a state that is there.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Also if it revives a CA that was given up as compromised.")]
+TokenArgument = Annotated[str, typer.Argument(metavar="TOKEN")]
+FingerprintArgument = Annotated[str, typer.Argument(metavar="FINGERPRINT")]
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE")]
 ConnectorArgument = Annotated[str, typer.Argument(metavar="TENANT/LOCATION/NAME")]
 
 
@@ -70,7 +73,7 @@ def _tokens(default: Path) -> typer.Typer:
         emit(found, schema="qanat.relay.tokens.v1", json=as_json, table=lambda: show_identity.tokens_table(found))
 
     @app.command("revoke")
-    def revoke(token: str, config: ConfigOption = default, as_json: JsonOption = False) -> None:
+    def revoke(token: TokenArgument, config: ConfigOption = default, as_json: JsonOption = False) -> None:
         """End an open token. TOKEN is its short name, as 'tokens list' shows it."""
         done = call(config, "tokens-revoke", token=token)
         text = f"Token {done['token']} is {done['state']}."
@@ -94,7 +97,7 @@ def _certs(default: Path) -> typer.Typer:
         emit(found, schema="qanat.relay.certs.v1", json=as_json, table=lambda: show_identity.certs_table(found))
 
     @app.command("show")
-    def show(fingerprint: str, config: ConfigOption = default, as_json: JsonOption = False) -> None:
+    def show(fingerprint: FingerprintArgument, config: ConfigOption = default, as_json: JsonOption = False) -> None:
         """Show one, named by the first digits of its SHA-256."""
         from cloud_relay import show_identity
 
@@ -132,7 +135,7 @@ def _certs(default: Path) -> typer.Typer:
         """Renew now: the relay's own certificate, or, asked by the relay, that of a connector. No push is lost."""
         if connector is None:
             done = call(config, "certs-rotate")
-            before = f"; the one before ended {done['before']}" if done["before"] else ""
+            before = f"; the one before was good until {done['before']}" if done["before"] else ""
             text = f"The relay's own certificate is new, and good until {done['not_after']}{before}."
         else:
             done = call(config, "certs-rotate", connector=connector, within=within)
@@ -257,8 +260,9 @@ def _add_events(app: typer.Typer, default: Path) -> None:
 def _add_backup(app: typer.Typer, default: Path) -> None:
     @app.command()
     def backup(
-        file: Path, passphrase_file: PassphraseOption, config: ConfigOption = default, as_json: JsonOption = False
-    ) -> None:
+        file: FileArgument, passphrase_file: PassphraseOption, config: ConfigOption = default,
+        as_json: JsonOption = False,
+    ) -> None:  # fmt: skip
         """Write the relay's identity, keys included, into an encrypted file. The relay may run meanwhile."""
         from cloud_relay.identity.backup import make_backup
         from cloud_relay.identity.office import read_passphrase
@@ -272,7 +276,7 @@ def _add_backup(app: typer.Typer, default: Path) -> None:
 
     @app.command()
     def restore(
-        file: Path,
+        file: FileArgument,
         passphrase_file: PassphraseOption,
         replace: ReplaceOption = False,
         force: ForceOption = False,

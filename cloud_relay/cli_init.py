@@ -115,7 +115,9 @@ def _new_config(options: _Options) -> NewConfig:
     locations = [_checked("--location", check_name, one) for one in dict.fromkeys(options.location)]
     read_passphrase(options.passphrase_file)
     state_dir = _checked("--state-dir", _check_text, str(options.state_dir or STATE_DIR))
-    passphrase_file = None if options.passphrase_file is None else str(options.passphrase_file.absolute())
+    passphrase_file = None
+    if options.passphrase_file is not None:
+        passphrase_file = _checked("--passphrase-file", _check_text, str(options.passphrase_file.absolute()))
     return NewConfig(state_dir, domain, listen, relays, options.tenant, locations, passphrase_file)
 
 

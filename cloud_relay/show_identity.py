@@ -73,7 +73,8 @@ def connectors_table(found: Mapping[str, Any]) -> RenderableType:
 def connector_table(found: Mapping[str, Any]) -> RenderableType:
     """connectors show"""
     columns = ("fingerprint", "standing", "not_before", "not_after", "generation", "via", "revoked", "reason")
-    return Group(pairs(found), "", _rows(columns, found["certificates"], "certificates"))
+    about = {name: value for name, value in found.items() if name != "certificates"}
+    return Group(pairs(about), "", _rows(columns, found["certificates"], "certificates"))
 
 
 def ca_table(found: Mapping[str, Any]) -> RenderableType:
@@ -95,14 +96,7 @@ def ca_table(found: Mapping[str, Any]) -> RenderableType:
 
 def events_table(found: Mapping[str, Any]) -> RenderableType:
     """events: the last column takes what room there is."""
-    fixed = {"number", "at", "kind"}
-    cells = [
-        (
-            str(one["number"]), one["at"], one["kind"],
-            " ".join(f"{name}={_shown(name, value)}" for name, value in one.items() if name not in fixed and value),
-        )
-        for one in found["events"]
-    ]  # fmt: skip
+    cells = [(str(one["number"]), one["at"], one["kind"], _details(one)) for one in found["events"]]
     return make_table(("number", "at", "kind", ""), cells) if cells else "no events"
 
 
@@ -133,6 +127,16 @@ def restore_text(done: Mapping[str, Any]) -> str:
 
 
 # ---------------------------------------------------------------- within
+
+
+def _details(event: Mapping[str, Any]) -> str:
+    """What an event holds beyond number, time and kind; whom it is about first."""
+    names = ("tenant", "location", "connector")
+    about = "/".join(str(event[name]) for name in names if event.get(name))
+    rest = {name: value for name, value in event.items() if name not in {"number", "at", "kind", *names} and value}
+    if event["kind"] == "cross-signed":  # "by" is a generation there, elsewhere it is a person
+        rest["signed_by"] = rest.pop("by", None)
+    return " ".join([*([about] if about else []), *(f"{name}={_shown(name, value)}" for name, value in rest.items())])
 
 
 def _rows(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], what: str) -> Rows:

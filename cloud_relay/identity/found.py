@@ -22,12 +22,12 @@ from shared.pki.trust import pin_of
 _CONFIG = """\
 # A relay that is its own CA. 'cloud-relay schema' describes every key, 'cloud-relay check' judges a change.
 state_dir: {state_dir}
-trust_domain: {trust_domain}        # fixed: it stands in every certificate
+trust_domain: {trust_domain}  # fixed: it stands in every certificate
 tunnel:
-  listen: {listen}                # where connectors come in
-  advertise: [{advertise}]          # how they reach it from outside
+  listen: {listen}  # where connectors come in
+  advertise: [{advertise}]  # how they reach it from outside
 {identity}ingress:
-  - listen: "127.0.0.1:9443"        # where senders come in; for other hosts add tls: {{certificate: …, key: …}}
+  - listen: "127.0.0.1:9443"  # where senders come in; for other hosts add tls: {{certificate: …, key: …}}
 observe: {{listen: "127.0.0.1:9000"}}
 tenants:{tenants}
 """
@@ -78,10 +78,14 @@ async def _found(
     store = SqliteStore(state_dir / STATE_FILE)
     try:
         events = await store.read()
-        if any(event.kind is Kind.INITIALISED for event in events):
+        begun = next((event for event in events if event.kind is Kind.INITIALISED), None)
+        if begun is not None:
             raise CommandError(
-                ExitCode.REFUSED, f"there is a CA in {state_dir} already",
-                "It is used as it is. To replace it, roll it over: 'cloud-relay ca rotate'.", "already-initialised",
+                ExitCode.REFUSED,
+                f"there is a CA in {state_dir} already, of the trust domain {begun.text('trust_domain')}",
+                "It is used as it is, by a config with this state_dir and trust_domain. To replace it, roll it over: "
+                "'cloud-relay ca rotate'.",
+                "already-initialised",
             )  # fmt: skip
         keys = KeyFolder(state_dir, passphrase)
         root = issue.create_root(now)
@@ -117,7 +121,7 @@ def write_config(path: Path, new: NewConfig) -> None:
 
 def config_text(new: NewConfig) -> str:
     """The config as YAML. Whatever comes from outside is quoted."""
-    tenants = " {}                         # acme: {locations: [walldorf], senders: […], routes: […]}"
+    tenants = " {}  # acme: {locations: [walldorf], senders: […], routes: […]}"
     if new.tenant is not None:
         tenants = f"\n  {_quoted(new.tenant)}:\n    locations: [{', '.join(map(_quoted, new.locations))}]"
     identity = "" if new.passphrase_file is None else f"identity: {{passphrase_file: {_quoted(new.passphrase_file)}}}\n"

@@ -55,6 +55,25 @@ def test_nothing_is_said_in_words():
     assert shown(show_identity.events_table({"events": []}), 80) == ["no events"]
 
 
+def test_an_event_says_whom_it_is_about_first():
+    events = [
+        {"number": 1, "at": "T", "kind": "blocked", "by": "root", "connector": "c1", "location": "l", "tenant": "t"},
+        {"number": 2, "at": "T", "kind": "revoked", "by": "root", "scope": "location", "location": "l", "tenant": "t"},
+        {"number": 3, "at": "T", "kind": "cross-signed", "by": 1, "generation": 2},
+    ]  # fmt: skip
+    lines = shown(show_identity.events_table({"events": events}), 80)[1:]
+    assert [line.split()[3:] for line in lines] == [
+        ["t/l/c1", "by=root"], ["t/l", "by=root", "scope=location"], ["generation=2", "signed_by=1"],
+    ]  # fmt: skip
+
+
+def test_a_connector_without_certificates():
+    found = {"connector": "acme/walldorf/c1", "state": "blocked", "certificates": []}
+    assert shown(show_identity.connector_table(found), 80) == [
+        "connector  acme/walldorf/c1", "state      blocked", "", "no certificates",
+    ]  # fmt: skip
+
+
 def test_one_thing_is_shown_whole_and_without_an_empty_head():
     lines = shown(show_identity.pairs(CERTIFICATE), 80)
     assert lines[0] == f"fingerprint  {FINGERPRINT}"
