@@ -144,12 +144,13 @@ async def _copied(folder: Path) -> _Copy:
 
 
 def _needed(folder: Path, book: Book) -> list[str]:
-    files = [KeyFolder(folder).issuing_file(book.generations[one]) for one in (book.active, book.other) if one]
+    current = [book.generations[one] for one in (book.active, book.other) if one]
+    files = [None if one.issuing is None else KeyFolder(folder).issuing_path(one.issuing) for one in current]
     return [f"{CA_FOLDER}/{path.name}" for path in files if path is not None]
 
 
 def _roots(folder: Path, book: Book) -> list[str]:
-    files = [KeyFolder(folder).root_file(book.generations[one]) for one in (book.active, book.other) if one]
+    files = [KeyFolder(folder).root_path(book.generations[one].root) for one in (book.active, book.other) if one]
     return [f"{CA_FOLDER}/{path.name}" for path in files]
 
 

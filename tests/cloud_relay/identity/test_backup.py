@@ -147,7 +147,7 @@ def test_a_crash_between_two_renames_is_mended_by_the_same_command(
     assert shell.json("certs", "rotate")["not_after"]
     assert not (state / "restoring").exists()
     assert list(state.glob("replaced-*/state.db"))
-    assert list(state.glob("replaced-*/ca/root-1.key"))
+    assert list(state.glob("replaced-*/ca/root-*.key"))
 
 
 def test_a_write_ahead_log_that_lies_about_is_not_played_into_the_new_state(shell, tmp_path, passphrase, file, state):
@@ -295,8 +295,9 @@ async def test_a_state_whose_keys_went_meanwhile_is_copied_once_more(shell, tmp_
     monkeypatch.setattr(backup_module, "_database", copied)
     await make_backup(relay(shell), tmp_path / "file", b"passphrase")
     files = open_backup(tmp_path / "file", b"passphrase")
-    assert "ca/root-2.key" in files
-    assert any(name.startswith("ca/issuing-2-") for name in files)
+    kept = {f"ca/{path.name}" for path in (tmp_path / "state" / "ca").iterdir()}  # of the new CA only
+    assert len(kept) == 2
+    assert kept <= files.keys()
     assert json.loads(files[MANIFEST])["events"] > 3
 
 
@@ -313,9 +314,10 @@ async def rotate(shell: Shell) -> None:
 
 async def test_a_lost_issuing_key_is_said_and_a_roots_that_is_away_is_named(shell, tmp_path):
     keys = KeyFolder(tmp_path / "state").folder
-    (keys / "root-1.key").rename(tmp_path / "offline.key")
+    (root,) = keys.glob("root-*.key")
+    root.rename(tmp_path / "offline.key")
     made = await make_backup(relay(shell), tmp_path / "file", b"passphrase")
-    assert made["without"] == ["ca/root-1.key"]
+    assert made["without"] == [f"ca/{root.name}"]
     for path in keys.glob("issuing-*.key"):
         path.unlink()
     with pytest.raises(CommandError, match="sign nothing"):
