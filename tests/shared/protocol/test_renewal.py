@@ -67,7 +67,9 @@ def test_one_request_at_a_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "capabilities", [(CAPABILITIES, BOTH), (BOTH, CAPABILITIES), (CAPABILITIES, CAPABILITIES)], ids=str
+    "capabilities",
+    [(CAPABILITIES, BOTH), (BOTH, CAPABILITIES), (CAPABILITIES, CAPABILITIES)],
+    ids=["relay does not", "connector does not", "neither does"],
 )
 def test_nothing_is_sent_to_a_peer_that_does_not_know_the_frames(
     capabilities: tuple[frozenset[str], frozenset[str]],
