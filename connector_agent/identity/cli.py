@@ -93,10 +93,10 @@ def read_given_token(path: Path | None) -> JoinToken:
 
 
 def write_config(path: Path, token: JoinToken, default_config: Path) -> None:
-    """A config that runs and exposes nothing."""
+    """A config that runs and exposes nothing. CommandError where it cannot be written."""
     from shared.pki.files import write_public
 
-    state = "/var/lib/qanat-connector" if path == default_config else "state"
+    state = "/var/lib/qanat-connector" if path == default_config else "state/connector"
     relays = ", ".join(f'"wss://{relay}"' for relay in token.relays)
     text = (
         "# Written by 'connector-agent enroll'. 'connector-agent schema' lists everything that may stand here.\n"
@@ -108,8 +108,14 @@ def write_config(path: Path, token: JoinToken, default_config: Path) -> None:
         "#     allow: [{methods: [POST], path: /api/v1/write}]\n"
         "targets: []\n"
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_public(path, text.encode())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_public(path, text.encode())
+    except OSError as error:
+        raise CommandError(
+            ExitCode.FAILED, f"cannot write {path}: {error.strerror or error}",
+            "Run this as root, or name a config of your own: --config connector.yaml. The token was not used.",
+        ) from error  # fmt: skip
 
 
 def enroll_with(path: Path, token: JoinToken, *, replace: bool, say: Any) -> dict[str, Any]:

@@ -60,7 +60,7 @@ async def test_enroll_writes_a_config_that_runs(tmp_path: Path, capsys: pytest.C
         assert SECRET not in out + told + path.read_text()
         config = load_config(path, ConnectorConfig)
         assert [str(one) for one in config.relay_addresses()] == [f"localhost:{relay.port}"]
-        assert config.state_dir == tmp_path / "etc" / "state"
+        assert config.state_dir == tmp_path / "etc" / "state" / "connector"
         found = check_identity(config)
         assert found is not None
         assert found.id == relay.identity
@@ -81,7 +81,7 @@ async def test_a_token_comes_by_standard_input(tmp_path: Path, monkeypatch: pyte
     async with relay_double(tmp_path) as relay:
         monkeypatch.setattr("sys.stdin", io.StringIO(f"{relay.token()}\n"))
         assert await run("enroll", "--config", tmp_path / "c.yaml") == 0
-        assert IdentityStore(tmp_path / "state").load_identity() is not None
+        assert IdentityStore(tmp_path / "state" / "connector").load_identity() is not None
 
 
 async def test_a_token_is_never_taken_from_the_command_line(tmp_path: Path) -> None:
@@ -108,6 +108,20 @@ async def test_a_tampered_token_is_told_before_anybody_is_asked(
         monkeypatch.setattr("sys.stdin", io.StringIO(text[:-1] + ("0" if text[-1] != "0" else "1")))
         assert await run("enroll", "--config", tmp_path / "c.yaml") == 7
         assert "damaged" in capsys.readouterr().err
+        assert relay.questions == []
+        assert not (tmp_path / "c.yaml").exists()
+
+
+async def test_a_config_that_cannot_be_written_is_told_before_the_token_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    async with relay_double(tmp_path) as relay:
+        path = tmp_path / "file" / "connector.yaml"
+        assert await run("enroll", "--token-file", token_file(tmp_path, relay), "--config", path) == 1
+        told = capsys.readouterr().err
+        assert "cannot write" in told
+        assert "--config connector.yaml" in told
         assert relay.questions == []
 
 
