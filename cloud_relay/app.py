@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -20,6 +21,7 @@ from cloud_relay.health import RelayState
 from cloud_relay.identity.desk import Desk, desk_routes
 from cloud_relay.identity.enrolment import Enrolment
 from cloud_relay.identity.policy import BookPolicy
+from cloud_relay.identity.records import ConnectorKey
 from cloud_relay.identity.service import IdentityService, open_identity
 from cloud_relay.identity.sessions import RenewalDesk
 from cloud_relay.identity.targets import TargetGuard
@@ -220,6 +222,11 @@ class RelayApp:
     def tunnels_of(self, route: Route) -> int:
         """Tunnels by which a push of this route could go now."""
         return self.registry.count(route.key)
+
+    def not_allowed(self) -> Mapping[ConnectorKey, Sequence[str]]:
+        """Targets that connectors announce although their join tokens did not allow them."""
+        guard = self.doors.tunnel.guard if self.doors is not None else None
+        return guard.not_allowed if guard is not None else {}
 
     def memory(self) -> dict[str, int]:
         """Bytes of pushes under way, and how many may be."""

@@ -132,6 +132,7 @@ def status_tables(status: dict[str, Any]) -> RenderableType:
     parts += [Text(), make_table(("LISTENER", "ADDRESS", ""), listeners)]
     parts += [Text(), make_table(("TENANT", "LOCATION", "CONNECTOR", "TUNNEL", "AGE", "RTT", "IN FLIGHT", "TARGETS"),
                                  _tunnel_rows(status))]  # fmt: skip
+    parts += _not_allowed_lines(status)
     routes = [
         (
             f"{r['tenant']}/{r['route']}",
@@ -146,6 +147,19 @@ def status_tables(status: dict[str, Any]) -> RenderableType:
     ]
     parts += [Text(), make_table(("ROUTE", "STATE", "MATCHES", "TO", "IN FLIGHT", "PUSHES", "ANSWERS"), routes)]
     return Group(*parts)
+
+
+def _not_allowed_lines(status: dict[str, Any]) -> list[RenderableType]:
+    """Why a target that a connector has is nowhere to be seen."""
+    lines: list[RenderableType] = []
+    for tenant in status["tenants"]:
+        for location in tenant["locations"]:
+            for one in location["connectors"]:
+                if one["not_allowed"]:
+                    full = f"{tenant['tenant']}/{location['location']}/{one['connector']}"
+                    text = f"{full} announces what its join token did not allow: {', '.join(one['not_allowed'])}"
+                    lines.append(Text(text, style="yellow"))
+    return [Text(), *lines] if lines else []
 
 
 def _tunnel_rows(status: dict[str, Any]) -> list[tuple[object, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shared.status import answers_view, process_view, timestamp
@@ -55,8 +55,17 @@ class SessionView(Protocol):
     def attached_at(self) -> float: ...
 
 
-def tenants_view(config: RelayConfig, sessions: Iterable[SessionView], now: float) -> list[dict[str, Any]]:
-    """Tenants, their locations, and the connectors attached there with their tunnels. `now` is the loop's time."""
+def tenants_view(
+    config: RelayConfig,
+    sessions: Iterable[SessionView],
+    now: float,
+    not_allowed: Mapping[tuple[str, str, str], Sequence[str]] | None = None,
+) -> list[dict[str, Any]]:
+    """Tenants, their locations, and the connectors attached there with their tunnels. `now` is the loop's time.
+
+    `not_allowed`: targets that a connector announced although its join token did not allow them.
+    """
+    refused = not_allowed or {}
     attached: dict[tuple[str, str], dict[str, list[SessionView]]] = {}
     for session in sessions:
         identity = session.identity
@@ -69,7 +78,11 @@ def tenants_view(config: RelayConfig, sessions: Iterable[SessionView], now: floa
                 {
                     "location": location,
                     "connectors": [
-                        {"connector": connector, "tunnels": [_tunnel(session, now) for session in tunnels]}
+                        {
+                            "connector": connector,
+                            "tunnels": [_tunnel(session, now) for session in tunnels],
+                            "not_allowed": list(refused.get((name, location, connector), ())),
+                        }
                         for connector, tunnels in sorted(attached.get((name, location), {}).items())
                     ],
                 }
@@ -134,7 +147,7 @@ def status_view(app: RelayApp) -> dict[str, Any]:
         "memory": app.memory(),
         "identity": app.identity.status() if app.identity is not None else None,
         "listeners": app.doors.describe() if app.doors is not None else [],
-        "tenants": tenants_view(app.config, app.registry.sessions(), now),
+        "tenants": tenants_view(app.config, app.registry.sessions(), now, app.not_allowed()),
         "routes": routes_view(app.snapshot.table, app.tunnels_of),
         "senders": senders_view(app.metrics),
     }

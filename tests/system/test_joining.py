@@ -57,6 +57,12 @@ async def test_what_the_token_did_not_allow_is_not_attached(site):
     site.launch_connector()
     await until(lambda: "main" in site.relay.err and "allow" in site.relay.err, "a warning in the relay's log")
     assert (await site.push()).fault == "no-connector"
+    (connector,) = (await site.relay_says("status"))["tenants"][0]["locations"][0]["connectors"]
+    assert connector["not_allowed"] == ["main"]
+    assert connector["tunnels"][0]["targets"] == {}
+    shown = site.run("shown", command("cloud-relay"), "status", "--config", "relay.yaml")
+    assert await shown.ended() == 0
+    assert "acme/walldorf/c1 announces what its join token did not allow: main" in " ".join(shown.out.split())
 
 
 def test_there_are_points_to_crash_at():
