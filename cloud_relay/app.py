@@ -16,6 +16,7 @@ from cloud_relay import health
 from cloud_relay.admit import Policy
 from cloud_relay.config import RelayConfig, find_changes, restart_keys
 from cloud_relay.doors import Contexts, Doors, load_contexts, require_contexts
+from cloud_relay.expiries import describe_changes
 from cloud_relay.hashing import HashingPool
 from cloud_relay.health import RelayState
 from cloud_relay.identity.desk import Desk, desk_routes
@@ -195,7 +196,10 @@ class RelayApp:
         if self.identity is None:
             return Outcome.refused(["the relay is starting"])
         contexts = await asyncio.to_thread(load_contexts, config, self.identity.context)
-        outcome = Outcome.taken(find_changes(self.config, config))
+        before = self.doors.expiries if self.doors is not None else ()
+        outcome = Outcome.taken(
+            [*find_changes(self.config, config), *describe_changes(before, contexts.expiries)]
+        )  # fmt: skip
         self._use(config, contexts)
         return outcome
 

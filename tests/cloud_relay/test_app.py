@@ -250,8 +250,10 @@ async def test_new_certificates_count_for_new_connections(world: World) -> None:
 
     before = await shown()
     assert await shown() == before
-    world.pki.relay()
     assert (await world.ask("POST", "/v1/reload"))["changes"] == []
+    pair = world.pki.relay()
+    (line,) = (await world.ask("POST", "/v1/reload"))["changes"]
+    assert line.startswith(f"tunnel certificate {pair.certificate}: a new one, valid until 2")
     assert await shown() != before
 
 

@@ -201,7 +201,8 @@ async def test_another_ca_is_trusted_beside_the_old_one_and_then_alone(relay: Re
         async with attached(relay.pki, relay.port("tunnel"), {"focused-run": "http"}, client) as new:
             assert not old.closed.done()
             mount.put(ca__crt=other.ca.read_bytes())
-            await relay.reload()
+            (line,) = (await relay.reload())["changes"]
+            assert "no longer trusted" in line
             assert await _ended(old) == "certificate-foreign"
             async with relay.sender() as sender:
                 assert await sender.push() == 200

@@ -1,4 +1,4 @@
-"""A folder of files as Kubernetes mounts a Secret: every name is a link through `..data`, which is swapped as a whole."""
+"""A folder of files as Kubernetes mounts a Secret: every name leads through `..data`, a link that is swapped."""
 
 from __future__ import annotations
 
