@@ -236,6 +236,19 @@ def _ca(default: Path) -> typer.Typer:
 
         done = call(config, "ca-rollback")
         emit(done, schema="qanat.relay.ca.v1", json=as_json, table=lambda: show_identity.ca_table(done))
+        if done["tokens_ended"] and not as_json:
+            note(
+                "Tokens of the CA that goes have ended: "
+                + ", ".join(one["token"] for one in done["tokens_ended"])
+                + "."
+            )
+
+    @app.command("accept-clock")
+    def accept_clock(config: ConfigOption = default, as_json: JsonOption = False) -> None:
+        """Say that this host's clock is right, after it was wrong: the relay issues nothing before its last event."""
+        done = call(config, "ca-accept-clock")
+        text = f"The last event was of {done['last_event']}; from now on it is {done['now']}."
+        emit(done, schema="qanat.relay.clock.v1", json=as_json, table=text)
 
     return app
 

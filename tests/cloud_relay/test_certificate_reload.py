@@ -1,4 +1,4 @@
-"""New certificates while the relay runs, with real files: good ones count at once, others change nothing, none drops."""
+"""New certificates while the relay runs, as files: good ones count at once, others change nothing, nothing drops."""
 
 from __future__ import annotations
 

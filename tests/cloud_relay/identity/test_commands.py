@@ -164,3 +164,20 @@ def certificates(tmp_path):
     pki = Pki(tmp_path / "pki")
     pair = pki.relay()
     return pair.certificate, pair.key, pki.ca
+
+
+def test_the_clock_is_accepted_by_the_operators_word(shell):
+    assert shell.json("ca", "accept-clock")["now"]
+    last = shell.json("events")["events"][-1]
+    assert (last["kind"], bool(last["by"])) == ("clock-accepted", True)
+
+
+def test_a_compromised_ca_waits_for_nobody(shell):
+    shell.json("connectors", "block", "acme/walldorf/c1")
+    assert shell.problem(2, "ca", "rotate", "--compromised", "--skip", "acme/walldorf/c1")
+    assert shell.json("ca", "status")["generations"][0]["generation"] == 1
+
+
+def test_a_certificate_that_is_not_known_yet_can_be_revoked_by_all_of_its_digits(shell):
+    assert shell.json("certs", "revoke", "AB:" * 31 + "AB", "--scope", "certificate")["certificates"] == []
+    assert shell.json("events")["events"][-1]["fingerprint"] == "ab" * 32
