@@ -15,13 +15,42 @@ if TYPE_CHECKING:
     import asyncio
 
     from cloud_relay.admit import Identity
-    from shared.tunnel.link import Link
+    from shared.protocol import StreamEnd, StreamHandler
 
 Key = tuple[str, str, str]
 """(tenant, location, target)."""
 
 MAX_IN_A_ROW: Final = 32
 """Pushes that follow each other into one tunnel within a turn of the loop: a message or two of small ones."""
+
+
+class SessionLink(Protocol):
+    """What is asked of a session's link; `shared.tunnel.link.Link` is the one that tunnels have."""
+
+    @property
+    def can_open(self) -> bool: ...
+    @property
+    def is_gathering(self) -> bool: ...
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def is_suspect(self) -> bool: ...
+    @property
+    def is_draining(self) -> bool: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def rtt(self) -> float: ...
+    @property
+    def last_received(self) -> float: ...
+    def describe(self) -> str: ...
+    def open_stream(
+        self, handler: StreamHandler, head: bytes, body: bytes = b"", end: bool = False, deadline: float = 0.0
+    ) -> StreamEnd: ...
+    def ping(self) -> None: ...
+    def drain(self, timeout: float) -> None: ...
+    def abort(self) -> None: ...
+    def close(self, code: str = "going-away", detail: str = "") -> None: ...
 
 
 class Session:
@@ -33,7 +62,13 @@ class Session:
     __slots__ = ("attached_at", "identity", "instance", "link", "number", "targets")
 
     def __init__(
-        self, identity: Identity, link: Link, instance: str, targets: Mapping[str, str], attached_at: float, number: int
+        self,
+        identity: Identity,
+        link: SessionLink,
+        instance: str,
+        targets: Mapping[str, str],
+        attached_at: float,
+        number: int,
     ) -> None:
         self.identity = identity
         self.link = link

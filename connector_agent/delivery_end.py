@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from connector_agent.upgraded import UpgradedDelivery
     from connector_agent.upstream.connection import UpstreamConnection
     from shared.http.push_head import PushHead
-    from shared.protocol import Stream
+    from shared.protocol import StreamEnd
 
 
 class DeliveryEnd:
@@ -35,7 +35,7 @@ class DeliveryEnd:
         "was_written",
     )  # fmt: skip
 
-    def __init__(self, stream: Stream, push: PushHead, plan: Plan, target: Target, recorder: Recorder) -> None:
+    def __init__(self, stream: StreamEnd, push: PushHead, plan: Plan, target: Target, recorder: Recorder) -> None:
         self.push = push
         self.plan = plan
         self.target = target

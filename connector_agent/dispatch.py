@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from connector_agent.metrics import ConnectorMetrics
     from connector_agent.targets import Target, TargetTable
-    from shared.protocol import Stream
+    from shared.protocol import StreamEnd
     from shared.tunnel.gaps import GapWatch
 
 
@@ -68,7 +68,7 @@ class Dispatcher:
         """Pushes that are not over."""
         return len(self._under_way)
 
-    def on_stream(self, stream: Stream, head: bytes, body: bytes, end: bool) -> None:
+    def on_stream(self, stream: StreamEnd, head: bytes, body: bytes, end: bool) -> None:
         """A push, with the first or all of its body."""
         try:
             request_id, attempt, length, rest = decode_varying(head)
@@ -156,7 +156,7 @@ class Dispatcher:
         for delivery in tuple(self._under_way):
             delivery.on_gap()
 
-    def _refuse(self, stream: Stream, push: PushHead | None, code: str, body: bytes) -> None:
+    def _refuse(self, stream: StreamEnd, push: PushHead | None, code: str, body: bytes) -> None:
         """To no target: another connector may have it."""
         stream.consumed(len(body))
         stream.reset(FAULTS[code].wire, refused=True)

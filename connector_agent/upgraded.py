@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from connector_agent.delivery import Delivery
     from connector_agent.upstream.connection import UpstreamConnection
     from shared.http.responses import ResponseHead
-    from shared.protocol import Stream
+    from shared.protocol import StreamEnd
 
 _LOST: Final = "target-lost"
 _IDLE: Final = "target-too-slow"
@@ -33,7 +33,7 @@ class UpgradedDelivery:
 
     __slots__ = ("_connection", "_delivery", "_duplex", "_stream")
 
-    def __init__(self, delivery: Delivery, connection: UpstreamConnection, stream: Stream) -> None:
+    def __init__(self, delivery: Delivery, connection: UpstreamConnection, stream: StreamEnd) -> None:
         self._delivery = delivery
         self._connection = connection
         self._stream = stream

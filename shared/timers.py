@@ -12,6 +12,9 @@ import time
 from collections.abc import Callable
 
 
+def _nothing() -> None: ...
+
+
 class LazyTimer:
     """Calls `callback` once, at or after the deadline last `set`, on `loop`.
 
@@ -52,6 +55,11 @@ class LazyTimer:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+
+    def release(self) -> None:
+        """`close` for good. What holds a timer and gave it a method of its own is a cycle until then."""
+        self.close()
+        self._callback = _nothing
 
     def _arm(self, when: float) -> None:
         self._armed = when

@@ -114,8 +114,7 @@ class SenderConnection(EndingConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_push()
         self._state = _CLOSED
-        self._timer.close()
-        del self._timer  # it holds a method of ours: a cycle that only the garbage collector would find
+        self._timer.release()  # or a cycle is left that only the garbage collector would find
         self._on_lost(self)
 
     def pause_writing(self) -> None:
@@ -263,7 +262,7 @@ class SenderConnection(EndingConnection):
         if reader is None:
             self._state = _WAITING
             push.start(body, whole=True)
-            if self._push is push:
+            if self._state is _WAITING:  # it is not answered yet
                 self._timer.set(push.due)
             return rest
         self._state = _BODY

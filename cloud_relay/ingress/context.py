@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cloud_relay.routing import Route, RouteKey, RoutingTable
     from cloud_relay.senders import Sender
     from shared.http.requests import RequestHead
-    from shared.protocol import MemoryBudget, Stream, StreamHandler
+    from shared.protocol import MemoryBudget, StreamEnd, StreamHandler
 
 
 class TunnelLink(Protocol):
@@ -29,7 +29,7 @@ class TunnelLink(Protocol):
 
     def open_stream(
         self, handler: StreamHandler, head: bytes, body: bytes = b"", end: bool = False, deadline: float = 0.0
-    ) -> Stream: ...
+    ) -> StreamEnd: ...
 
 
 class TunnelIdentity(Protocol):

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from cloud_relay.senders import Sender
     from shared.http.memo import RequestMemo
     from shared.http.requests import RequestHead
-    from shared.protocol import Stream
+    from shared.protocol import StreamEnd
 
 
 class PushState(enum.Enum):
@@ -100,7 +100,7 @@ class PushEnd:
         self.fault: Fault | None = None
         self.status = self.attempt = self.bytes_in = self.bytes_out = self._owed = self._held_bytes = 0
         self._state = _NEW
-        self._stream: Stream | None = None
+        self._stream: StreamEnd | None = None
         self._framing: AnswerFraming | None = None
         self._future: asyncio.Future[Sender | Fault] | None = None
         self._waiter: Waiter | None = None

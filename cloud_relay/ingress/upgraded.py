@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cloud_relay.senders import Sender
     from shared.errors import Fault
     from shared.http.headers import Headers
-    from shared.protocol import Stream
+    from shared.protocol import StreamEnd
 
 _NO_ROUTE: Final = FAULTS["no-such-route"]
 _LOST: Final = "sender-gone"
@@ -46,7 +46,7 @@ class UpgradedPush:
         sender: Sender,
         connection: SenderConnection,
         ingress: Ingress,
-        stream: Stream,
+        stream: StreamEnd,
     ) -> None:
         self._push = push
         self._route = route

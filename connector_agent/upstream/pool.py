@@ -66,12 +66,16 @@ class UpstreamPool:
         loop: asyncio.AbstractEventLoop,
         *,
         max_connections: int = 64,
+        max_connecting: int = MAX_CONNECTING,
+        max_waiting: int = MAX_WAITING,
         counts: ConnectCounts,
         on_fault: Callable[[LocalFault], None] = lambda fault: None,
         connector: Connect = connect,
     ) -> None:
         self.endpoint = endpoint
         self.max_connections = max_connections
+        self._max_connecting = max_connecting
+        self._max_waiting = max_waiting
         self.last_fault: LocalFault | None = None
         self.loop = loop
         self._connector = connector
@@ -107,7 +111,7 @@ class UpstreamPool:
         """Queue for a connection until `deadline` (0.0: none) or MAX_WAIT; a fault says that there will be none."""
         if self._is_over:
             return _removed()
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) >= self._max_waiting:
             return LocalFault("connector-overloaded", f"{len(self._waiting)} pushes wait for a connection")
         until = self.loop.time() + MAX_WAIT
         if deadline and deadline < until:
@@ -213,7 +217,7 @@ class UpstreamPool:
         if self._is_over:
             return
         under_way = len(self._tasks)
-        wanted = min(len(self._waiting), MAX_CONNECTING, self.max_connections - len(self._all))
+        wanted = min(len(self._waiting), self._max_connecting, self.max_connections - len(self._all))
         for _ in range(wanted - under_way):
             task = spawn(self._connect(), name=f"connect to {self.endpoint}")
             self._tasks.add(task)

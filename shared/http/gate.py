@@ -211,8 +211,15 @@ def without_odd_fields(block: bytes, framing: frozenset[bytes]) -> tuple[bytes, 
 class NoCallbacks:
     """What httptools asks for callbacks; it has none, since only the verdict is wanted."""
 
-    on_message_begin = on_url = on_status = on_header = on_headers_complete = None
-    on_body = on_message_complete = on_chunk_header = on_chunk_complete = None
+    on_message_begin = None
+    on_url = None
+    on_status = None
+    on_header = None
+    on_headers_complete = None
+    on_body = None
+    on_message_complete = None
+    on_chunk_header = None
+    on_chunk_complete = None
 
 
 NO_CALLBACKS: Final = NoCallbacks()

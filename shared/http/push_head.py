@@ -99,8 +99,8 @@ class _Filter:
         return kept
 
 
-_to_target: Final = _Filter(passes_to_target).headers
-_to_sender: Final = _Filter(passes_to_sender).headers
+_TO_TARGET: Final = _Filter(passes_to_target)
+_TO_SENDER: Final = _Filter(passes_to_sender)
 
 
 class PushTemplate:
@@ -189,7 +189,7 @@ def decode_template(data: bytes) -> PushTemplate:
         raise HeadError("path-refused")
     target, sender, route = whence.decode("ascii").split("\0")
     upgrade = b"websocket" if extras and b"\0" + _UPGRADE in b"\0" + extras else None
-    return PushTemplate((target, sender, route), method, path, _to_target(block), upgrade)
+    return PushTemplate((target, sender, route), method, path, _TO_TARGET.headers(block), upgrade)
 
 
 def decode_push(data: bytes) -> PushHead:
@@ -238,4 +238,4 @@ def decode_answer(data: bytes) -> AnswerHead:
     if match is None or len(data) > MAX_HEAD:
         raise HeadError("target-malformed-answer", "head from the connector")
     status, length, _extras, block = match.groups()
-    return AnswerHead(int(status), None if length is None else int(length), _to_sender(block))
+    return AnswerHead(int(status), None if length is None else int(length), _TO_SENDER.headers(block))

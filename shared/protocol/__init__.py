@@ -20,7 +20,7 @@ from shared.protocol.connection import Connection
 from shared.protocol.driver import ConnectionHandler, Role, State
 from shared.protocol.hello import Hello
 from shared.protocol.settings import Settings
-from shared.protocol.stream import Stream, StreamHandler
+from shared.protocol.stream import Stream, StreamEnd, StreamHandler
 
 __all__ = [
     "Connection",
@@ -31,5 +31,6 @@ __all__ = [
     "Settings",
     "State",
     "Stream",
+    "StreamEnd",
     "StreamHandler",
 ]

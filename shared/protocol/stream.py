@@ -79,6 +79,36 @@ class StreamHandler(Protocol):
         """The queue fell below its mark after `is_writable` had been False."""
 
 
+class StreamEnd(Protocol):
+    """What a stream's handler calls: a seam, so that a handler needs no tunnel to be tried."""
+
+    handler: StreamHandler
+
+    @property
+    def deadline(self) -> float:
+        """The loop's time after which nobody waits for the answer; 0.0 for none."""
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether anything of it may have reached the peer."""
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the queue is below its mark; if not, `on_writable` will follow."""
+
+    def answer(self, head: bytes, body: bytes = b"", end: bool = False, interim: bool = False) -> None:
+        """At the acceptor: send the answer's head, perhaps with all of its body, and the end."""
+
+    def send(self, data: bytes, end: bool = False) -> None:
+        """Queue bytes, of any number; with `end` they are the last."""
+
+    def reset(self, wire_code: int, refused: bool = False) -> None:
+        """End both halves at once."""
+
+    def consumed(self, n: int) -> None:
+        """The reader is done with `n` of the bytes handed over."""
+
+
 class Stream:
     """One side's end of a stream. Every call is synchronous; after a reset, or the end of both halves, calls do
     nothing."""

@@ -25,7 +25,7 @@ from shared.timers import LazyTimer
 from shared.tunnel.endings import cut_off, ended_well
 
 if TYPE_CHECKING:
-    from shared.protocol import Stream
+    from shared.protocol import StreamEnd
 
 END_PATIENCE: Final = 0.25
 """Seconds of silence after which an end is taken to be the end of both directions, where one cannot end alone. A long
@@ -72,7 +72,7 @@ class Duplex(asyncio.Protocol):
         self,
         owner: DuplexOwner,
         transport: asyncio.Transport,
-        stream: Stream,
+        stream: StreamEnd,
         rules: EdgeRules,
         loop: asyncio.AbstractEventLoop,
         now: Callable[[], float],

@@ -7,7 +7,6 @@ import base64
 import hashlib
 import threading
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -20,7 +19,9 @@ from cloud_relay.metrics import RelayMetrics, SenderMetrics
 from cloud_relay.routing import Route
 from cloud_relay.senders import Authenticator, Realm, Remembered, Sender
 from shared.errors import FAULTS
+from shared.http.requests import RequestHead, parse_request_head
 
+PLAIN = parse_request_head(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
 UNAUTHENTICATED, NOT_ALLOWED = FAULTS["unauthenticated"], FAULTS["sender-not-allowed"]
 
 
@@ -40,13 +41,10 @@ class FakeHash:
         return secret == self.secret
 
 
-class Head(NamedTuple):
-    fields: dict[bytes, bytes]
-
-
-def head(value: bytes | None) -> Any:
-    """What the authenticator reads of a head."""
-    return Head({b"host": b"h"} if value is None else {b"host": b"h", b"authorization": value})
+def head(value: bytes | None) -> RequestHead:
+    """A push's head with this credential; the authenticator reads nothing else of it."""
+    fields = {b"host": b"h"} if value is None else {b"host": b"h", b"authorization": value}
+    return PLAIN._replace(fields=fields)
 
 
 def basic(user: str, password: str) -> bytes:

@@ -8,6 +8,7 @@ import pytest
 
 from cloud_relay.entrance import _Doorstep
 from cloud_relay.tunnels import TunnelLimits
+from shared.tunnel.link import Link
 from tests.support.tunnels import KEY, world
 
 pytestmark = pytest.mark.system
@@ -47,6 +48,7 @@ async def test_who_waits_is_told_when_a_tunnel_is_heard_again(tmp_path):
         (session,) = w.registry.sessions()
         called: list[bool] = []
         w.registry.wait(KEY, lambda: called.append(True))
+        assert isinstance(session.link, Link)
         session.link.on_usable()
         await w.until(lambda: called == [True])
 

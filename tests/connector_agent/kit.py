@@ -15,7 +15,7 @@ from connector_agent.metrics import ConnectorMetrics
 from connector_agent.targets import DEFAULT_TIMEOUTS, Target, TargetTable, Timeouts
 from connector_agent.upstream.connect import Endpoint
 from connector_agent.upstream.connection import UpstreamConnection
-from connector_agent.upstream.pool import UpstreamPool
+from connector_agent.upstream.pool import MAX_CONNECTING, MAX_WAITING, UpstreamPool
 from shared.errors import BY_WIRE, LocalFault
 from shared.http.push_head import PushHead, decode_answer, encode_push
 from shared.protocol.stream import NO_HANDLER, StreamHandler
@@ -266,6 +266,8 @@ class World:
         headers: HeaderPolicy | None = None,
         max_body: int = 0,
         max_connections: int = 4,
+        max_connecting: int = MAX_CONNECTING,
+        max_waiting: int = MAX_WAITING,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         is_tls: bool = True,
         upgrades: bool = False,
@@ -281,6 +283,8 @@ class World:
             Endpoint("target.test", 443),
             self.loop,
             max_connections=max_connections,
+            max_connecting=max_connecting,
+            max_waiting=max_waiting,
             counts=self.metrics.target("t"),
             connector=self._connect,
         )

@@ -22,7 +22,7 @@ from connector_agent.dialer import Dialer, ProxyChoice
 from connector_agent.tunnels import Tunnels
 from shared.clock import TrustedClock
 from shared.pki.tls import KeyPair, tunnel_server_context
-from shared.protocol import MemoryBudget, Settings, Stream
+from shared.protocol import MemoryBudget, Settings, Stream, StreamEnd
 from shared.tunnel.gaps import GapWatch
 from tests.support.development import TRUST_DOMAIN, Pki
 
@@ -97,7 +97,7 @@ class Asked:
 
     def __init__(self) -> None:
         self.done: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
-        self.stream: Stream | None = None
+        self.stream: StreamEnd | None = None
         self._head = b""
         self._body = b""
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
-from connector_agent.upstream import pool as pool_module
 from shared.errors import LocalFault
 from tests.connector_agent.kit import NO_CONTENT, FakeStream, VirtualLoop, World, run, wait
 
@@ -65,22 +62,18 @@ def test_a_push_that_waits_too_long_is_told_so() -> None:
     run(tell)
 
 
-def test_there_is_no_room_for_endless_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "MAX_WAITING", 2)
-
+def test_there_is_no_room_for_endless_waiting() -> None:
     async def tell() -> None:
-        world = World(max_connections=1)
+        world = World(max_connections=1, max_waiting=2)
         streams = [await world.push(b"x") for _ in range(4)]
         assert [stream.log for stream in streams] == [[], [], [], ["reset connector-overloaded refused"]]
 
     run(tell)
 
 
-def test_connects_under_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "MAX_CONNECTING", 3)
-
+def test_connects_under_way_are_bounded() -> None:
     async def tell() -> None:
-        world = World(max_connections=100)
+        world = World(max_connections=100, max_connecting=3)
         world.mode = "hang"
         for _ in range(20):
             await world.push(b"x")
@@ -91,11 +84,9 @@ def test_connects_under_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     run(tell)
 
 
-def test_a_burst_to_a_slow_target_gets_all_connections_that_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "MAX_CONNECTING", 3)
-
+def test_a_burst_to_a_slow_target_gets_all_connections_that_it_may() -> None:
     async def tell() -> None:
-        world = World(max_connections=10)
+        world = World(max_connections=10, max_connecting=3)
         streams = await asyncio.gather(*(world.push(b"x") for _ in range(20)))
         await wait(0.1)
         assert len(world.transports) == 10
