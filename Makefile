@@ -41,7 +41,7 @@ build/compiled/stamp: .venv/stamp setup.py $(shell find shared cloud_relay conne
 	rm -rf build
 	QANAT_COMPILE=1 PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--no-deps --target build/compiled .
-	@PYTHONPATH=build/compiled $(BIN)/python -c 'import shared.tunnel.link as m; assert m.__file__.endswith(".so"), m'
+	@PYTHONPATH=build/compiled $(BIN)/python -P -c 'import shared.tunnel.link as m; assert m.__file__.endswith(".so"), m'
 	@touch $@
 
 test-compiled: compile  ## the tests of the three packages, against the compiled build

@@ -202,6 +202,9 @@ class Attendant:
         if self.session is not None:
             self._attendance.registry.on_usable(self.session)
 
+    def on_room(self, link: Link) -> bool:
+        return self.session is not None and self._attendance.registry.on_room(self.session)
+
     def on_handler_error(self, link: Link, error: Exception) -> None:
         log.error("a push failed by a bug of ours", connector=str(self.identity), exc_info=error)
 

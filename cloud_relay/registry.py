@@ -170,6 +170,21 @@ class Registry:
         if session in self._sessions:
             self._wake(session)
 
+    def on_room(self, session: Session) -> bool:
+        """It was full, and has a place for one push: the first of those who wait for one of its targets is
+        called on the next tick. Whether there was one."""
+        if self._waiters and session in self._sessions:
+            identity = session.identity
+            for target in session.targets:
+                key = (identity.tenant, identity.location, target)
+                waiters = self._waiters.get(key)
+                if waiters:
+                    waiter = next(iter(waiters))
+                    self.forget(key, waiter)
+                    self._loop.call_soon(waiter.fire)
+                    return True
+        return False
+
     # --- a push looks for a session
 
     def choose(
@@ -225,10 +240,8 @@ class Registry:
         return second if second.link.in_flight < first.link.in_flight else first
 
     def wait(self, key: Key, callback: Callable[[], None]) -> Waiter:
-        """Call back once, on the tick after a session for `key` (tenant, location, target) is attached or usable again.
-
-        One that was full is not told of: ask again in the end.
-        """
+        """Call back once, on the tick after a session for `key` (tenant, location, target) is attached, usable again,
+        or, first come, first served, was full and has a place."""
         waiter = Waiter(self, key, callback)
         self._waiters.setdefault(key, {})[waiter] = None
         return waiter

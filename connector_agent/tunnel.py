@@ -156,6 +156,10 @@ class Tunnel:
     def on_usable(self, link: Link) -> None:
         """Only a relay doubts its peers."""
 
+    def on_room(self, link: Link) -> bool:
+        """Only a relay opens streams."""
+        return False
+
     def on_handler_error(self, link: Link, error: Exception) -> None:
         log.error("a push failed by a bug of ours", exc_info=error)
 

@@ -72,6 +72,10 @@ class Idle:
     def on_usable(self, link: Link) -> None:
         """Only a relay doubts its peers."""
 
+    def on_room(self, link: Link) -> bool:
+        """Only a relay opens streams."""
+        return False
+
     def on_closed(self, link: Link, code: str, detail: str) -> None:
         self.links.discard(link)
         self.lost += 1

@@ -106,7 +106,7 @@ class Push(PushAnswer):
         elif state is _JUDGING:
             self._fail(_CANNOT_JUDGE)
         elif state is _HOLDING:
-            self._ask_again(route, now)  # nobody is told when a tunnel that was full has room
+            self._ask_again(route, now)
         else:
             self.due = self._progress + self._context.settings.idle_timeout
             if now >= self.due:

@@ -136,7 +136,8 @@ class AnswerReader:
             buffer += data
             data = bytes(buffer) if find_head_end(buffer, searched) >= 0 else b""
         while (end := find_head_end(data)) >= 0:
-            buffer.clear()
+            if buffer:
+                buffer.clear()
             if self._asks_upgrade:
                 head = parse_response_head(data[:end], self._method, asked_upgrade=True)
             else:

@@ -138,7 +138,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._timer.cancel()
         if keep and not (self.is_closed or self.is_paused or self._eof or self.reader.has_excess):
             self.is_reused = True
-            self.resume_reading()
+            if not self.is_reading:
+                self.resume_reading()
             self._pool.put_back(self)
         else:
             self.abort()

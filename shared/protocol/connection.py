@@ -64,6 +64,8 @@ class Connection:
         self.accepts = False
         """Whether pushes may be opened here, their number aside: kept by `judge`, since it is asked for each push."""
         self.max_streams = 0
+        self.is_crowded = False
+        """Whether pushes may wait elsewhere because there was no place here."""
         self.handler = handler
         self.now = now
         self.is_relay = role is Role.RELAY
@@ -123,8 +125,9 @@ class Connection:
 
         `deadline` is in seconds of our clock, 0 for none. Raises LocalFault (tunnel-refused) when `can_open` is false.
         """
-        peer = self.peer
-        if peer is None or not self.can_open:
+        peer, table = self.peer, self.table
+        in_flight = len(table.open) + len(table.waiting) + 1
+        if peer is None or not self.accepts or in_flight > self.max_streams:
             raise LocalFault("tunnel-refused", f"{self!r} takes no push")
         if len(stream_head) > frames.MAX_HEAD:
             raise LocalFault("tunnel-refused", f"a head of {len(stream_head)} bytes")
@@ -133,7 +136,9 @@ class Connection:
             self.become_busy(now)
         stream = Stream(self, peer.stream_credit, is_opener=True, now=now)
         stream.deadline = deadline
-        self.table.waiting.add(stream)
+        table.waiting.add(stream)
+        if in_flight == self.max_streams:
+            self.is_crowded = True
         stream.open(stream_head, body, end)
         return stream
 
@@ -295,7 +300,7 @@ class Connection:
                 and self.state is State.OPEN
             ):
                 self.control(frames.credit(stream.id, credit))
-        elif not stream.unconsumed:
+        elif not stream.unconsumed and self.table.lingering:
             self.table.lingering.discard(stream)
 
     def send_interim(self, stream: Stream, head: bytes) -> None:
@@ -359,10 +364,6 @@ class Connection:
         self.fail("protocol-error", f"{event.name} of {size} bytes does not fit {stream!r}")
         return False
 
-    def _on_peer_end(self, stream: Stream) -> None:
-        if stream.is_done:
-            self.finish(stream)
-
     def finish(self, stream: Stream) -> None:
         """Both halves are over; bytes that nobody has read yet still count."""
         self.forget(stream)
@@ -371,15 +372,23 @@ class Connection:
         stream.held_head = 0
         if stream.unconsumed:
             self.table.lingering.add(stream)
-        self.check_drained()
+        if self.is_draining:
+            self.check_drained()
 
     def forget(self, stream: Stream) -> None:
         table = self.table
         table.forget(stream)
+        if self.is_crowded:
+            self._tell_room()
         if not table.open and not table.waiting:
             self.liveness.on_idle()
             if self.is_suspect:
                 self._trust()
+
+    def _tell_room(self) -> None:
+        """One place is free. Once nobody waits for it, nobody can before the tunnel is full again."""
+        if self.accepts:
+            self.is_crowded = self.handler.on_room()
 
     def end_stream(self, stream: Stream, wire_code: int, *, refused: bool) -> None:
         """A stream that was forgotten ends by the peer's or the tunnel's doing."""

@@ -66,5 +66,9 @@ class ConnectionHandler(Protocol):
     def on_usable(self) -> None:
         """At the relay: the connector was silent for a while, and is heard again: it may have pushes."""
 
+    def on_room(self) -> bool:
+        """At the relay: there was no place for another push, and now there is one. Whether anybody waited for it: if
+        so, the next place is told of too."""
+
     def on_output(self) -> None:
         """There is something to send, where there was nothing before."""

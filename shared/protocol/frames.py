@@ -62,6 +62,9 @@ bulk."""
 HEADER: Final = struct.Struct(">BBHI")
 OPEN_FIXED: Final = struct.Struct(">QH")
 ANSWER_FIXED: Final = struct.Struct(">H")
+OPEN_START: Final = struct.Struct(">BBHIQH")
+ANSWER_START: Final = struct.Struct(">BBHIH")
+"""A frame's header with what is fixed behind it, packed at once: nearly every frame is one of these."""
 _RESET: Final = struct.Struct(">BBHIH")
 _CREDIT: Final = struct.Struct(">BBHII")
 _PING: Final = struct.Struct(">BBHIQ")

@@ -95,17 +95,19 @@ def greet(c: Connection, kind: int, payload: bytes) -> None:
 
 
 def on_open(c: Connection, flags: int, stream_id: int, payload: bytes) -> None:
-    if not c.takes_pushes or stream_id <= c.table.last_id or len(payload) < 10:
+    size = len(payload)
+    if not c.takes_pushes or stream_id <= c.table.last_id or size < 10:
         c.fail("protocol-error", f"OPEN out of place (stream {stream_id})")
         return
     deadline, head_size = OPEN_FIXED.unpack_from(payload)
     body_at = 10 + head_size
-    if body_at > len(payload):
+    if body_at > size:
         c.fail("protocol-error", "OPEN: the head is cut short")
         return
     c.table.last_id = stream_id
     body = payload[body_at:]
-    c.uncredited += len(body)
+    size -= body_at
+    c.uncredited += size
     local_deadline = c.clock.to_local(deadline) if deadline else 0.0
     if local_deadline and local_deadline <= c.now:
         c.control(frames.reset(stream_id, _DEADLINE, refused=True))
@@ -126,7 +128,7 @@ def on_open(c: Connection, flags: int, stream_id: int, payload: bytes) -> None:
     if not c.liveness.is_busy:
         c.become_busy(c.now)
     is_end = bool(flags & END)
-    if not c.accept_body(stream, Event.DATA_END if is_end else Event.DATA, len(body)):
+    if not c.accept_body(stream, Event.DATA_END if is_end else Event.DATA, size):
         return
     try:
         c.handler.on_stream(stream, payload[10:body_at], body, is_end)
@@ -135,15 +137,16 @@ def on_open(c: Connection, flags: int, stream_id: int, payload: bytes) -> None:
 
 
 def on_answer(c: Connection, flags: int, stream_id: int, payload: bytes) -> None:
-    if not c.is_relay or len(payload) < 2:
+    size = len(payload)
+    if not c.is_relay or size < 2:
         c.fail("protocol-error", f"ANSWER out of place (stream {stream_id})")
         return
     (head_size,) = ANSWER_FIXED.unpack_from(payload)
     body_at = 2 + head_size
-    if body_at > len(payload):
+    if body_at > size:
         c.fail("protocol-error", "ANSWER: the head is cut short")
         return
-    size = len(payload) - body_at
+    size -= body_at
     stream = c.find(stream_id, size)
     if stream is None:
         return
@@ -154,8 +157,8 @@ def on_answer(c: Connection, flags: int, stream_id: int, payload: bytes) -> None
     event = Event.INTERIM if is_interim else Event.ANSWER_END if is_end else Event.ANSWER
     if not c.accept_body(stream, event, size):
         return
-    if is_end:
-        c._on_peer_end(stream)
+    if is_end and stream.is_done:
+        c.finish(stream)
     try:
         stream.handler.on_answer(payload[2:body_at], payload[body_at:], is_end, is_interim)
     except Exception as error:  # noqa: BLE001  # likewise
@@ -169,8 +172,8 @@ def on_data(c: Connection, flags: int, stream_id: int, payload: bytes) -> None:
     is_end = bool(flags & END)
     if not c.accept_body(stream, Event.DATA_END if is_end else Event.DATA, len(payload)):
         return
-    if is_end:
-        c._on_peer_end(stream)
+    if is_end and stream.is_done:
+        c.finish(stream)
     try:
         stream.handler.on_data(payload, is_end)
     except Exception as error:  # noqa: BLE001  # likewise

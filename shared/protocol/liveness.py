@@ -12,12 +12,14 @@ from shared.protocol.settings import Settings
 class Liveness:
     """One side's judgement of one tunnel. Only the connector pings by itself."""
 
-    __slots__ = ("_busy_since", "_pings", "_settings", "last_ping", "last_received", "last_sent")
+    __slots__ = ("_busy_since", "_pings", "_settings", "is_busy", "last_ping", "last_received", "last_sent")
 
     def __init__(self, settings: Settings, *, pings: bool, now: float) -> None:
         self._settings = settings
         self._pings = pings
         self._busy_since = -1.0
+        self.is_busy = False
+        """Whether pushes are in flight."""
         self.last_received = now
         self.last_sent = now
         self.last_ping = now
@@ -25,17 +27,14 @@ class Liveness:
     def __repr__(self) -> str:
         return f"<Liveness received={self.last_received:.3f} sent={self.last_sent:.3f} busy={self.is_busy}>"
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether pushes are in flight."""
-        return self._busy_since >= 0
-
     def on_busy(self, now: float) -> None:
         """The first push is in flight."""
+        self.is_busy = True
         self._busy_since = now
 
     def on_idle(self) -> None:
         """The last push is over."""
+        self.is_busy = False
         self._busy_since = -1.0
 
     def forgive(self, now: float) -> None:

@@ -13,9 +13,20 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from shared.protocol import frames
 from shared.protocol.credit import TunnelWindow
-from shared.protocol.frames import ANSWER, DATA, END, FULL_MESSAGE, HEADER, HEADER_SIZE, OPEN
+from shared.protocol.frames import (
+    ANSWER,
+    ANSWER_FIXED,
+    ANSWER_START,
+    DATA,
+    END,
+    FULL_MESSAGE,
+    HEADER,
+    HEADER_SIZE,
+    OPEN,
+    OPEN_FIXED,
+    OPEN_START,
+)
 from shared.protocol.settings import Settings
 from shared.protocol.stream import Stream
 
@@ -105,9 +116,9 @@ class Outbox:
 
     def add(self, stream: Stream) -> None:
         """Give a stream its turn, if it has something to send and credit to send it."""
-        if stream.is_queued or stream.is_finished or not stream.has_output:
+        if stream.is_queued or stream.is_finished:
             return
-        if stream.buffered and not stream.credit and stream.pending_head is None:
+        if stream.pending_head is None and (not stream.has_output or (stream.buffered and not stream.credit)):
             return
         stream.is_queued = True
         (self._bulk if stream.sent_bytes > self._bulk_after else self._fresh).append(stream)
@@ -221,11 +232,13 @@ class Outbox:
         stream.pending_head = None
         if self._head_kind == OPEN:
             self._on_open(stream)  # the identifier is given here, so that identifiers grow in the order of sending
-            start = frames.open_head(int(stream.deadline * 1e6), head)
+            used = OPEN_FIXED.size + len(head)
+            deadline = int(stream.deadline * 1e6)
+            parts[at] = OPEN_START.pack(OPEN, END if has_end else 0, used + size, stream.id, deadline, len(head)) + head
         else:
-            start = frames.answer_head(head)
-        parts[at] = HEADER.pack(self._head_kind, END if has_end else 0, len(start) + size, stream.id) + start
-        return len(start)
+            used = ANSWER_FIXED.size + len(head)
+            parts[at] = ANSWER_START.pack(ANSWER, END if has_end else 0, used + size, stream.id, len(head)) + head
+        return used
 
     def _park(self, stream: Stream, *, waits_for_tunnel: bool) -> None:
         if waits_for_tunnel and stream.credit:

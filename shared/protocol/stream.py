@@ -193,7 +193,8 @@ class Stream:
 
     def consumed(self, n: int) -> None:
         """The reader is done with `n` of the bytes handed over: they no longer count, and the peer may send on."""
-        n = min(n, self.unconsumed)
+        if n > self.unconsumed:
+            n = self.unconsumed
         if n:
             self.unconsumed -= n
             self._connection.on_consumed(self, n)
@@ -301,12 +302,13 @@ class Stream:
         self._sending = following
 
     def _queue(self, data: bytes, end: bool) -> None:
-        if data:
+        size = len(data)
+        if size:
             self._chunks.append(data)
-            self.buffered += len(data)
+            self.buffered += size
         if end:
             self._end_queued = True
-        self._connection.on_queued(self, len(data))
+        self._connection.on_queued(self, size)
 
 
 class _NoHandler:

@@ -51,6 +51,9 @@ class LinkHandler(Protocol):
     def on_usable(self, link: Link) -> None:
         """At the relay: a suspect tunnel is heard again, and takes pushes."""
 
+    def on_room(self, link: Link) -> bool:
+        """At the relay: a tunnel that was full has a place for one push. Whether anybody waited for it."""
+
     def on_closed(self, link: Link, code: str, detail: str) -> None:
         """The last call: the tunnel is over, by this fault of the catalogue. `detail` is for our own log."""
 
@@ -263,6 +266,9 @@ class Link:
 
     def on_usable(self) -> None:
         self._handler.on_usable(self)
+
+    def on_room(self) -> bool:
+        return self._handler.on_room(self)
 
     def on_output(self) -> None:
         if not self._flush_is_due and self._transport is not None:

@@ -58,6 +58,10 @@ class ConnectorDouble:
     def on_usable(self, link: Link) -> None:
         """Only a relay doubts its peers."""
 
+    def on_room(self, link: Link) -> bool:
+        """Only a relay opens streams."""
+        return False
+
     def on_handler_error(self, link: Link, error: Exception) -> None:
         raise error
 

@@ -137,6 +137,22 @@ def test_a_session_that_is_usable_again_wakes_who_waits_for_its_targets(registry
     assert called == ["a", "b"]
 
 
+def test_a_place_in_a_full_tunnel_is_for_the_first_who_waits(registry, loop):
+    session, stranger = make_session("c1", "a", "b"), make_session("c2", "a")
+    registry.attach(session)
+    called: list[str] = []
+    first, *_ = [registry.wait((*KEY[:2], "a"), lambda name=name: called.append(name)) for name in "123"]
+    registry.wait((*KEY[:2], "b"), lambda: called.append("b"))
+    assert not registry.on_room(stranger), "it is not attached"
+    first.cancel()
+    woken = []
+    for _ in range(4):
+        woken.append(registry.on_room(session))
+        loop.tick()
+    assert woken == [True, True, True, False]
+    assert called == ["2", "3", "b"]
+
+
 def test_targets_change(registry):
     session = make_session("c1", "a", "b")
     registry.attach(session)

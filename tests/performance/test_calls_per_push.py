@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.performance.whole_path import WholePath, counted_calls
+from tests.support.whole_path import WholePath, counted_calls
 
 ROUNDS = 20
 
 
-@pytest.mark.parametrize(("senders", "most"), [(1, 336.0), (16, 275.0)])
+@pytest.mark.parametrize(("senders", "most"), [(1, 306.0), (16, 250.0)])
 async def test_a_small_push_takes_no_more_calls(senders: int, most: float, tmp_path) -> None:
     path = WholePath(senders, tmp_path)
     await path.settle()

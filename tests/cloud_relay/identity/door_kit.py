@@ -93,6 +93,9 @@ class Caller:
 
     def on_usable(self, link: Link) -> None: ...
 
+    def on_room(self, link: Link) -> bool:
+        return False
+
     def on_closed(self, link: Link, code: str, detail: str) -> None:
         self.closed.set_result(code)
 

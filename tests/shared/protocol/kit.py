@@ -56,6 +56,7 @@ class End:
     log: list[tuple[object, ...]] = field(default_factory=list)
     pushes: list[Recorder] = field(default_factory=list)
     wakes: int = 0
+    has_waiters: bool = False
     takes: bool = True
     errors: list[Exception] = field(default_factory=list)
 
@@ -103,6 +104,10 @@ class End:
 
     def on_usable(self) -> None:
         self.log.append(("usable",))
+
+    def on_room(self) -> bool:
+        self.log.append(("room",))
+        return self.has_waiters
 
     def on_output(self) -> None:
         self.wakes += 1

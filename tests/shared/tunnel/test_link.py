@@ -35,6 +35,9 @@ class Owner:
     def on_drain(self, link: Link, timeout: float) -> None: ...
     def on_usable(self, link: Link) -> None: ...
 
+    def on_room(self, link: Link) -> bool:
+        return False
+
     def on_closed(self, link: Link, code: str, detail: str) -> None:
         self.closed = (code, detail)
 

@@ -32,7 +32,7 @@ from tests.cloud_relay.ingress.kit import Relay
 from tests.cloud_relay.ingress.wire import post
 from tests.connector_agent.kit import FakeTransport, World
 
-ANSWER = b"HTTP/1.1 204 No Content\r\nServer: target\r\nDate: Thu, 26 Nov 2026 12:00:00 GMT\r\nConnection: keep-alive\r\n\r\n"
+ANSWER = b"HTTP/1.1 204 No Content\r\nServer: target\r\nDate: Thu, 26 Nov 2026 12:00:00 GMT\r\n\r\n"
 PUSH = post(b"q" * 2048, authorization="Basic czQ6cmlnaHQ=", content_type="application/octet-stream")  # s4:right
 TARGET = "t"
 
@@ -63,10 +63,15 @@ class AtRelay:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
+        self.session: Session | None = None
 
     def on_ready(self, link: Link, hello: Hello) -> None:
         identity = Identity("acme", "dc1", "c1", "ab", datetime(2030, 1, 1, tzinfo=UTC))
-        self.registry.attach(Session(identity, link, "i1", {TARGET: "http"}, 0.0, 1))
+        self.session = Session(identity, link, "i1", {TARGET: "http"}, 0.0, 1)
+        self.registry.attach(self.session)
+
+    def on_room(self, link: Link) -> bool:
+        return self.session is not None and self.registry.on_room(self.session)
 
     def on_stream(self, stream: Stream, head: bytes, body: bytes, end: bool) -> None: ...
     def on_targets(self, link: Link, targets: Any) -> None: ...
@@ -81,7 +86,7 @@ class AtRelay:
 class WholePath:
     """Push with `push(times)`: each sender has one push in flight, and sends the next when all are answered."""
 
-    def __init__(self, senders: int, folder: Path) -> None:
+    def __init__(self, senders: int, folder: Path, max_streams: int = 4096) -> None:
         self.loop = loop = asyncio.get_running_loop()
         self.files = [os.open(folder / name, os.O_WRONLY | os.O_CREAT) for name in ("relay.log", "connector.log")]
         logs = [AccessLog(loop, fd) for fd in self.files]
@@ -99,11 +104,11 @@ class WholePath:
         ends = memory_pair(loop)
         tunnel = Tunnel(loop, dispatcher.on_stream, lambda _: None)
         owners: tuple[Any, Any] = (AtRelay(registry), tunnel)
+        hello = Hello(instance="i1", targets={TARGET: "http"}, max_streams=max_streams)
         self.links = []
         for role, owner, end in zip((Role.RELAY, Role.CONNECTOR), owners, ends, strict=True):
             link = Link(
-                role, owner, Hello(instance="i1", targets={TARGET: "http"}), settings=Settings(), loop=loop,
-                budget=MemoryBudget(), gaps=GapWatch(loop),
+                role, owner, hello, settings=Settings(), loop=loop, budget=MemoryBudget(), gaps=GapWatch(loop),
             )  # fmt: skip
             end.receiver = link
             link.start(end)
@@ -127,10 +132,16 @@ class WholePath:
             for sender in self.senders:
                 sender.connection.data_received(PUSH)
             await self.settle()
-            for sender in self.senders:
-                answered += b"".join(sender.transport.writes).count(b"HTTP/1.1 204 ")
-                sender.transport.writes.clear()
+            answered += self.answered()
         return answered
+
+    def answered(self) -> int:
+        """How many 204 the senders got since it was last asked."""
+        count = 0
+        for sender in self.senders:
+            count += b"".join(sender.transport.writes).count(b"HTTP/1.1 204 ")
+            sender.transport.writes.clear()
+        return count
 
     async def close(self) -> None:
         for link in self.links:
@@ -153,7 +164,7 @@ def _no_pool() -> Any:
 
 @contextmanager
 def counted_calls() -> Iterator[Counter[str]]:
-    """Counts calls of our functions (`file:function`), and calls of C functions out of them (`file:function C name`)."""
+    """Counts calls of our functions (`file:function`), and of C functions out of them (`file:function C name`)."""
     calls: Counter[str] = Counter()
     names: dict[str, str] = {}
 
