@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from cloud_relay.ingress.connection import SenderConnection
 from cloud_relay.ingress.context import IngressContext
 from cloud_relay.routing import Route, RoutingTable
 from shared.errors import FAULTS
@@ -426,7 +425,7 @@ def test_a_bug_of_ours_leaves_nothing_open(monkeypatch):
     relay = Relay(upgrades=True)
     sender = relay.connect()
     sender.send(ask())
-    monkeypatch.setattr(SenderConnection, "hand_over", fail)
+    monkeypatch.setattr(sender.transport, "set_protocol", fail)
     relay.stream.answer(101, end=False, length=None)
     assert sender.transport.how_ended == "reset"
     assert relay.stream.was_reset == (FAULTS["internal-error"].wire, False)
