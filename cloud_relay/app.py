@@ -32,6 +32,8 @@ from cloud_relay.metrics import RelayMetrics
 from cloud_relay.policy import ConfigPolicy
 from cloud_relay.registry import Registry
 from cloud_relay.routing import Route
+from cloud_relay.sender_control import sender_routes, senders_view
+from cloud_relay.sender_service import SenderService
 from cloud_relay.senders import Authenticator
 from cloud_relay.snapshot import SnapshotBuilder
 from cloud_relay.status import status_view
@@ -82,7 +84,8 @@ class RelayApp:
         self.metrics = RelayMetrics()
         self.limits = Limits(config.limits.in_flight, self._budget)
         self.registry = Registry(loop)
-        self._builder = SnapshotBuilder(self.limits, self.metrics, self._pool)
+        self._service = SenderService(config, self._pool)
+        self._builder = SnapshotBuilder(self.limits, self.metrics, self._service.services, self._service.state)
         self.snapshot = self._builder.build(config)
         self._access_log = AccessLog(loop, 1) if config.log.access == "stdout" else _NoAccessLog()
         self._ingress = Ingress(loop, self._context(), _report_bug, RelayState.STARTING)
@@ -128,13 +131,17 @@ class RelayApp:
         config = self.config
         self._reloader.prime()
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        routes = {**control_routes(self, stop_request), **desk_routes(self._desk)}
+        self._service.require(config)
+        routes = {**control_routes(self, stop_request), **desk_routes(self._desk), **sender_routes(self)}
         control = ControlServer(config.state_dir / CONTROL_SOCKET, routes)
         await control.start()
         self._control = control
         self.identity = identity = await open_identity(self)
         contexts = require_contexts(config, identity.context)
         self._gaps.start()
+        self.snapshot = self._builder.build(config, self.snapshot, contexts.trust)
+        self._ingress.context = self._context()
+        self._service.services.keys.prefetch()
         self.doors = self._make_doors(contexts)
         await self.doors.open()
         self._ingress.state = RelayState.SERVING
@@ -166,6 +173,7 @@ class RelayApp:
         has_started = self.state is not RelayState.STARTING
         self._ingress.state = RelayState.STOPPED
         await cancel(*self._tasks)
+        self._service.close()
         if self.doors is not None:
             await self.doors.close()
         if self._control is not None:
@@ -196,6 +204,7 @@ class RelayApp:
         if self.identity is None:
             return Outcome.refused(["the relay is starting"])
         contexts = await asyncio.to_thread(load_contexts, config, self.identity.context)
+        self._service.open(config)
         before = self.doors.expiries if self.doors is not None else ()
         outcome = Outcome.taken(
             [*find_changes(self.config, config), *describe_changes(before, contexts.expiries)]
@@ -205,7 +214,8 @@ class RelayApp:
 
     def _use(self, config: RelayConfig, contexts: Contexts) -> None:
         """Nothing waits from here on: a push sees the old config or the new one, never a mixture."""
-        self.snapshot = self._builder.build(config, self.snapshot)
+        self.snapshot = self._builder.build(config, self.snapshot, contexts.trust)
+        self._service.services.keys.prefetch()
         self._ingress.use(self._context())
         if self.doors is not None:
             if self.identity is not None and self.identity.is_authority:
@@ -231,6 +241,23 @@ class RelayApp:
         """Targets that connectors announce although their join tokens did not allow them."""
         guard = self.doors.tunnel.guard if self.doors is not None else None
         return guard.not_allowed if guard is not None else {}
+
+    # --- senders
+
+    def set_sender_disabled(self, tenant: str, name: str, *, is_disabled: bool) -> bool:
+        """Switch a sender off or on, from its next push on; False if it was so already. LookupError if there is none.
+        OSError, and nothing is changed, if it cannot be written down."""
+        sender = self.snapshot.senders[tenant, name]
+        has_changed = self._service.state.set_disabled((tenant, name), time.time() if is_disabled else None)
+        sender.is_disabled = is_disabled
+        self._ingress.use(self._ingress.context)  # which ends what it has open
+        if has_changed:
+            log.warning("sender switched off" if is_disabled else "sender switched on", tenant=tenant, sender=name)
+        return has_changed
+
+    def senders(self) -> list[dict[str, Any]]:
+        """What `cloud-relay senders list` shows."""
+        return senders_view(self.config, self._service.state.disabled(), self.metrics.senders)
 
     def memory(self) -> dict[str, int]:
         """Bytes of pushes under way, and how many may be."""
@@ -315,6 +342,7 @@ class RelayApp:
             await asyncio.sleep(FORGET_AFTER)
             for realm in self.snapshot.realms.values():
                 realm.remembered.age()
+            self._service.rotate_keys(self.config)
 
 
 class _NoAccessLog:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 import typer
 
 from cloud_relay.cli_identity import add_identity_commands
+from cloud_relay.cli_senders import senders_app
 from shared.cli import (
     CommandError,
     ConfigOption,
@@ -36,6 +37,7 @@ secrets_app = make_app("secrets", "Make and hash what senders prove themselves w
 routes_app = make_app("routes", "Ask where a push would go.")
 app.add_typer(secrets_app, name="secrets")
 app.add_typer(routes_app, name="routes")
+app.add_typer(senders_app, name="senders")
 
 
 def main() -> NoReturn:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloud_relay.client_cas import load_cas, tenant_files
 from cloud_relay.config import IngressConfig, RelayConfig
 from cloud_relay.expiries import Expiry, file_expiries
 from cloud_relay.ingress import Ingress, IngressListener
+from cloud_relay.trust import NO_TRUST, SenderTrust, asked_for, load_trust
 from cloud_relay.tunnels import TunnelListener
 from shared.exits import CommandError, ExitCode
 from shared.observe import ObserveServer
@@ -28,25 +30,29 @@ class Contexts(NamedTuple):
     """The TLS contexts of one config: the tunnel's, and one for each ingress, None for a plain one.
 
     `expiries` are the ends of all certificates that the config names. `cas`: the pins of the CAs that connectors'
-    certificates must come from, as `ConfigPolicy` takes them; None where the relay is its own CA.
+    certificates must come from, as `ConfigPolicy` takes them; None where the relay is its own CA. `trust` is what
+    senders are known by.
     """
 
     tunnel: ssl.SSLContext
     ingress: tuple[ssl.SSLContext | None, ...]
     expiries: tuple[Expiry, ...] = ()
     cas: Mapping[str, frozenset[str]] | None = None
+    trust: SenderTrust = NO_TRUST
 
 
 def load_contexts(config: RelayConfig, own: Callable[[], ssl.SSLContext]) -> Contexts:
     """Read all certificates and keys; `own` makes the tunnel's where the relay is its own CA. PkiError names the file
     and the remedy."""
     tls = config.tunnel.tls
-    ingress = tuple(_ingress_context(ingress) for ingress in config.ingress)
+    client_cas = asked_for(config)
+    ingress = tuple(_ingress_context(ingress, client_cas) for ingress in config.ingress)
+    expiries, trust = file_expiries(config), load_trust(config)
     if tls is None:
-        return Contexts(own(), ingress, file_expiries(config))
+        return Contexts(own(), ingress, expiries, trust=trust)
     files = {"": tls.client_ca, **tenant_files(config)}
     tunnel = tunnel_server_context(tls.certificate, tls.key, *files.values())
-    return Contexts(tunnel, ingress, file_expiries(config), load_cas(files))
+    return Contexts(tunnel, ingress, expiries, load_cas(files), trust)
 
 
 def require_contexts(config: RelayConfig, own: Callable[[], ssl.SSLContext]) -> Contexts:
@@ -57,10 +63,11 @@ def require_contexts(config: RelayConfig, own: Callable[[], ssl.SSLContext]) -> 
         raise CommandError(ExitCode.CONFIG, str(error), code="certificate-unusable") from error
 
 
-def _ingress_context(ingress: IngressConfig) -> ssl.SSLContext | None:
+def _ingress_context(ingress: IngressConfig, client_cas: Sequence[Path]) -> ssl.SSLContext | None:
     if ingress.tls is None:
         return None
-    return ingress_server_context([KeyPair(pair.certificate, pair.key) for pair in ingress.tls])
+    pairs = [KeyPair(pair.certificate, pair.key) for pair in ingress.tls]
+    return ingress_server_context(pairs, client_cas if ingress.client_certificates else ())
 
 
 class Doors:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, TypeVar
+
+Result = TypeVar("Result")
 
 WORKERS: Final = 2
 """Threads. One scrypt takes some 200 ms of a core and 16 MiB; the loop needs a core too."""
@@ -26,7 +28,7 @@ class HashingPool:
         self._jobs: dict[str, int] = {}
         self.refused = 0
 
-    def submit(self, tenant: str, job: Callable[[], bool]) -> asyncio.Future[bool] | None:
+    def submit(self, tenant: str, job: Callable[[], Result]) -> asyncio.Future[Result] | None:
         """Run `job` on a thread; None when the queue is full, or when the tenant holds its half of it."""
         held = self._jobs.get(tenant, 0)
         if held >= self._share or sum(self._jobs.values()) >= self._limit:

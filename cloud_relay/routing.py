@@ -16,6 +16,7 @@ from shared.errors import Fault
 if TYPE_CHECKING:
     from cloud_relay.limits import Gate
     from cloud_relay.metrics import RouteMetrics
+    from cloud_relay.oauth.endpoint import TokenEndpoint
     from cloud_relay.senders import Realm, Sender
 
 RouteKey = tuple[str, str, str]
@@ -32,9 +33,11 @@ class Route:
     the end of its head, `hold` included). `senders` are those that may use it, `realm` judges their credentials,
     `www_authenticate` is the header's value for a 401. `quota_fault` is the answer to a push over the quota.
     `upgrades`: a push may become a WebSocket, which then ends when nothing moves for `idle_timeout` seconds.
+    `endpoint` answers in a target's place: such a route is the relay's own and leads nowhere.
     """
 
     __slots__ = (
+        "endpoint",
         "gate",
         "hold",
         "host",
@@ -81,7 +84,9 @@ class Route:
         upgrades: bool = False,
         idle_timeout: float = 60.0,
         www_authenticate: bytes = b"",
+        endpoint: TokenEndpoint | None = None,
     ) -> None:
+        self.endpoint = endpoint
         self.tenant = tenant
         self.name = name
         self.host = host
@@ -155,11 +160,12 @@ class RoutingTable:
 
     __slots__ = ("_hosts", "routes")
 
-    def __init__(self, routes: Iterable[Route]) -> None:
-        """Routes whose (host, path) are all different; the config's cross checks see to that."""
+    def __init__(self, routes: Iterable[Route], endpoints: Iterable[Route] = ()) -> None:
+        """Routes whose (host, path) are all different; the config's cross checks see to that. `endpoints` are found
+        like the others, but are not among the `routes`."""
         self.routes: tuple[Route, ...] = tuple(routes)
         self._hosts: dict[bytes, _Host] = {}
-        for route in self.routes:
+        for route in (*self.routes, *endpoints):
             self._hosts.setdefault(route.host, _Host()).add(route)
 
     def lookup(self, host: bytes, path: bytes) -> Route | None:

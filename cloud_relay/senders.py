@@ -4,20 +4,24 @@ The route decides whose credentials count: each tenant has a `Realm` of its own,
 Of what a realm knows, an attacker learns little by time: secrets are compared as hashes in constant time, an unknown
 user costs the fast hash of a wrong password, and good credentials are remembered under a keyed digest of them.
 
-Every kind of credential is one `CredentialKind`, chosen by the scheme of `Authorization` (RFC 9110 §11.6.2).
+Every kind of credential in `Authorization` is one `CredentialKind`, chosen by its scheme (RFC 9110 §11.6.2); the other
+place where one can be is the connection, as a client certificate. A push has one identity: that of its certificate
+where one of the tenant's senders has it, else that of its `Authorization`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from shared.errors import FAULTS, Fault
 
 if TYPE_CHECKING:
+    from cloud_relay.certificates import PeerCertificate, SenderCertificates
     from cloud_relay.limits import Gate
     from cloud_relay.metrics import SenderMetrics
     from cloud_relay.routing import Route
@@ -29,17 +33,22 @@ UNAUTHENTICATED: Final = FAULTS["unauthenticated"]
 NOT_ALLOWED: Final = FAULTS["sender-not-allowed"]
 CANNOT_JUDGE: Final = FAULTS["cannot-judge-credential"]
 OVERLOADED: Final = FAULTS["overloaded"]
+SWITCHED_OFF: Final = FAULTS["sender-disabled"]
 
 MAX_REMEMBERED: Final = 4096
 """Good credentials that one realm remembers. A sender can spell its own in many ways, by blanks and by letter case."""
 
 
 class Sender:
-    """Who may push. One object per sender and config; compared by identity."""
+    """Who may push. One object per sender and config; compared by identity.
 
-    __slots__ = ("gate", "metrics", "name", "tenant")
+    `is_disabled` is set by whoever keeps that state; it counts for the next push, whatever is remembered.
+    """
+
+    __slots__ = ("gate", "is_disabled", "metrics", "name", "tenant")
 
     def __init__(self, tenant: str, name: str, gate: Gate, metrics: SenderMetrics) -> None:
+        self.is_disabled = False
         self.tenant = tenant
         self.name = name
         self.gate = gate
@@ -47,6 +56,29 @@ class Sender:
 
     def __repr__(self) -> str:
         return f"<Sender {self.tenant}/{self.name}>"
+
+
+class Grant(NamedTuple):
+    """A sender that a credential proves for a time: until this Unix time, after which it is judged anew."""
+
+    sender: Sender
+    until: float
+
+
+Finding: TypeAlias = "Sender | Grant | Fault"
+"""What a kind of credential says."""
+
+
+class Caller(Protocol):
+    """The connection that a push came by, as far as it matters to who sends."""
+
+    @property
+    def source(self) -> str:
+        """The sender's address."""
+
+    @property
+    def peer(self) -> PeerCertificate | None:
+        """The verified client certificate, if there is one."""
 
 
 class CredentialKind(Protocol):
@@ -58,11 +90,14 @@ class CredentialKind(Protocol):
     scheme: bytes
     challenge: bytes
 
-    def judge(self, credentials: bytes) -> Verdict | asyncio.Future[Verdict]:
+    def judge(
+        self, credentials: bytes, source: str
+    ) -> Finding | asyncio.Future[Finding] | asyncio.Future[Sender | Fault]:
         """Say whose `credentials` (what follows the scheme) these are. A future only where judging takes long.
 
-        Faults: `unauthenticated` for what was never valid, `cannot-judge-credential` or `overloaded` (503, the sender
-        tries again) when it is not known.
+        `source` is the address that they came from. Faults: `unauthenticated` for what was never valid;
+        `cannot-judge-credential`, `overloaded` or `too-many-failures` (503, the sender tries again) when it is not
+        known.
         """
 
 
@@ -76,33 +111,34 @@ class Remembered:
 
     def __init__(self, limit: int = MAX_REMEMBERED) -> None:
         self._limit = limit
-        self._new: dict[bytes, Sender] = {}
-        self._old: dict[bytes, Sender] = {}
+        self._new: dict[bytes, Sender | Grant] = {}
+        self._old: dict[bytes, Sender | Grant] = {}
 
     def get(self, digest: bytes) -> Sender | None:
         """The sender, or None."""
-        sender = self._new.get(digest)
-        if sender is None and self._old:
-            sender = self._old.get(digest)
-            if sender is not None:
-                self.add(digest, sender)
-        return sender
+        known = self._new.get(digest)
+        if known is None and self._old:
+            known = self._old.get(digest)
+            if known is not None:
+                self.add(digest, known)
+        if isinstance(known, Grant):
+            return known.sender if time.time() < known.until else None
+        return known
 
-    def add(self, digest: bytes, sender: Sender) -> None:
+    def add(self, digest: bytes, known: Sender | Grant) -> None:
         """Remember a success."""
-        if len(self._new) >= self._limit:
+        if len(self._new) >= self._limit and digest not in self._new:
             self.age()
-        self._new[digest] = sender
+        self._new[digest] = known
 
     def kept(self, same: Mapping[str, Sender]) -> Remembered:
         """A copy for the next config: only senders whose names are in `same`, which gives their new selves."""
         copy = Remembered(self._limit)
-        copy._old = {
-            digest: same[sender.name]
-            for known in (self._old, self._new)
-            for digest, sender in known.items()
-            if sender.name in same
-        }
+        for known in (self._old, self._new):
+            for digest, one in known.items():
+                sender = same.get((one.sender if isinstance(one, Grant) else one).name)
+                if sender is not None:
+                    copy._old[digest] = one._replace(sender=sender) if isinstance(one, Grant) else sender
         return copy
 
     def age(self) -> None:
@@ -117,7 +153,7 @@ class Remembered:
 class Realm:
     """The credentials of one tenant under one config. A reload makes a new one."""
 
-    __slots__ = ("_key", "_kinds", "_waiting", "remembered", "tenant")
+    __slots__ = ("_key", "_kinds", "_waiting", "certificates", "remembered", "tenant")
 
     def __init__(
         self,
@@ -125,17 +161,21 @@ class Realm:
         kinds: Iterable[CredentialKind],
         succeeds: Realm | None = None,
         same: Mapping[str, Sender] | None = None,
+        certificates: SenderCertificates | None = None,
     ) -> None:
-        """`succeeds` is the realm of the config before; of what it remembers, that of the senders in `same` (old name
-        → new sender) still counts, so that a reload does not cost every sender a slow hash."""
+        """`certificates` finds the senders that have one. `succeeds` is the realm of the config before; of what it
+        remembers, that of the senders in `same` (old name → new sender) still counts, so that a reload does not cost
+        every sender a slow hash."""
         self.tenant = tenant
+        self.certificates = certificates
         self._kinds: Mapping[bytes, CredentialKind] = {kind.scheme: kind for kind in kinds}
         self._key: bytes = succeeds._key if succeeds else secrets.token_bytes(32)
         self._waiting: dict[bytes, list[Callable[[Verdict], None]]] = {}
         self.remembered: Remembered = succeeds.remembered.kept(same or {}) if succeeds else Remembered()
 
-    def judge(self, authorization: bytes) -> Verdict | asyncio.Future[Verdict]:
-        """Whose `Authorization` value this is. Equal values that come while one is judged wait for its verdict."""
+    def judge(self, authorization: bytes, source: str = "") -> Verdict | asyncio.Future[Verdict]:
+        """Whose `Authorization` value this is, which came from the address `source`. Equal values that come while one
+        is judged wait for its verdict."""
         digest = blake2b(authorization, key=self._key, digest_size=16).digest()
         sender = self.remembered.get(digest)
         if sender is not None:
@@ -146,27 +186,33 @@ class Realm:
         kind = self._kinds.get(scheme.lower())
         if kind is None:
             return UNAUTHENTICATED
-        verdict = kind.judge(credentials.strip(b" "))
-        if isinstance(verdict, asyncio.Future):
-            return self._later(digest, verdict)
-        if type(verdict) is Sender:
-            self.remembered.add(digest, verdict)
-        return verdict
+        finding = kind.judge(credentials.strip(b" "), source)
+        if isinstance(finding, asyncio.Future):
+            return self._later(digest, finding)
+        return self._learn(digest, finding)
+
+    def _learn(self, digest: bytes, finding: Finding) -> Verdict:
+        if isinstance(finding, Fault):
+            return finding
+        self.remembered.add(digest, finding)
+        return finding.sender if isinstance(finding, Grant) else finding
 
     def challenges(self, schemes: Iterable[bytes]) -> bytes:
-        """The value of `WWW-Authenticate` that offers these schemes."""
-        return b", ".join(self._kinds[scheme].challenge for scheme in sorted(schemes) if scheme in self._kinds)
+        """The value of `WWW-Authenticate` that offers these schemes; where only a certificate counts, it says that."""
+        offered = [self._kinds[scheme].challenge for scheme in sorted(schemes) if scheme in self._kinds]
+        return b", ".join(offered) or b'ClientCertificate realm="qanat"'
 
-    def _later(self, digest: bytes, verdict: asyncio.Future[Verdict]) -> asyncio.Future[Verdict]:
+    def _later(
+        self, digest: bytes, verdict: asyncio.Future[Finding] | asyncio.Future[Sender | Fault]
+    ) -> asyncio.Future[Verdict]:
         waiting: list[Callable[[Verdict], None]] = []
         self._waiting[digest] = waiting
         joined = _joined(waiting)
 
-        def tell(done: asyncio.Future[Verdict]) -> None:
+        def tell(done: asyncio.Future[Finding] | asyncio.Future[Sender | Fault]) -> None:
             del self._waiting[digest]
-            outcome = CANNOT_JUDGE if done.cancelled() or done.exception() is not None else done.result()
-            if type(outcome) is Sender:
-                self.remembered.add(digest, outcome)
+            is_broken = done.cancelled() or done.exception() is not None
+            outcome = CANNOT_JUDGE if is_broken else self._learn(digest, done.result())
             for callback in waiting:
                 callback(outcome)
 
@@ -183,21 +229,35 @@ class Authenticator:
 
     __slots__ = ()
 
-    def authenticate(self, route: Route, head: RequestHead) -> Verdict | asyncio.Future[Verdict]:
+    def authenticate(self, route: Route, head: RequestHead, caller: Caller) -> Verdict | asyncio.Future[Verdict]:
         """The sender, if it may use `route`; else the fault to answer with. A future only while a slow hash runs.
 
         The future is the caller's own: cancelling it disturbs nobody else. Two Authorization headers are no credential:
         joined by a comma, as `fields` has them, they are none that any kind knows.
         """
+        realm = route.realm
+        if caller.peer is not None and realm.certificates is not None:
+            found = realm.certificates.judge(caller.peer, head.host)
+            if found is not None:
+                return found if isinstance(found, Fault) else _allowed(found, route)
         value = head.fields.get(b"authorization")
         if value is None:
             return UNAUTHENTICATED
-        verdict = route.realm.judge(value)
+        verdict = realm.judge(value, caller.source)
         if type(verdict) is Sender:
+            if verdict.is_disabled:
+                return SWITCHED_OFF
             return verdict if verdict in route.senders else NOT_ALLOWED
         if isinstance(verdict, asyncio.Future):
             return _allowed_later(verdict, route)
         return verdict
+
+
+def _allowed(sender: Sender, route: Route) -> Verdict:
+    """The sender under the eyes of the route, and of whoever may have switched it off."""
+    if sender.is_disabled:
+        return SWITCHED_OFF
+    return sender if sender in route.senders else NOT_ALLOWED
 
 
 def _joined(waiting: list[Callable[[Verdict], None]]) -> asyncio.Future[Verdict]:
@@ -220,9 +280,7 @@ def _allowed_later(verdict: asyncio.Future[Verdict], route: Route) -> asyncio.Fu
         if allowed.done():
             return
         outcome = done.result()
-        if type(outcome) is Sender and outcome not in route.senders:
-            outcome = NOT_ALLOWED
-        allowed.set_result(outcome)
+        allowed.set_result(_allowed(outcome, route) if isinstance(outcome, Sender) else outcome)
 
     verdict.add_done_callback(tell)
     return allowed

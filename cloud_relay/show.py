@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -13,7 +14,13 @@ from cloud_relay.config import RelayConfig
 from cloud_relay.hashing import HashingPool
 from cloud_relay.limits import Limits
 from cloud_relay.metrics import RelayMetrics
+from cloud_relay.oauth.fetch import KeyBook
+from cloud_relay.oauth.keys import SigningKeys
+from cloud_relay.oauth.tokens import AccessTokens
+from cloud_relay.realms import SenderServices
+from cloud_relay.sender_state import SenderFile
 from cloud_relay.snapshot import SnapshotBuilder
+from cloud_relay.throttle import FailureThrottle
 from shared.cli import CommandError, ExitCode, counted, make_table
 from shared.errors import FAULTS
 from shared.units import format_duration, format_size
@@ -31,11 +38,16 @@ def find_route(config: RelayConfig, method: str, url: str, sender: str | None) -
         raise CommandError(ExitCode.USAGE, f"{method[:40]!r} is not a method", "Write it in capitals: POST")
     host, path = _split(url)
     pool = HashingPool()
+    unused = Path()
+    services = SenderServices(pool, FailureThrottle(), KeyBook(), AccessTokens(SigningKeys(unused), ""))
     try:
-        table = SnapshotBuilder(Limits(), RelayMetrics(process=False), pool).build(config).table
+        table = SnapshotBuilder(Limits(), RelayMetrics(process=False), services, SenderFile(unused)).build(config).table
     finally:
         pool.close()
     route = table.lookup(host, path)
+    if route is not None and route.endpoint is not None:
+        message = f"this is the token endpoint of tenant {route.tenant!r}: the relay answers there by itself"
+        raise CommandError(ExitCode.REFUSED, message, "Senders with oauth get their tokens there; push to a route.")
     if route is None:
         fault = FAULTS["no-such-route" if table.has_host(host) else "unknown-host"]
         raise CommandError(ExitCode.NOT_FOUND, fault.title, fault.remedy, fault.code, status=fault.status)

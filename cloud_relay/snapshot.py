@@ -7,83 +7,111 @@ the credential is still the same.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from cloud_relay.config.models import RelayConfig, RouteConfig, SenderConfig, SenderLimitsConfig, TenantConfig
-from cloud_relay.credentials import Basic, BasicUser, Bearer, BearerToken
-from cloud_relay.hashing import HashingPool
-from cloud_relay.limits import Limits
+from cloud_relay.limits import Gate, Limits
 from cloud_relay.metrics import RelayMetrics
+from cloud_relay.oauth.endpoint import TokenEndpoint
+from cloud_relay.oauth.form import MAX_FORM
+from cloud_relay.realms import RealmMaker, SenderServices, schemes_of
 from cloud_relay.routing import Route, RoutingTable
-from cloud_relay.senders import CredentialKind, Realm, Sender
+from cloud_relay.sender_state import SenderState
+from cloud_relay.senders import Realm, Sender
+from cloud_relay.trust import NO_TRUST, SenderTrust
 from shared.errors import FAULTS
 
 BURST_SECONDS: Final = 10.0
 """How much of its rate a sender may save up when the config names no burst."""
 
+TOKEN_ROUTE: Final = "oauth/token"  # noqa: S105 - a name
+"""What token endpoints are called in logs and metrics. No route can have this name."""
+
+TOKEN_TIMEOUT: Final = 10.0
+"""Seconds that a request for a token may take: most of it is a slow hash, and the queue before it."""
+
 _QUOTA_FAULTS: Final = {429: FAULTS["quota-exceeded"], 503: FAULTS["quota-exceeded-try-later"]}
 
 
 class Snapshot(NamedTuple):
-    """One config, resolved."""
+    """One config, resolved. `senders` are all of them, by tenant and name."""
 
     config: RelayConfig
     table: RoutingTable
     realms: dict[str, Realm]
+    senders: dict[tuple[str, str], Sender]
 
 
 class SnapshotBuilder:
     """Builds snapshots; holds what outlives them."""
 
-    def __init__(self, limits: Limits, metrics: RelayMetrics, pool: HashingPool) -> None:
+    def __init__(self, limits: Limits, metrics: RelayMetrics, services: SenderServices, state: SenderState) -> None:
         self.limits = limits
         self.metrics = metrics
-        self.pool = pool
+        self.services = services
+        self.state = state
 
-    def build(self, config: RelayConfig, previous: Snapshot | None = None) -> Snapshot:
-        """Resolve a config that has passed its checks. Quotas that changed count from now on, for old pushes too."""
+    def build(self, config: RelayConfig, previous: Snapshot | None = None, trust: SenderTrust = NO_TRUST) -> Snapshot:
+        """Resolve a config that has passed its checks. Quotas that changed count from now on, for old pushes too.
+
+        `trust` is what the config's files hold. Without it client certificates and keys from files count for nobody.
+        """
         gates: set[tuple[str, str, str]] = set()
         routes: list[Route] = []
+        endpoints: list[Route] = []
         realms: dict[str, Realm] = {}
+        everybody: dict[tuple[str, str], Sender] = {}
         for name, tenant in config.tenants.items():
             senders = {sender.name: self._sender(name, sender) for sender in tenant.senders}
-            realm = realms[name] = self._realm(name, tenant, senders, previous)
-            schemes = {sender.name: _schemes(sender) for sender in tenant.senders}
+            everybody |= {(name, sender.name): sender for sender in senders.values()}
+            maker = RealmMaker(name, tenant, senders, self.services, trust)
+            old = previous.realms.get(name) if previous else None
+            realm = realms[name] = maker.realm(old, previous.config.tenants.get(name) if previous else None)
+            schemes = {sender.name: schemes_of(sender) for sender in tenant.senders}
             routes += [self._route(name, route, senders, schemes, realm) for route in tenant.routes]
+            endpoints += self._endpoints(name, tenant, maker, realm)
             gates.update((name, "sender", sender.name) for sender in tenant.senders)
             gates.update((name, "route", route.name) for route in tenant.routes)
         self.limits.keep_only(gates)
         self.metrics.keep_only(
-            {(tenant, name) for tenant, kind, name in gates if kind == "route"},
+            {(tenant, name) for tenant, kind, name in gates if kind == "route"}
+            | {(route.tenant, route.name) for route in endpoints},
             {(tenant, name) for tenant, kind, name in gates if kind == "sender"},
         )
+        self.services.keys.keep_only(_key_urls(config))
         self.limits.max_in_flight = config.limits.in_flight
-        return Snapshot(config, RoutingTable(routes), realms)
+        return Snapshot(config, RoutingTable(routes, endpoints), realms, everybody)
 
     def _sender(self, tenant: str, config: SenderConfig) -> Sender:
         gate = self.limits.gate(tenant, "sender", config.name, *_figures(config.limits))
-        return Sender(tenant, config.name, gate, self.metrics.sender(tenant, config.name))
+        sender = Sender(tenant, config.name, gate, self.metrics.sender(tenant, config.name))
+        sender.is_disabled = (tenant, config.name) in self.state.disabled()
+        return sender
 
-    def _realm(self, name: str, tenant: TenantConfig, senders: dict[str, Sender], previous: Snapshot | None) -> Realm:
-        users = [
-            BasicUser(config.basic.username.encode(), senders[config.name], config.basic.password_hash)
-            for config in tenant.senders
-            if config.basic
+    def _endpoints(self, name: str, tenant: TenantConfig, maker: RealmMaker, realm: Realm) -> list[Route]:
+        clients = maker.clients()
+        return [
+            Route(
+                tenant=name,
+                name=TOKEN_ROUTE,
+                host=config.host.encode("ascii"),
+                path=config.path.encode("ascii"),
+                sub_paths=False,
+                location="",
+                target="",
+                senders=frozenset(),
+                realm=realm,
+                gate=Gate(),
+                metrics=self.metrics.route(name, TOKEN_ROUTE),
+                quota_fault=_QUOTA_FAULTS[503],
+                max_body=MAX_FORM,
+                hold=0.0,
+                timeout=TOKEN_TIMEOUT,
+                endpoint=TokenEndpoint(name, clients, self.services.tokens, config.lifetime),
+            )
+            for config in tenant.token_endpoints
         ]
-        tokens = [
-            BearerToken(known.digest, senders[config.name])
-            for config in tenant.senders
-            for known in (config.bearer.token_hash if config.bearer else ())
-        ]
-        kinds: list[CredentialKind] = []
-        if users:
-            kinds.append(Basic(name, users, self.pool))
-        if tokens:
-            kinds.append(Bearer(tokens))
-        old = previous.realms.get(name) if previous else None
-        if old is None or previous is None:
-            return Realm(name, kinds)
-        return Realm(name, kinds, succeeds=old, same=_unchanged(previous.config.tenants[name], tenant, senders))
 
     def _route(
         self,
@@ -124,15 +152,10 @@ def _figures(limits: SenderLimitsConfig) -> tuple[int, float, float]:
     return limits.in_flight or 0, rate, burst
 
 
-def _schemes(sender: SenderConfig) -> set[bytes]:
-    return ({Basic.scheme} if sender.basic else set()) | ({Bearer.scheme} if sender.bearer else set())
-
-
-def _unchanged(old: TenantConfig, new: TenantConfig, senders: dict[str, Sender]) -> dict[str, Sender]:
-    """The senders whose credentials are what they were, by name."""
-    before = {sender.name: (sender.basic, sender.bearer) for sender in old.senders}
+def _key_urls(config: RelayConfig) -> set[tuple[str, Path | None]]:
     return {
-        sender.name: senders[sender.name]
-        for sender in new.senders
-        if before.get(sender.name) == (sender.basic, sender.bearer)
+        (issuer.jwks_url, issuer.jwks_ca)
+        for tenant in config.tenants.values()
+        for issuer in tenant.issuers
+        if issuer.jwks_url is not None
     }

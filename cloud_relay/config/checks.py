@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 
 from cryptography import x509
 
-from cloud_relay.config.models import RelayConfig, RouteConfig, SenderConfig, TenantConfig
+from cloud_relay.config.credential_checks import certificate_flaws, credential_flaws, endpoint_flaws
+from cloud_relay.config.models import RelayConfig, RouteConfig, TenantConfig
 from shared.config import Flaw, Listen
 from shared.config.problems import Key, dotted
 
@@ -29,6 +30,8 @@ def find_flaws(config: RelayConfig) -> list[Flaw]:
     flaws += _owners(config)
     flaws += _identities(config)
     flaws += _tenant_cas(config)
+    flaws += endpoint_flaws(config)
+    flaws += certificate_flaws(config)
     return flaws
 
 
@@ -89,9 +92,7 @@ def _tenant(name: str, tenant: TenantConfig) -> Iterator[Flaw]:
     yield from _twice(tenant.locations, (*where, "locations"), "location")
     yield from _twice((sender.name for sender in tenant.senders), (*where, "senders"), "sender", "name")
     yield from _twice((route.name for route in tenant.routes), (*where, "routes"), "route", "name")
-    for index, sender in enumerate(tenant.senders):
-        yield from _sender(sender, (*where, "senders", index))
-    yield from _credentials(tenant, where)
+    yield from credential_flaws(name, tenant)
     senders = {sender.name for sender in tenant.senders}
     for index, route in enumerate(tenant.routes):
         yield from _route(name, tenant, senders, route, (*where, "routes", index))
@@ -104,32 +105,6 @@ def _twice(names: Iterable[str], where: Key, kind: str, key: str | None = None) 
             at = (*where, index) if key is None else (*where, index, key)
             yield Flaw(at, f"there is already a {kind} called {name!r} in this tenant")
         seen.add(name)
-
-
-def _sender(sender: SenderConfig, where: Key) -> Iterator[Flaw]:
-    if sender.basic is None and sender.bearer is None:
-        yield Flaw(where, f"sender {sender.name!r} has no credential; give it basic or bearer")
-    for index, known in enumerate(sender.bearer.token_hash if sender.bearer else ()):
-        if known.is_slow:
-            yield Flaw(
-                (*where, "bearer", "token_hash", index),
-                "a token is kept as sha256; make a new one with 'cloud-relay secrets new'",
-            )
-
-
-def _credentials(tenant: TenantConfig, where: Key) -> Iterator[Flaw]:
-    users: dict[str, str] = {}
-    tokens: dict[bytes, str] = {}
-    for index, sender in enumerate(tenant.senders):
-        at = (*where, "senders", index)
-        if sender.basic:
-            owner = users.setdefault(sender.basic.username, sender.name)
-            if owner != sender.name:
-                yield Flaw((*at, "basic", "username"), f"the user name already belongs to sender {owner!r}")
-        for position, known in enumerate(sender.bearer.token_hash if sender.bearer else ()):
-            owner = tokens.setdefault(known.digest, sender.name)
-            if owner != sender.name:
-                yield Flaw((*at, "bearer", "token_hash", position), f"the token already belongs to sender {owner!r}")
 
 
 def _route(name: str, tenant: TenantConfig, senders: set[str], route: RouteConfig, where: Key) -> Iterator[Flaw]:

@@ -1,54 +1,34 @@
 """The relay's config file as pydantic models. Each field's text gives its unit and what follows from it.
 
 What a single value can tell is checked here; what must hold between values is in `checks`. Paths are relative to the
-file that they stand in.
+file that they stand in. Credentials are in `credentials`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal
 
 from cryptography import x509
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from cloud_relay.config.credentials import (
+    BasicConfig,
+    BearerConfig,
+    ClientConfig,
+    IssuerConfig,
+    JwtConfig,
+    PinConfig,
+    TokenEndpointConfig,
+)
+from cloud_relay.config.fields import Host, TrustDomain, UrlPath, as_list, check_host, some
 from shared.config import ConfigFile, ConfigModel, ConfigPath, Flaw, HostPortField, ListenField
 from shared.config.common import LogConfig, ObserveConfig
 from shared.names import Name
-from shared.pki.spiffe import check_trust_domain
-from shared.secrets import SecretHash
 from shared.units import Duration, Rate, Size
 
-_HOST: Final = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,30}|\[[0-9a-f:.]{2,45}\]", re.ASCII)
-_PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()+,=:@/-]{0,1023}", re.ASCII)
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_USERNAME: Final = re.compile(r"[^\x00-\x1f\x7f:]{1,255}")
-
-
-def _host(text: str) -> str:
-    folded = text.lower()
-    if _HOST.fullmatch(folded) is None:
-        raise ValueError("not a host name; write it without scheme, port and wildcard: push.example.com")
-    return folded
-
-
-def _path(text: str) -> str:
-    if _PATH.fullmatch(text) is None:
-        raise ValueError("not a path; it starts with '/' and holds no blanks, '%', ';', '?', '#', '*' or '\\'")
-    if "//" in text or any(segment in (".", "..") for segment in text.split("/")):
-        raise ValueError("a path with '//', '/./' or '/../' is never forwarded")
-    return text
-
-
-def _username(text: str) -> str:
-    if _USERNAME.fullmatch(text) is None:
-        raise ValueError("a user name has 1 to 255 characters, no colon and no control characters")
-    return text
-
-
-def _as_list(value: object) -> object:
-    return value if isinstance(value, list | tuple) else [value]
 
 
 def _fingerprint(text: str) -> str:
@@ -69,7 +49,7 @@ def _subject(text: str) -> str:
 
 
 def _certificate_host(text: str) -> str:
-    folded = _host(text)
+    folded = check_host(text)
     if folded.startswith("["):
         raise ValueError("not a DNS name")
     return folded
@@ -85,28 +65,6 @@ def _connector(value: object) -> object:
     return tuple(parts)
 
 
-Items = TypeVar("Items", bound=tuple[object, ...])
-
-
-def _some(message: str) -> AfterValidator:
-    """At least one item, or this message."""
-
-    def check(items: Items) -> Items:
-        if not items:
-            raise ValueError(message)
-        return items
-
-    return AfterValidator(check)
-
-
-Host = Annotated[str, AfterValidator(_host)]
-UrlPath = Annotated[str, AfterValidator(_path)]
-Username = Annotated[str, AfterValidator(_username)]
-TrustDomain = Annotated[str, AfterValidator(check_trust_domain)]
-Hashes = Annotated[tuple[SecretHash, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=4)]
-"""One hash or a list of up to four: two count at once while a secret is being rotated."""
-
-
 class CertificateConfig(ConfigModel):
     """A certificate chain and its key."""
 
@@ -116,7 +74,7 @@ class CertificateConfig(ConfigModel):
     """PEM file, not encrypted, readable by the relay only."""
 
 
-Certificates = Annotated[tuple[CertificateConfig, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=1000)]
+Certificates = Annotated[tuple[CertificateConfig, ...], BeforeValidator(as_list), Field(min_length=1, max_length=1000)]
 
 
 class IngressConfig(ConfigModel):
@@ -127,6 +85,9 @@ class IngressConfig(ConfigModel):
     tls: Certificates | None = None
     """One certificate or several, of which the sender's SNI chooses; the first serves whoever names none. Without it
     the listener speaks plain HTTP: for senders on this machine, or behind a proxy that ends TLS."""
+    client_certificates: bool = True
+    """Whether senders are asked for a client certificate as soon as one is known by it. Such a listener speaks TLS 1.3
+    only; for senders that know no more than TLS 1.2 keep another one where this is false."""
 
 
 class CertificateIdentityConfig(ConfigModel):
@@ -227,22 +188,6 @@ class DrainConfig(ConfigModel):
     """How long pushes in flight may then take. What is left is cut off."""
 
 
-class BasicConfig(ConfigModel):
-    """HTTP Basic authentication."""
-
-    username: Username
-    """What the sender sends as its user name. Unique within the tenant."""
-    password_hash: Hashes
-    """What `cloud-relay secrets hash` printed; two while the password is being changed."""
-
-
-class BearerConfig(ConfigModel):
-    """A bearer token."""
-
-    token_hash: Hashes
-    """What `cloud-relay secrets new` printed; two while the token is being changed. SHA-256 only."""
-
-
 class SenderLimitsConfig(ConfigModel):
     """How much one sender may push."""
 
@@ -268,6 +213,12 @@ class SenderConfig(ConfigModel):
     """The sender's name in routes, logs and metrics. Unique within the tenant."""
     basic: BasicConfig | None = None
     bearer: BearerConfig | None = None
+    oauth: ClientConfig | None = None
+    """Client id and secret, for which it gets tokens at one of the tenant's `token_endpoints`."""
+    jwt: JwtConfig | None = None
+    """The claims by which tokens of one of the tenant's `issuers` are known to be its."""
+    certificate: PinConfig | None = None
+    """What is pinned of its client certificate. It must come from the tenant's `sender_ca`."""
     limits: SenderLimitsConfig = SenderLimitsConfig()
 
 
@@ -297,7 +248,7 @@ class RouteConfig(ConfigModel):
     name: Name
     """The route's name in logs and metrics. Unique within the tenant."""
     match: MatchConfig
-    senders: Annotated[tuple[Name, ...], _some("a route that nobody may use is an error; name its senders")]
+    senders: Annotated[tuple[Name, ...], some("a route that nobody may use is an error; name its senders")]
     """The tenant's senders that may use it. A route for nobody is an error, one for anybody is not possible."""
     to: ToConfig
     limits: RouteLimitsConfig = RouteLimitsConfig()
@@ -325,14 +276,27 @@ class TenantConnectorsConfig(ConfigModel):
     tunnel.tls.client_ca do not count for it, and these count for nobody else."""
 
 
+class OAuthConfig(ConfigModel):
+    """The keys that this relay signs its tokens with."""
+
+    rotate_keys: Annotated[Duration, Field(ge=3600, le=366 * 86400)] = 30 * 86400.0
+    """How long one key signs. Each goes on judging what it has signed for as long as that counts."""
+
+
 class TenantConfig(ConfigModel):
     """An isolated customer."""
 
-    locations: Annotated[tuple[Name, ...], _some("a tenant needs at least one location")]
+    locations: Annotated[tuple[Name, ...], some("a tenant needs at least one location")]
     """Its data centers or network segments. A connector's certificate names one of them."""
     connectors: TenantConnectorsConfig = TenantConnectorsConfig()
     senders: tuple[SenderConfig, ...] = ()
     routes: tuple[RouteConfig, ...] = ()
+    token_endpoints: tuple[TokenEndpointConfig, ...] = ()
+    """Where senders with `oauth` get their tokens."""
+    issuers: tuple[IssuerConfig, ...] = ()
+    """Foreign issuers whose tokens senders with `jwt` bring along."""
+    sender_ca: ConfigFile | None = None
+    """PEM file: the CA certificates that this tenant's senders' client certificates must come from."""
 
 
 class RelayConfig(ConfigModel):
@@ -344,12 +308,13 @@ class RelayConfig(ConfigModel):
     """The first part of every SPIFFE id that this relay knows: spiffe://<trust domain>/…"""
     tunnel: TunnelConfig
     identity: IdentityConfig = IdentityConfig()
-    ingress: Annotated[tuple[IngressConfig, ...], _some("a relay needs at least one listener for senders")]
+    ingress: Annotated[tuple[IngressConfig, ...], some("a relay needs at least one listener for senders")]
     observe: ObserveConfig | None = None
     log: LogConfig = LogConfig()
     memory: MemoryConfig = MemoryConfig()
     limits: IngressLimitsConfig = IngressLimitsConfig()
     drain: DrainConfig = DrainConfig()
+    oauth: OAuthConfig = OAuthConfig()
     tenants: dict[Name, TenantConfig] = Field(default_factory=dict)
 
     def flaws(self) -> Iterable[Flaw]:

@@ -72,7 +72,7 @@ def log_push(push: PushEnd, context: IngressContext, connection: SenderConnectio
     else:
         beyond = push.answered_at - push.opened_at if push.answered_at else -1.0
         record = _unusual_record(push, connection, total, beyond)
-        if sender is not None:
+        if sender is not None and (route is None or route.endpoint is None):  # a token is no push
             sender.metrics.pushes += 1
     if route is not None:
         metrics = route.metrics

@@ -36,6 +36,7 @@ from shared.http.memo import RequestMemo, remember_request
 from shared.http.requests import parse_request_head
 
 if TYPE_CHECKING:
+    from cloud_relay.certificates import PeerCertificate
     from cloud_relay.ingress.context import Ingress
     from cloud_relay.metrics import ListenerMetrics
 
@@ -52,11 +53,11 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 class SenderConnection(EndingConnection):
     """The ingress's side of one connection. `on_made` is called first, `on_lost` as the last thing, once.
 
-    `source` is the sender's address, `scheme` "http" or "https".
+    `source` is the sender's address, `scheme` "http" or "https", `peer` the client certificate that TLS has verified.
     """
 
     __slots__ = (
-        "_is_advancing", "_memo", "_on_lost", "_on_made", "_owes_continue", "_skipped", "last_answer", "scheme",
+        "_is_advancing", "_memo", "_on_lost", "_on_made", "_owes_continue", "_skipped", "last_answer", "peer", "scheme",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +71,7 @@ class SenderConnection(EndingConnection):
         on_made: Callable[[SenderConnection], None] | None = None,
     ) -> None:
         super().__init__(ingress, metrics, source, self._on_timer)
+        self.peer: PeerCertificate | None = None
         self.scheme = scheme
         self._on_lost = on_lost
         self._on_made = on_made

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cloud_relay.ingress.upgraded import UpgradedPush
     from cloud_relay.limits import Limits
     from cloud_relay.routing import Route, RouteKey, RoutingTable
-    from cloud_relay.senders import Sender
+    from cloud_relay.senders import Caller, Sender
     from shared.http.requests import RequestHead
     from shared.protocol import MemoryBudget, StreamEnd, StreamHandler
 
@@ -62,7 +62,9 @@ class SessionRegistry(Protocol):
 class SenderAuthenticator(Protocol):
     """Who sends this? A future where the answer takes a hash that must not block the loop."""
 
-    def authenticate(self, route: Route, head: RequestHead) -> Sender | Fault | asyncio.Future[Sender | Fault]: ...
+    def authenticate(
+        self, route: Route, head: RequestHead, caller: Caller
+    ) -> Sender | Fault | asyncio.Future[Sender | Fault]: ...
 
 
 class AccessLog(Protocol):

@@ -11,6 +11,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, Final
 
+from cloud_relay.certificates import read_peer
 from cloud_relay.ingress.connection import SenderConnection
 from cloud_relay.sources import source_key
 from shared.logs import get_logger, log_limited
@@ -240,6 +241,8 @@ class _Arrival:
         )
 
     def _on_made(self, connection: SenderConnection) -> None:
+        if connection.scheme == "https":
+            connection.peer = read_peer(connection.transport.get_extra_info("ssl_object"))
         self._listener.arrived(self, connection)
 
 

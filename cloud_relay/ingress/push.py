@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
 from cloud_relay.health import RelayState
-from cloud_relay.ingress.push_answer import PushAnswer
 from cloud_relay.ingress.push_end import PushState
+from cloud_relay.ingress.push_local import PushLocal
 from cloud_relay.ingress.retry import can_mend, fault_of, may_wait
 from cloud_relay.senders import Sender
 from shared.errors import FAULTS, Fault, LocalFault
@@ -27,7 +27,6 @@ _STARTING: Final = FAULTS["starting"]
 _UNKNOWN_HOST: Final = FAULTS["unknown-host"]
 _NO_ROUTE: Final = FAULTS["no-such-route"]
 _CANNOT_JUDGE: Final = FAULTS["cannot-judge-credential"]
-_OVERLOADED: Final = FAULTS["overloaded"]
 _TOO_LARGE: Final = FAULTS["body-too-large"]
 _NO_CONNECTOR: Final = FAULTS["no-connector"]
 _DEADLINE: Final = FAULTS["deadline-exceeded"]
@@ -39,7 +38,7 @@ _WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 """RFC 9110 §8.6: methods whose requests say Content-Length: 0 when there is no body. With others it may be refused."""
 
 
-class Push(PushAnswer):
+class Push(PushLocal):
     """One push: what its connection drives, and a `StreamHandler` towards the tunnel."""
 
     __slots__ = ()
@@ -63,7 +62,10 @@ class Push(PushAnswer):
             return
         self.route = route
         route.metrics.in_flight += 1
-        verdict = self._context.authenticator.authenticate(route, head)
+        if route.endpoint is not None:
+            self._serve(route, route.endpoint)
+            return
+        verdict = self._context.authenticator.authenticate(route, head, self._connection)
         if type(verdict) is Sender:
             self._admit(route, verdict, self.began)
         elif isinstance(verdict, Fault):
@@ -83,6 +85,8 @@ class Push(PushAnswer):
             if pieces is not None:
                 pieces.append(data)
                 self._hold_bytes(len(data))
+            if whole and self._state is _JUDGING and self.route is not None and self.route.endpoint is not None:
+                self._respond(self.route.endpoint)
             return
         if pieces is not None:
             pieces.append(data)
@@ -348,19 +352,6 @@ class Push(PushAnswer):
         self._held_bytes = size
         if size > self._context.settings.replay_buffer or budget.used > budget.limit >> 1:
             self._drop_pieces()
-
-    def _hold_bytes(self, n: int) -> None:
-        """Bytes that wait here for a connector or a verdict count against the memory budget, but may not use it up."""
-        if not n:
-            return
-        budget = self._context.budget
-        if budget.used + n > budget.limit >> 1:
-            self._fail(_OVERLOADED)
-            return
-        budget.used += n
-        self._held_bytes += n
-        if self._held_bytes >= self._context.settings.replay_buffer and not self._has_whole_body:
-            self._connection.pause_reading()
 
     def _check_deadline(self, route: Route, now: float) -> None:
         """Before the status line. While we wait for the sender's body, the target is not to blame."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cloud_relay.health import RelayState
 from cloud_relay.ingress.access import describe_kind, log_push
@@ -60,6 +60,7 @@ _NEW, _JUDGING, _HOLDING, _OPEN, _ANSWERING, _DRAINING, _UPGRADED, _DONE = PushS
 
 _SERVING: Final = RelayState.SERVING
 _INTERNAL: Final = FAULTS["internal-error"]
+_OVERLOADED: Final = FAULTS["overloaded"]
 
 
 class PushEnd:
@@ -102,7 +103,7 @@ class PushEnd:
         self._state = _NEW
         self._stream: StreamEnd | None = None
         self._framing: AnswerFraming | None = None
-        self._future: asyncio.Future[Sender | Fault] | None = None
+        self._future: asyncio.Future[Any] | None = None
         self._waiter: Waiter | None = None
         self._upgraded: UpgradedPush | None = None
         self._pieces: list[bytes] | None = None
@@ -159,14 +160,7 @@ class PushEnd:
             connection.cut_off()
             self._settle()
             return
-        keep = (
-            head.keep_alive
-            and head.version != (1, 0)
-            and not fault.closes
-            and self._ingress.state is _SERVING
-            and (self._has_whole_body or (connection.can_skip_body() and not head.expects_continue))
-            and not (self._asks_upgrade() and connection.has_kept)
-        )
+        keep = not fault.closes and self._may_keep()
         self.status = fault.status
         connection.transport.write(
             problem_response(
@@ -192,6 +186,17 @@ class PushEnd:
     def _asks_upgrade(self) -> bool:
         """Whether the sender wants a WebSocket, and the route lets it."""
         return self.head.upgrade is not None and self.route is not None and self.route.upgrades
+
+    def _may_keep(self) -> bool:
+        """Whether the connection may be used again after an answer of our own."""
+        head = self.head
+        return (
+            head.keep_alive
+            and head.version != (1, 0)
+            and self._ingress.state is _SERVING
+            and (self._has_whole_body or (self._connection.can_skip_body() and not head.expects_continue))
+            and not (self._asks_upgrade() and self._connection.has_kept)
+        )
 
     def _retry_after(self, fault: Fault) -> int | None:
         if not fault.retry_after:
@@ -237,6 +242,19 @@ class PushEnd:
         if not memo.described:
             memo.described = describe_kind(self, self._connection.source)
         return memo.described
+
+    def _hold_bytes(self, n: int) -> None:
+        """Bytes that wait here for a connector or a verdict count against the memory budget, but may not use it up."""
+        if not n:
+            return
+        budget = self._context.budget
+        if budget.used + n > budget.limit >> 1:
+            self._fail(_OVERLOADED)
+            return
+        budget.used += n
+        self._held_bytes += n
+        if self._held_bytes >= self._context.settings.replay_buffer and not self._has_whole_body:
+            self._connection.pause_reading()
 
     def _drop_pieces(self) -> None:
         """The push cannot be sent again from here on."""

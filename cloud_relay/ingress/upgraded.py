@@ -84,7 +84,7 @@ class UpgradedPush:
             new is not None
             and new.upgrades
             and (new.name, new.key) == (old.name, old.key)
-            and any(sender.name == self._sender.name for sender in new.senders)
+            and any(one.name == self._sender.name and not one.is_disabled for one in new.senders)
         )
 
     # DuplexOwner

@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -98,25 +99,38 @@ def unverified_client_context() -> ssl.SSLContext:
     return context
 
 
-def ingress_server_context(pairs: Sequence[KeyPair], client_ca: Path | None = None) -> ssl.SSLContext:
-    """A relay's listener for senders: TLS 1.2 and 1.3 (with `client_ca` 1.3 only), the certificate chosen by SNI.
+def ingress_server_context(pairs: Sequence[KeyPair], client_cas: Sequence[Path] = ()) -> ssl.SSLContext:
+    """A relay's listener for senders: TLS 1.2 and 1.3 (with `client_cas` 1.3 only), the certificate chosen by SNI.
 
     The first one whose DNS names fit is sent (a whole name before a wildcard), the first of all if none fits or the
-    sender names no host. With `client_ca`, client certificates are asked for, not demanded (to the ingress they are one
-    credential among others), and verified in full, expiry included.
+    sender names no host. With `client_cas`, client certificates are asked for, not demanded (to the ingress they are
+    one credential among others), and verified in full, expiry included, against all these bundles together: whose CA
+    it was, the chain that was verified tells. The names of the CAs are told to nobody.
     """
     if not pairs:
         msg = "an ingress with TLS needs at least one certificate and key"
         raise PkiError(msg)
-    minimum = ssl.TLSVersion.TLSv1_2 if client_ca is None else ssl.TLSVersion.TLSv1_3
+    minimum = ssl.TLSVersion.TLSv1_3 if client_cas else ssl.TLSVersion.TLSv1_2
     contexts = [_server_context(pair, minimum) for pair in pairs]
-    if client_ca is not None:
+    for client_ca in client_cas:
         # All of them alike: the verify mode comes from the context of before SNI, whatever the later one says (tried).
         for context in contexts:
             _ask_for_client_certificates(context, client_ca)
-    if len(contexts) > 1:
-        contexts[0].sni_callback = _choose_by_name(pairs, contexts)
+    choose = _choose_by_name(pairs, contexts) if len(contexts) > 1 else None
+    if client_cas:
+        contexts[0].sni_callback = _note_name(choose)
+    elif choose is not None:
+        contexts[0].sni_callback = choose
     return contexts[0]
+
+
+_NAMES: Final[WeakKeyDictionary[ssl.SSLObject, str]] = WeakKeyDictionary()
+"""What clients named by SNI: a server's SSLObject does not tell it later on."""
+
+
+def named_host(connection: ssl.SSLObject) -> str | None:
+    """The host that a client named by SNI, in lower case, on a listener with `client_cas`; None if it named none."""
+    return _NAMES.get(connection)
 
 
 def target_client_context(
@@ -261,6 +275,18 @@ def _choose_by_name(
             connection.context = chosen
 
     return choose
+
+
+def _note_name(
+    choose: Callable[[ssl.SSLObject, str | None, ssl.SSLContext], None] | None,
+) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], None]:
+    def note(connection: ssl.SSLObject, host: str | None, context: ssl.SSLContext) -> None:
+        if host is not None:
+            _NAMES[connection] = host.lower()
+        if choose is not None:
+            choose(connection, host, context)
+
+    return note
 
 
 def _has_system_directory() -> bool:

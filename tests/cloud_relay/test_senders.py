@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_relay.credentials import Basic, BasicUser, Bearer, BearerToken
+from cloud_relay.credentials import Basic, Bearer, BearerToken, KnownPassword, Passwords, PasswordUser
 from cloud_relay.hashing import HashingPool
 from cloud_relay.limits import Gate
 from cloud_relay.metrics import RelayMetrics, SenderMetrics
 from cloud_relay.routing import Route
 from cloud_relay.senders import Authenticator, Realm, Remembered, Sender
+from cloud_relay.throttle import FailureThrottle
 from shared.errors import FAULTS
 from shared.http.requests import RequestHead, parse_request_head
 
@@ -71,14 +72,27 @@ def pool() -> Iterator[HashingPool]:
 
 
 S4, IBP = sender("s4"), sender("ibp")
-AUTHENTICATE = Authenticator().authenticate
+
+
+class Caller(NamedTuple):
+    source: str = "192.0.2.7"
+    peer: Any = None
+
+
+def AUTHENTICATE(where: Route, what: Any, caller: Caller = Caller()) -> Any:  # noqa: N802, B008 - stands for the method
+    return Authenticator().authenticate(where, what, caller)
+
+
+def basic_kind(pool: HashingPool, *users: tuple[str, Sender, FakeHash], tenant: str = "acme") -> Basic:
+    entries = [PasswordUser(user.encode(), [KnownPassword(known, owner)]) for user, owner, known in users]
+    return Basic(Passwords(tenant, entries, pool, FailureThrottle()))
 
 
 def realm_of(
     pool: HashingPool, *users: tuple[str, Sender, FakeHash], tokens: dict[bytes, Sender] | None = None
 ) -> Realm:
     entries = [BearerToken(hashlib.sha256(token).digest(), owner) for token, owner in (tokens or {}).items()]
-    return Realm("acme", [Basic("acme", [BasicUser(u.encode(), s, [h]) for u, s, h in users], pool), Bearer(entries)])
+    return Realm("acme", [basic_kind(pool, *users), Bearer(entries)])
 
 
 @pytest.mark.parametrize(
@@ -176,7 +190,7 @@ async def test_a_slow_hash_comes_as_a_future_once(pool: HashingPool) -> None:
     realm = realm_of(pool, ("s4", S4, known))
     waiting = [AUTHENTICATE(route(realm, S4), head(basic("s4", "right"))) for _ in range(3)]
     assert all(isinstance(verdict, asyncio.Future) for verdict in waiting)
-    assert [await verdict for verdict in waiting] == [S4] * 3  # type: ignore[misc]  # as was just asserted
+    assert [await verdict for verdict in waiting] == [S4] * 3
     assert known.asked == 1
     assert AUTHENTICATE(route(realm, S4), head(basic("s4", "right"))) is S4
     assert AUTHENTICATE(route(realm), head(basic("s4", "right"))) is NOT_ALLOWED
@@ -201,10 +215,10 @@ async def test_a_full_queue_is_the_relays_fault(pool: HashingPool) -> None:
     waiting = [AUTHENTICATE(route(realm, S4), head(basic("s4", f"wrong-{n}"))) for n in range(2)]
     assert AUTHENTICATE(route(realm, S4), head(basic("s4", "right"))) is FAULTS["overloaded"]
     # The other half of the queue is another tenant's.
-    other = Realm("globex", [Basic("globex", [BasicUser(b"s4", S4, [known])], pool)])
+    other = Realm("globex", [basic_kind(pool, ("s4", S4, known), tenant="globex")])
     waiting.append(AUTHENTICATE(route(other, S4), head(basic("s4", "right"))))
     known.may_go.set()
-    assert [await verdict for verdict in waiting] == [UNAUTHENTICATED, UNAUTHENTICATED, S4]  # type: ignore[misc]  # futures
+    assert [await verdict for verdict in waiting] == [UNAUTHENTICATED, UNAUTHENTICATED, S4]
     assert repr(pool) == "<HashingPool 0 of 4 jobs, 1 refused>"
 
 
@@ -254,6 +268,6 @@ def test_a_reload_keeps_what_is_still_the_same(pool: HashingPool) -> None:
     realm.judge(basic("s4", "a"))
     realm.judge(basic("ibp", "b"))
     new, changed = sender("s4"), FakeHash(b"c")
-    after = Realm("acme", [Basic("acme", [BasicUser(b"ibp", IBP, [changed])], pool)], succeeds=realm, same={"s4": new})
+    after = Realm("acme", [basic_kind(pool, ("ibp", IBP, changed))], succeeds=realm, same={"s4": new})
     assert after.judge(basic("s4", "a")) is new
     assert after.judge(basic("ibp", "b")) is UNAUTHENTICATED

@@ -14,10 +14,16 @@ from cloud_relay.config import RelayConfig
 from cloud_relay.hashing import HashingPool
 from cloud_relay.limits import Limits
 from cloud_relay.metrics import RelayMetrics
+from cloud_relay.oauth.fetch import KeyBook
+from cloud_relay.oauth.keys import SigningKeys
+from cloud_relay.oauth.tokens import AccessTokens
 from cloud_relay.policy import ConfigPolicy
+from cloud_relay.realms import SenderServices
 from cloud_relay.routing import Route
+from cloud_relay.sender_state import SenderFile
 from cloud_relay.senders import Sender
 from cloud_relay.snapshot import Snapshot, SnapshotBuilder
+from cloud_relay.throttle import FailureThrottle
 from shared.config import load_config
 from shared.errors import FAULTS
 
@@ -33,7 +39,10 @@ class World:
         self._write = write
         self.limits = Limits()
         self.metrics = RelayMetrics(process=False)
-        self.builder = SnapshotBuilder(self.limits, self.metrics, pool)
+        self.state = SenderFile(Path("none"))
+        tokens = AccessTokens(SigningKeys(Path("none")), "qanat.test")
+        services = SenderServices(pool, FailureThrottle(), KeyBook(), tokens)
+        self.builder = SnapshotBuilder(self.limits, self.metrics, services, self.state)
 
     def build(self, edit: Edit | None = None, previous: Snapshot | None = None) -> Snapshot:
         document = copy.deepcopy(self.document)

@@ -15,6 +15,14 @@ from shared.config.problems import dotted
 Edit = Callable[[dict[str, Any]], object]
 
 
+CLIENT = {"client_id": "c", "client_secret_hash": "sha256:" + "0" * 64}
+
+
+def issuer(**more: Any) -> dict[str, Any]:
+    made = {"name": "btp", "issuer": "https://i.example.com", "audience": "q", "jwks_url": "https://i.example.com/keys"}
+    return {key: value for key, value in (made | more).items() if value is not None}
+
+
 def problems_of(path: Path) -> list[str]:
     """Every problem as `key: message`."""
     with pytest.raises(ConfigError) as caught:
@@ -97,6 +105,87 @@ CASES: dict[str, tuple[Edit, str]] = {
         lambda d: route(d).update(upgrade=["h2c"]),
         "tenants.acme.routes[0].upgrade[0]: should be 'websocket'",
     ),
+    "a certificate without a CA": (
+        lambda d: acme(d)["senders"][1].update(certificate={"subject": "CN=x"}),
+        "tenants.acme: senders with a certificate need sender_ca: the CA that their certificates must come from",
+    ),
+    "a certificate without a listener that asks": (
+        lambda d: (acme(d)["senders"][1].update(certificate={"san": "dns:x"}), acme(d).update(sender_ca="ca.pem")),
+        (
+            "tenants.acme.senders[1].certificate: no ingress asks for client certificates; it needs one with tls where "
+            "client_certificates is not false"
+        ),
+    ),
+    "any certificate": (
+        lambda d: acme(d)["senders"][1].update(certificate={}),
+        "tenants.acme.senders[1].certificate: pin a subject or a san; any certificate of the CA would do otherwise",
+    ),
+    "no subject": (
+        lambda d: acme(d)["senders"][1].update(certificate={"subject": "push.example.com"}),
+        (
+            "tenants.acme.senders[1].certificate.subject: this is no subject; "
+            'write it as "CN=push,O=Example,C=DE" (RFC 4514)'
+        ),
+    ),
+    "oauth without an endpoint": (
+        lambda d: acme(d)["senders"][1].update(oauth=CLIENT),
+        "tenants.acme: senders with oauth need token_endpoints: the host and path where they get their tokens",
+    ),
+    "one client id for two": (
+        lambda d: [one.update(oauth=CLIENT) for one in acme(d)["senders"]],
+        "tenants.acme.senders[1].oauth.client_id: the client id already belongs to sender 's4'",
+    ),
+    "a token endpoint that collides with a route": (
+        lambda d: acme(d).update(token_endpoints=[{"host": "push.example.com", "path": "/write"}]),
+        (
+            "tenants.acme.token_endpoints[0].path: collides with route acme/exact (push.example.com/write); "
+            "choose another path for the token endpoint"
+        ),
+    ),
+    "a token endpoint within another tenant's route": (
+        lambda d: acme(d).update(token_endpoints=[{"host": "globex.example.com"}]),
+        (
+            "tenants.acme.token_endpoints[0]: lies within route globex/all (globex.example.com/) of another tenant; "
+            "choose a host or path of this tenant's own"
+        ),
+    ),
+    "one token endpoint for two": (
+        lambda d: [t.update(token_endpoints=[{"host": "auth.example.com"}]) for t in d["tenants"].values()],
+        (
+            "tenants.globex.token_endpoints[0]: auth.example.com/oauth/token already is the token endpoint of "
+            "tenant 'acme'"
+        ),
+    ),
+    "an unknown issuer": (
+        lambda d: acme(d)["senders"][1].update(jwt={"issuer": "btp", "claims": {"sub": "x"}}),
+        "tenants.acme.senders[1].jwt.issuer: this tenant has no issuer 'btp'; it has none",
+    ),
+    "any token of an issuer": (
+        lambda d: acme(d)["senders"][1].update(jwt={"issuer": "btp", "claims": {}}),
+        "tenants.acme.senders[1].jwt.claims: without a claim every token of the issuer would be this sender's",
+    ),
+    "an issuer without keys": (
+        lambda d: acme(d).update(issuers=[issuer(jwks_url=None)]),
+        "tenants.acme.issuers[0]: an issuer's keys come from jwks_url or from jwks_file: give one of them",
+    ),
+    "an issuer by plain HTTP": (
+        lambda d: acme(d).update(issuers=[issuer(jwks_url="http://issuer.example.com/keys")]),
+        (
+            "tenants.acme.issuers[0].jwks_url: whoever can change the keys on their way can push; "
+            "write https://issuer.example.com/path, without user, query and fragment"
+        ),
+    ),
+    "a symmetric algorithm": (
+        lambda d: acme(d).update(issuers=[issuer(algorithms=["HS256"])]),
+        (
+            "tenants.acme.issuers[0].algorithms[0]: should be 'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', "
+            "'ES256', 'ES384', 'ES512' or 'EdDSA'"
+        ),
+    ),
+    "an issuer for every audience": (
+        lambda d: acme(d).update(issuers=[issuer(audience=[])]),
+        "tenants.acme.issuers[0].audience: name the audience that the issuer writes for this relay",
+    ),
     "two routes that collide": (
         lambda d: route(d, 1)["match"].update(path="/sap/frun"),
         "tenants.acme.routes[1].match.path: push.example.com/sap/frun already belongs to route acme/frun",
@@ -123,7 +212,7 @@ CASES: dict[str, tuple[Edit, str]] = {
     ),
     "a sender without a credential": (
         lambda d: acme(d)["senders"][1].pop("bearer"),
-        "tenants.acme.senders[1]: sender 'ibp' has no credential; give it basic or bearer",
+        "tenants.acme.senders[1]: sender 'ibp' has no credential; give it basic, bearer, oauth, jwt or certificate",
     ),
     "a slow hash for a token": (
         lambda d: acme(d)["senders"][1]["bearer"].update(token_hash="scrypt:16384:8:5:" + "A" * 22 + ":" + "A" * 43),

@@ -338,7 +338,7 @@ class FakeAuthenticator:
     def __init__(self) -> None:
         self.verdict: Any = None
 
-    def authenticate(self, route: Any, head: Any) -> Any:
+    def authenticate(self, route: Any, head: Any, caller: Any) -> Any:
         if isinstance(self.verdict, Exception):
             raise self.verdict
         return self.verdict

@@ -457,3 +457,12 @@ def test_a_try_that_was_refused_goes_to_another_connector():
     assert relay.stream.body == b"early"
     sender.hang_up()
     relay.assert_nothing_left()
+
+
+@pytest.mark.parametrize("is_disabled", [False, True])
+def test_a_sender_that_is_switched_off_loses_its_websocket(is_disabled: bool):
+    relay = Relay(upgrades=True)
+    sender = upgraded(relay)
+    relay.sender.is_disabled = is_disabled
+    relay.ingress.use(relay.context)
+    assert sender.is_closed is is_disabled

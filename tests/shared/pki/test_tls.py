@@ -112,7 +112,7 @@ def test_the_tunnel_speaks_only_tls_1_3(pki):
 
 
 def test_where_certificates_are_asked_for_nothing_is_resumed(pki):
-    server = tls.ingress_server_context([pki.server("localhost")], pki.ca)
+    server = tls.ingress_server_context([pki.server("localhost")], [pki.ca])
     client = tls.target_client_context(pki.ca, *pki.connector())
     still_open, first = handshake(server, client)
     assert not first.session or not first.session.has_ticket
@@ -127,7 +127,7 @@ def test_where_certificates_are_asked_for_tls_1_2_is_not_spoken(pki):
     client = tls.target_client_context(pki.ca, *pki.connector())
     client.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError, match=r"UNSUPPORTED_PROTOCOL|VERSION"):
-        handshake(tls.ingress_server_context([pki.server("localhost")], pki.ca), client)
+        handshake(tls.ingress_server_context([pki.server("localhost")], [pki.ca]), client)
 
 
 def test_the_tunnel_resumes_nothing(pki):
@@ -180,14 +180,14 @@ def test_a_foreign_certificate_is_refused_whatever_the_name(pki, foreign, host):
     client = tls.target_client_context(pki.ca, *foreign.connector())
     client.check_hostname = False
     with pytest.raises(ssl.SSLCertVerificationError):
-        handshake(tls.ingress_server_context(pairs, pki.ca), client, host)
+        handshake(tls.ingress_server_context(pairs, [pki.ca]), client, host)
 
 
 def test_an_expired_sender_is_refused(pki):
     pair = pki.connector(now=pki.now - timedelta(days=30))
     with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
         handshake(
-            tls.ingress_server_context([pki.server("localhost")], pki.ca), tls.target_client_context(pki.ca, *pair)
+            tls.ingress_server_context([pki.server("localhost")], [pki.ca]), tls.target_client_context(pki.ca, *pair)
         )
 
 
@@ -250,7 +250,7 @@ def test_an_empty_or_missing_bundle_opens_no_door(pki, tmp_path):
         for make in (
             lambda path: tls.tunnel_server_context(relay.certificate, relay.key, path),
             tls.tunnel_client_context,
-            lambda path: tls.ingress_server_context([relay], path),
+            lambda path: tls.ingress_server_context([relay], [path]),
             tls.target_client_context,
         ):
             with pytest.raises(PkiError, match=message) as caught:
