@@ -96,6 +96,9 @@ class RelayApp:
         self.identity: IdentityService | None = None
         self.doors: Doors | None = None
         self.metrics.gauge("qanat_relay_memory_used_bytes", "Bytes of pushes under way.", lambda: self._budget.used)
+        self.metrics.gauge(
+            "qanat_relay_pushes_queued", "Pushes that wait for their turn.", lambda: self._ingress.queue.waiting
+        )
         self.metrics.gauge("qanat_relay_memory_budget_bytes", "memory.budget.", lambda: self._budget.limit)
         self.metrics.gauge(
             "qanat_relay_tunnels", "Tunnels attached.", self._tunnel_counts, ("tenant", "location", "connector")
@@ -275,7 +278,10 @@ class RelayApp:
             budget=self._budget,
             access_log=self._access_log,
             settings=IngressSettings(
-                max_connections=config.connections, max_connections_per_source=config.connections_per_source
+                max_connections=config.connections,
+                max_connections_per_source=config.connections_per_source,
+                queue=config.queue,
+                queue_wait=config.queue_wait,
             ),
         )
 

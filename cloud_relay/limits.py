@@ -1,16 +1,18 @@
-"""How much may be under way: pushes in flight and pushes per second, of each sender, of each route, and in total.
+"""How much may be under way: pushes in flight, pushes and bytes per second, of each sender, route and tenant.
 
-Bytes are not counted here: the ingress counts a body while it arrives and ends it at `route.max_body`.
+How large one body may be is not judged here: the ingress counts it while it arrives and ends it at `route.max_body`.
 All of it is plain arithmetic on the event loop's thread. Nothing reads a clock: `now` is seconds of any monotonic one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from shared.errors import FAULTS, Fault
 
 if TYPE_CHECKING:
+    from cloud_relay.fair_queue import Line
     from cloud_relay.routing import Route
     from cloud_relay.senders import Sender
     from shared.protocol.budget import MemoryBudget
@@ -29,21 +31,33 @@ _OVERLOADED: Final = FAULTS["overloaded"]
 
 
 class Gate:
-    """The limits of one sender or one route, and how much of them is in use.
+    """The limits of one sender, route or tenant, and how much of them is in use.
 
-    The rate is a token bucket, kept as one number: the time at which the bucket will be full again (the generic cell
+    Each rate is a token bucket, kept as one number: the time at which the bucket will be full again (the generic cell
     rate algorithm, ITU-T I.371). A limit of 0 is none. A gate outlives reloads: its figures may change under pushes.
+    Bytes are counted as they arrive, so their bucket may be overdrawn by bodies that are under way; the gate is shut
+    until that is made up for.
+
+    `line` is who waits before it (see fair_queue), None when nobody does.
     """
 
-    __slots__ = ("_full_at", "_interval", "_tolerance", "in_flight", "max_in_flight")
+    __slots__ = (
+        "_byte_tolerance", "_bytes_full_at", "_full_at", "_interval", "_tolerance", "byte_cost", "in_flight", "line",
+        "max_in_flight",
+    )  # fmt: skip
 
     def __init__(self, max_in_flight: int = 0, rate: float = 0.0, burst: float = 0.0) -> None:
         self.in_flight = 0
+        self.line: Line | None = None
         self._full_at = self._interval = self._tolerance = 0.0
+        self._bytes_full_at = self.byte_cost = self._byte_tolerance = 0.0
         self.configure(max_in_flight, rate, burst)
 
-    def configure(self, max_in_flight: int, rate: float, burst: float) -> None:
-        """Set the limits: pushes at once, pushes a second, and how many may come at once after a pause (at least 1).
+    def configure(
+        self, max_in_flight: int, rate: float, burst: float, byte_rate: float = 0.0, byte_burst: float = 0.0
+    ) -> None:
+        """Set the limits: pushes at once, pushes a second, and how many may come at once after a pause (at least 1);
+        bytes a second, and how many of them after a pause.
 
         What is in flight stays counted. A rate or burst that differs starts with a full bucket.
         """
@@ -53,12 +67,23 @@ class Gate:
         if (interval, tolerance) != (self._interval, self._tolerance):
             self._full_at = 0.0  # a new bucket, and it is full
             self._interval, self._tolerance = interval, tolerance
+        cost = 1.0 / byte_rate if byte_rate > 0.0 else 0.0
+        tolerance = byte_burst * cost + _SLACK
+        if (cost, tolerance) != (self.byte_cost, self._byte_tolerance):
+            self._bytes_full_at = 0.0
+            self.byte_cost, self._byte_tolerance = cost, tolerance
 
     def is_shut(self, now: float) -> bool:
-        """Whether one more push is too much. Asking takes nothing from the bucket."""
-        if self.max_in_flight and self.in_flight >= self.max_in_flight:
-            return True
-        return self._full_at - now > self._tolerance
+        """Whether one more push is too much, or would overtake those that wait. Asking takes nothing."""
+        return self.line is not None or self.is_full(now)
+
+    def is_full(self, now: float) -> bool:
+        """Whether one more push is too much, whoever waits."""
+        return (0 < self.max_in_flight <= self.in_flight) or self.is_dry(now)
+
+    def is_dry(self, now: float) -> bool:
+        """Whether a bucket is empty: time alone fills it."""
+        return self._full_at - now > self._tolerance or self._bytes_full_at - now > self._byte_tolerance
 
     def enter(self, now: float) -> None:
         """Count a push that was admitted: one more in flight, one token less."""
@@ -71,9 +96,14 @@ class Gate:
         """Count the end of a push that had entered."""
         self.in_flight -= 1
 
+    def take_bytes(self, size: int, now: float) -> None:
+        """Count bytes of a body that arrived."""
+        full_at = self._bytes_full_at
+        self._bytes_full_at = (full_at if full_at > now else now) + size * self.byte_cost
+
     def opens_in(self, now: float) -> float:
-        """Seconds until the bucket holds a token again; 0.0 when it does, however many are in flight."""
-        return max(0.0, self._full_at - self._tolerance - now)
+        """Seconds until both buckets let a push in again; 0.0 when they do, however many are in flight."""
+        return max(0.0, self._full_at - self._tolerance - now, self._bytes_full_at - self._byte_tolerance - now)
 
     def __repr__(self) -> str:
         return f"<Gate {self.in_flight} of {self.max_in_flight or 'any'} in flight>"
@@ -85,12 +115,14 @@ class Limits:
     Every `admit` that gave None is followed by exactly one `release` with the same sender and route.
     """
 
-    __slots__ = ("_budget", "_gates", "in_flight", "max_in_flight")
+    __slots__ = ("_budget", "_gates", "in_flight", "max_in_flight", "on_room")
 
     def __init__(self, max_in_flight: int = DEFAULT_MAX_IN_FLIGHT, budget: MemoryBudget | None = None) -> None:
         self.in_flight = 0
         self.max_in_flight = max_in_flight
         self._budget = budget
+        self.on_room: Callable[[Gate], object] = _nobody
+        """Told of each gate that has a line when a push gives its place back."""
         self._gates: dict[tuple[str, str, str], Gate] = {}
 
     def admit(self, sender: Sender, route: Route, body_length: int | None, now: float) -> Fault | None:
@@ -103,33 +135,83 @@ class Limits:
         budget = self._budget
         if self.in_flight >= self.max_in_flight or (budget is not None and budget.is_spent):
             return _OVERLOADED
-        of_sender, of_route = sender.gate, route.gate
-        if of_sender.is_shut(now) or of_route.is_shut(now):
+        if self.shut_gate(sender, route, now) is not None:
             return route.quota_fault
-        of_sender.enter(now)
-        of_route.enter(now)
-        self.in_flight += 1
+        self.enter(sender, route, now)
         return None
+
+    def enter(self, sender: Sender, route: Route, now: float) -> None:
+        """Count a push that is let in, by `admit` or from a line."""
+        sender.gate.enter(now)
+        route.gate.enter(now)
+        if route.shared is not None:
+            route.shared.enter(now)
+        self.in_flight += 1
+
+    def shut_gate(self, sender: Sender, route: Route, now: float) -> Gate | None:
+        """The first gate that keeps such a push out, or makes it wait behind others."""
+        if sender.gate.is_shut(now):
+            return sender.gate
+        if route.gate.is_shut(now):
+            return route.gate
+        shared = route.shared
+        return shared if shared is not None and shared.is_shut(now) else None
+
+    def full_gate(self, sender: Sender, route: Route, now: float) -> Gate | None:
+        """The first gate that has no room for such a push, whoever waits."""
+        if sender.gate.is_full(now):
+            return sender.gate
+        if route.gate.is_full(now):
+            return route.gate
+        shared = route.shared
+        return shared if shared is not None and shared.is_full(now) else None
+
+    def took(self, sender: Sender, route: Route, size: int, now: float) -> None:
+        """Count bytes of a push's body that arrived."""
+        if sender.gate.byte_cost:
+            sender.gate.take_bytes(size, now)
+        if route.gate.byte_cost:
+            route.gate.take_bytes(size, now)
+        if route.shared is not None and route.shared.byte_cost:
+            route.shared.take_bytes(size, now)
 
     def release(self, sender: Sender, route: Route) -> None:
         """Count the end of a push, however it ended."""
-        sender.gate.leave()
-        route.gate.leave()
+        of_sender, of_route, shared = sender.gate, route.gate, route.shared
+        of_sender.in_flight -= 1
+        of_route.in_flight -= 1
         self.in_flight -= 1
+        if shared is not None:
+            shared.in_flight -= 1
+            if shared.line is not None:
+                self.on_room(shared)
+        if of_sender.line is not None:
+            self.on_room(of_sender)
+        if of_route.line is not None:
+            self.on_room(of_route)
 
     def retry_after(self, sender: Sender, route: Route, now: float) -> int:
         """Whole seconds for `Retry-After` after a quota fault: at least 1, at most LONGEST_RETRY_AFTER."""
         wait = max(sender.gate.opens_in(now), route.gate.opens_in(now))
+        if route.shared is not None:
+            wait = max(wait, route.shared.opens_in(now))
         return min(LONGEST_RETRY_AFTER, int(wait) + 1)
 
-    def gate(self, tenant: str, kind: str, name: str, max_in_flight: int, rate: float, burst: float) -> Gate:
-        """The gate of one sender or route, made once and then kept over reloads, with these limits from now on."""
-        key = (tenant, kind, name)
-        gate = self._gates.get(key)
-        if gate is None:
-            gate = self._gates[key] = Gate(max_in_flight, rate, burst)
-        else:
-            gate.configure(max_in_flight, rate, burst)
+    def gate(
+        self,
+        tenant: str,
+        kind: str,
+        name: str,
+        max_in_flight: int,
+        rate: float,
+        burst: float,
+        byte_rate: float = 0.0,
+        byte_burst: float = 0.0,
+    ) -> Gate:
+        """The gate of one sender, route or tenant, made once and then kept over reloads, with these limits from now
+        on."""
+        gate = self._gates.setdefault((tenant, kind, name), Gate())
+        gate.configure(max_in_flight, rate, burst, byte_rate, byte_burst)
         return gate
 
     def keep_only(self, keys: set[tuple[str, str, str]]) -> None:
@@ -139,3 +221,7 @@ class Limits:
 
     def __repr__(self) -> str:
         return f"<Limits {self.in_flight} of {self.max_in_flight} in flight, {len(self._gates)} gates>"
+
+
+def _nobody(_gate: Gate) -> None:
+    """Nobody waits anywhere."""

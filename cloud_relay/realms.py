@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -161,9 +160,9 @@ class NoKeys:
         """None is known."""
         return []
 
-    def refresh(self) -> asyncio.Future[bool] | None:
+    def refresh(self) -> bool:
         """Nobody to ask."""
-        return None
+        return False
 
 
 def credential_id(secret: StoredSecret) -> str:

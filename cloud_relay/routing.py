@@ -33,7 +33,8 @@ class Route:
     the end of its head, `hold` included). `senders` are those that may use it, `realm` judges their credentials,
     `www_authenticate` is the header's value for a 401. `quota_fault` is the answer to a push over the quota.
     `upgrades`: a push may become a WebSocket, which then ends when nothing moves for `idle_timeout` seconds.
-    `endpoint` answers in a target's place: such a route is the relay's own and leads nowhere.
+    `shared` is the tenant's own gate, None if it has no limits. `endpoint` answers in a target's place: such a route is
+    the relay's own and leads nowhere.
     """
 
     __slots__ = (
@@ -53,6 +54,7 @@ class Route:
         "quota_fault",
         "realm",
         "senders",
+        "shared",
         "sub_paths",
         "target",
         "tenant",
@@ -85,7 +87,9 @@ class Route:
         idle_timeout: float = 60.0,
         www_authenticate: bytes = b"",
         endpoint: TokenEndpoint | None = None,
+        shared: Gate | None = None,
     ) -> None:
+        self.shared = shared
         self.endpoint = endpoint
         self.tenant = tenant
         self.name = name

@@ -69,7 +69,10 @@ class SnapshotBuilder:
             old = previous.realms.get(name) if previous else None
             realm = realms[name] = maker.realm(old, previous.config.tenants.get(name) if previous else None)
             schemes = {sender.name: schemes_of(sender) for sender in tenant.senders}
-            routes += [self._route(name, route, senders, schemes, realm) for route in tenant.routes]
+            shared = self._shared(name, tenant)
+            routes += [self._route(name, route, senders, schemes, realm, shared) for route in tenant.routes]
+            if shared is not None:
+                gates.add((name, "tenant", ""))
             endpoints += self._endpoints(name, tenant, maker, realm)
             gates.update((name, "sender", sender.name) for sender in tenant.senders)
             gates.update((name, "route", route.name) for route in tenant.routes)
@@ -88,6 +91,11 @@ class SnapshotBuilder:
         sender = Sender(tenant, config.name, gate, self.metrics.sender(tenant, config.name))
         sender.is_disabled = (tenant, config.name) in self.state.disabled()
         return sender
+
+    def _shared(self, name: str, tenant: TenantConfig) -> Gate | None:
+        """The tenant's own gate. Without limits there is none, and nothing to count on each push."""
+        figures = _figures(tenant.limits)
+        return self.limits.gate(name, "tenant", "", *figures) if any(figures) else None
 
     def _endpoints(self, name: str, tenant: TenantConfig, maker: RealmMaker, realm: Realm) -> list[Route]:
         clients = maker.clients()
@@ -120,6 +128,7 @@ class SnapshotBuilder:
         senders: dict[str, Sender],
         schemes: dict[str, set[bytes]],
         realm: Realm,
+        shared: Gate | None,
     ) -> Route:
         return Route(
             tenant=tenant,
@@ -132,6 +141,7 @@ class SnapshotBuilder:
             senders=frozenset(senders[name] for name in config.senders),
             realm=realm,
             gate=self.limits.gate(tenant, "route", config.name, *_figures(config.limits)),
+            shared=shared,
             metrics=self.metrics.route(tenant, config.name),
             quota_fault=_QUOTA_FAULTS[config.quota_status],
             max_body=config.limits.body,
@@ -145,11 +155,12 @@ class SnapshotBuilder:
         )
 
 
-def _figures(limits: SenderLimitsConfig) -> tuple[int, float, float]:
-    """(pushes in flight, pushes a second, burst), 0 for none."""
+def _figures(limits: SenderLimitsConfig) -> tuple[int, float, float, float, float]:
+    """(pushes in flight, pushes a second, burst, bytes a second, burst of bytes), 0 for none."""
     rate = limits.rate or 0.0
     burst = float(limits.burst) if limits.burst is not None else rate * BURST_SECONDS
-    return limits.in_flight or 0, rate, burst
+    byte_rate = limits.bytes or 0.0
+    return limits.in_flight or 0, rate, burst, byte_rate, byte_rate * BURST_SECONDS
 
 
 def _key_urls(config: RelayConfig) -> set[tuple[str, Path | None]]:

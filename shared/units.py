@@ -21,6 +21,7 @@ _DURATION_SECONDS: Final = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 
 
 _SIZE_FORM: Final = "write bytes as a whole number, or with B, KiB, MiB, GiB or TiB: 10MiB"
 _RATE_FORM: Final = "write a number for each s, min or h: 200/s, 1000/min"
+_BYTE_RATE_FORM: Final = "write a size for each s, min or h: 10MiB/s"
 _DURATION_FORM: Final = "write a number with ms, s, m, h or d, or a plain number of seconds: 5s, 500ms, 2m"
 
 
@@ -42,6 +43,15 @@ def parse_rate(value: object) -> float:
         raise ValueError(f"{_shown(value)} is not a rate; {_RATE_FORM}")
     number, unit = match.groups()
     return float(number) / _RATE_SECONDS[unit]
+
+
+def parse_byte_rate(value: object) -> float:
+    """Bytes per second. Takes "10MiB/s", "600KiB/min"; ValueError says what is wrong and how to write it."""
+    size, slash, unit = value.rpartition("/") if isinstance(value, str) else ("", "", "")
+    match = _SIZE.fullmatch(size)
+    if match is None or not slash or unit not in _RATE_SECONDS or not int(match[1]):
+        raise ValueError(f"{_shown(value)} is no rate of bytes; {_BYTE_RATE_FORM}")
+    return parse_size(size) / _RATE_SECONDS[unit]
 
 
 def parse_duration(value: object) -> float:
@@ -99,6 +109,13 @@ Size = Annotated[int, BeforeValidator(parse_size), _schema(_SIZE, _SIZE_FORM, "i
 
 Rate = Annotated[float, BeforeValidator(parse_rate), _schema(_RATE, _RATE_FORM)]
 """A pydantic field of events per second; a float in the model."""
+
+ByteRate = Annotated[
+    float,
+    BeforeValidator(parse_byte_rate),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]{1,18} ?(B|KiB|MiB|GiB|TiB)?/(s|sec|min|h)$"}),
+]
+"""A pydantic field of bytes per second; a float in the model."""
 
 Duration = Annotated[float, BeforeValidator(parse_duration), _schema(_DURATION, _DURATION_FORM, "number")]
 """A pydantic field of seconds; a float in the model."""

@@ -26,7 +26,7 @@ from cloud_relay.config.fields import Host, TrustDomain, UrlPath, as_list, check
 from shared.config import ConfigFile, ConfigModel, ConfigPath, Flaw, HostPortField, ListenField
 from shared.config.common import LogConfig, ObserveConfig
 from shared.names import Name
-from shared.units import Duration, Rate, Size
+from shared.units import ByteRate, Duration, Rate, Size
 
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -173,6 +173,11 @@ class IngressLimitsConfig(ConfigModel):
 
     in_flight: Annotated[int, Field(ge=1, le=10_000_000)] = 16384
     """Pushes at once. One more gets 503."""
+    queue: Annotated[int, Field(ge=0, le=10_000_000)] = 8192
+    """Pushes over a quota that may wait for their turn, sender by sender; one sender may have half of the places. Cloud
+    services let go at the full minute. 0 refuses at once."""
+    queue_wait: Annotated[Duration, Field(le=60)] = 3.0
+    """How long one of them may wait. Telegraf and OpenTelemetry give up after 5 s."""
     connections: Annotated[int, Field(ge=1, le=10_000_000)] = 16384
     """Sender connections at once, of each listener. One more is closed."""
     connections_per_source: Annotated[int, Field(ge=1, le=10_000_000)] = 4096
@@ -189,14 +194,18 @@ class DrainConfig(ConfigModel):
 
 
 class SenderLimitsConfig(ConfigModel):
-    """How much one sender may push."""
+    """How much one sender may push. What is over a limit for a moment waits (limits.queue), what is over it for longer
+    gets the route's `quota_status`."""
 
     rate: Rate | None = None
-    """Pushes a second on average. More get the route's `quota_status`. Without it there is no limit."""
+    """Pushes a second on average. Without it there is no limit."""
     burst: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Pushes that may come at once after a pause. Without it ten seconds' worth: senders love the full minute."""
     in_flight: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Pushes at once. Without it there is no limit."""
+    bytes: ByteRate | None = None
+    """Bytes of bodies a second on average, over ten seconds: 10MiB/s. They are counted while they arrive; once they are
+    used up, the next push has to wait. Without it there is no limit."""
 
 
 class RouteLimitsConfig(SenderLimitsConfig):
@@ -291,6 +300,8 @@ class TenantConfig(ConfigModel):
     connectors: TenantConnectorsConfig = TenantConnectorsConfig()
     senders: tuple[SenderConfig, ...] = ()
     routes: tuple[RouteConfig, ...] = ()
+    limits: SenderLimitsConfig = SenderLimitsConfig()
+    """How much all its senders may push together."""
     token_endpoints: tuple[TokenEndpointConfig, ...] = ()
     """Where senders with `oauth` get their tokens."""
     issuers: tuple[IssuerConfig, ...] = ()

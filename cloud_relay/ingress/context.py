@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cloud_relay.fair_queue import FairQueue
 from cloud_relay.health import RelayState
 from cloud_relay.ingress.retry import RetryBudget
 from shared.errors import Fault
@@ -102,6 +103,10 @@ class IngressSettings:
     max_connections_per_source: int = 4096
     """One source may be a whole cloud region behind one address."""
     max_tries: int = 3
+    queue: int = 8192
+    """Pushes over a quota that may wait for their turn."""
+    queue_wait: float = 3.0
+    """How long one of them may wait. Together with all else below the 5 s at which some senders give up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +131,7 @@ class Ingress:
     `upgraded` are the pushes that live on as WebSockets.
     """
 
-    __slots__ = ("_number", "_prefix", "context", "loop", "on_bug", "retries", "state", "time", "upgraded")
+    __slots__ = ("_number", "_prefix", "context", "loop", "on_bug", "queue", "retries", "state", "time", "upgraded")
 
     def __init__(
         self,
@@ -141,6 +146,7 @@ class Ingress:
         self.on_bug = on_bug
         self.state = state
         self.retries = RetryBudget()
+        self.queue = FairQueue(loop, context.limits, self.time)
         self.upgraded: set[UpgradedPush] = set()
         self._prefix = secrets.token_hex(6)
         self._number = itertools.count(1)
@@ -148,6 +154,7 @@ class Ingress:
     def use(self, context: IngressContext) -> None:
         """Serve pushes by this from now on, and end the upgraded ones that could not begin by it."""
         self.context = context
+        self.queue.recheck()
         for push in list(self.upgraded):
             push.recheck(context.routing)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from cloud_relay.health import RelayState
 from cloud_relay.ingress.push_end import PushState
-from cloud_relay.ingress.push_local import PushLocal
+from cloud_relay.ingress.push_queue import PushQueued
 from cloud_relay.ingress.retry import can_mend, fault_of, may_wait
 from cloud_relay.senders import Sender
 from shared.errors import FAULTS, Fault, LocalFault
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _JUDGING, _HOLDING, _OPEN, _ANSWERING = PushState.JUDGING, PushState.HOLDING, PushState.OPEN, PushState.ANSWERING
 _DONE: Final = PushState.DONE
+_QUEUED: Final = PushState.QUEUED
 
 _SERVING: Final = RelayState.SERVING
 _DRAINING: Final = RelayState.DRAINING
@@ -38,7 +39,7 @@ _WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 """RFC 9110 §8.6: methods whose requests say Content-Length: 0 when there is no body. With others it may be refused."""
 
 
-class Push(PushLocal):
+class Push(PushQueued):
     """One push: what its connection drives, and a `StreamHandler` towards the tunnel."""
 
     __slots__ = ()
@@ -76,17 +77,21 @@ class Push(PushLocal):
     def on_body(self, data: bytes, whole: bool) -> None:
         """More of the body; with `whole` the last of it."""
         self.bytes_in += len(data)
-        if self.route is not None and self.bytes_in > self.route.max_body:
-            self._fail(_TOO_LARGE)
-            return
+        route = self.route
+        if route is not None:
+            if self.bytes_in > route.max_body:
+                self._fail(_TOO_LARGE)
+                return
+            if self._is_admitted and self.sender is not None:
+                self._context.limits.took(self.sender, route, len(data), self._ingress.time())
         self._has_whole_body = whole
         stream, pieces = self._stream, self._pieces
         if stream is None:
             if pieces is not None:
                 pieces.append(data)
                 self._hold_bytes(len(data))
-            if whole and self._state is _JUDGING and self.route is not None and self.route.endpoint is not None:
-                self._respond(self.route.endpoint)
+            if whole and self._state is _JUDGING and route is not None and route.endpoint is not None:
+                self._respond(route.endpoint)
             return
         if pieces is not None:
             pieces.append(data)
@@ -109,6 +114,8 @@ class Push(PushLocal):
             self._check_deadline(route, now)
         elif state is _JUDGING:
             self._fail(_CANNOT_JUDGE)
+        elif state is _QUEUED:
+            self._fail(route.quota_fault)
         elif state is _HOLDING:
             self._ask_again(route, now)
         else:
@@ -164,11 +171,16 @@ class Push(PushLocal):
         self.sender = sender
         context = self._context
         fault = context.limits.admit(sender, route, self.head.content_length, now)
-        if fault is not None:
+        if fault is None:
+            self._is_admitted = True
+            self._admitted(route, sender, now)
+        elif fault is not route.quota_fault or not self._wait_for_turn(route, sender, now):
             self._fail(fault)
-            return
-        self._is_admitted = True
+
+    def _admitted(self, route: Route, sender: Sender, now: float) -> None:
+        context = self._context
         self._ingress.retries.earn()
+        context.limits.took(sender, route, self.bytes_in, now)
         if self.bytes_in > route.max_body:  # a chunked one, whole in the first bytes
             self._fail(_TOO_LARGE)
             return

@@ -6,11 +6,11 @@
 
 Theory of operation.
 
-    NEW ──▶ JUDGING ──▶ HOLDING ──▶ OPEN ──▶ ANSWERING ──▶ DRAINING ──▶ DONE
-             a slow      no          a try    the head      all is written,
-             hash        connector   is on    is passed on  the sender reads
-                                     └─────▶ UPGRADED ─────────────────▶ DONE
-                                              a stream both ways, see upgraded.py
+    NEW ──▶ JUDGING ──▶ QUEUED ──▶ HOLDING ──▶ OPEN ──▶ ANSWERING ──▶ DRAINING ──▶ DONE
+             a slow      over a     no          a try    the head      all is written,
+             hash        quota      connector   is on    is passed on  the sender reads
+                                                └─────▶ UPGRADED ─────────────────▶ DONE
+                                                         a stream both ways, see upgraded.py
 
 Each arrow may skip states, each state may go straight to DONE, and OPEN may go back to HOLDING or to itself when a try
 failed and another one is allowed. Up to OPEN a fault is answered with a problem document. From ANSWERING on it can only
@@ -48,6 +48,7 @@ class PushState(enum.Enum):
 
     NEW = "new"
     JUDGING = "judging"
+    QUEUED = "queued"
     HOLDING = "holding"
     OPEN = "open"
     ANSWERING = "answering"
@@ -56,7 +57,7 @@ class PushState(enum.Enum):
     DONE = "done"
 
 
-_NEW, _JUDGING, _HOLDING, _OPEN, _ANSWERING, _DRAINING, _UPGRADED, _DONE = PushState
+_NEW, _JUDGING, _QUEUED, _HOLDING, _OPEN, _ANSWERING, _DRAINING, _UPGRADED, _DONE = PushState
 
 _SERVING: Final = RelayState.SERVING
 _INTERNAL: Final = FAULTS["internal-error"]

@@ -65,7 +65,9 @@ class ForeignTokens:
         if keys:
             return _verify(token, keys, issuer)
         refreshed = issuer.keys.refresh()
-        return CANNOT_JUDGE if refreshed is None else _verify_later(token, outside, issuer, refreshed)
+        if isinstance(refreshed, bool):
+            return UNAUTHENTICATED if refreshed else CANNOT_JUDGE
+        return _verify_later(token, outside, issuer, refreshed)
 
 
 def _verify_later(

@@ -80,9 +80,9 @@ class KeySource(Protocol):
     def find(self, key_id: str | None, algorithm: str) -> list[jwt.PyJWK]:
         """The keys that are known and fit."""
 
-    def refresh(self) -> asyncio.Future[bool] | None:
-        """Ask for newer keys. The future says whether what is known now is newer than this call; None means that
-        nobody is asked now, and an unknown key stays a question."""
+    def refresh(self) -> asyncio.Future[bool] | bool:
+        """Ask for newer keys. Whether what is known then is newer than this call: if not, an unknown key stays a
+        question."""
 
 
 class FileKeys:
@@ -95,11 +95,9 @@ class FileKeys:
         """See KeySource."""
         return self._keys.find(key_id, algorithm)
 
-    def refresh(self) -> asyncio.Future[bool] | None:
+    def refresh(self) -> bool:
         """The file has said all there is."""
-        answer = asyncio.get_running_loop().create_future()
-        answer.set_result(True)
-        return answer
+        return True
 
 
 class RemoteKeys:
@@ -130,7 +128,7 @@ class RemoteKeys:
             self._ask(now)
         return [] if self._keys is None else self._keys.find(key_id, algorithm)
 
-    def refresh(self) -> asyncio.Future[bool] | None:
+    def refresh(self) -> asyncio.Future[bool] | bool:
         """See KeySource."""
         now = self._clock()
         if self._task is not None:  # it was sent before this call: its answer may be from before a rotation
@@ -138,7 +136,7 @@ class RemoteKeys:
             self._waiting.append(is_new)
             return is_new
         if now - self._asked_at < PAUSE:
-            return None
+            return False
         self._ask(now)
         is_new = asyncio.get_running_loop().create_future()
         self._waiting.append(is_new)

@@ -13,6 +13,7 @@ from shared.units import (
     Size,
     format_duration,
     format_size,
+    parse_byte_rate,
     parse_duration,
     parse_rate,
     parse_size,
@@ -158,3 +159,16 @@ def test_what_is_formatted_is_read_back(size):
 )
 def test_durations_for_people(seconds, text):
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("10MiB/s", 10 << 20), ("60KiB/min", 1024), ("3600/h", 1), ("1 GiB/s", 1 << 30)]
+)
+def test_rates_of_bytes(text: str, rate: float) -> None:
+    assert parse_byte_rate(text) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("text", ["", "10MiB", "10MB/s", "0/s", "10MiB/d", "/s", "-1/s", "1.5MiB/s", "١/s", 10, None])
+def test_what_is_no_rate_of_bytes(text: object) -> None:
+    with pytest.raises(ValueError, match=r"is no rate of bytes; write a size for each s, min or h: 10MiB/s"):
+        parse_byte_rate(text)

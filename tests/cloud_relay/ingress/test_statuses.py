@@ -44,6 +44,8 @@ def test_over_the_quota(quota):
     first, second = relay.connect(), relay.connect()
     first.send(post(b"x"))
     second.send(post(b"x"))
+    assert second.received == b"", "it waits for its turn"
+    relay.sleep(3.1)
     assert code_of(second.last) == quota
     assert relay.in_flight == (1, 1, 1)
     relay.stream.answer(200)

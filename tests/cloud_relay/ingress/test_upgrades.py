@@ -438,6 +438,7 @@ def test_limits_count_it_until_it_ends():
     first = upgraded(relay)
     second = relay.connect()
     second.send(get())
+    relay.sleep(3.1)
     assert second.answers()[0][0] == 429
     first.vanish()
     second.send(get())

@@ -1,0 +1,207 @@
+"""Pushes that came at once and have to wait their turn: a bounded line before each gate, fair from sender to sender.
+
+Cloud services let go at the full minute. What is over a quota for a moment waits here rather than being refused; what
+is over it for longer is refused as before. Before each gate that is shut there is one line, in which every *sender* has
+one place, however many of its pushes wait there: so one that floods waits behind itself. A push that finds no line and
+no shut gate never comes here.
+
+A push waits before the first gate that is shut for it. When that opens and another one is shut, it goes on to the line
+there. Its turn comes from the event loop, never from within the end of another push.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from cloud_relay.limits import Gate, Limits
+    from cloud_relay.routing import Route
+    from cloud_relay.senders import Sender
+
+
+_SOON: Final = 0.001
+"""Seconds. A bucket that is empty but for a rounding is not asked again at once."""
+
+
+class Handle(Protocol):
+    """What can be cancelled."""
+
+    def cancel(self) -> None: ...
+
+
+class Loop(Protocol):
+    """What is used of an event loop."""
+
+    def call_soon(self, callback: Callable[[], object]) -> Handle: ...
+    def call_at(self, when: float, callback: Callable[..., object], *args: object) -> Handle: ...
+
+
+class Ticket:
+    """One push that waits. `cancel` gives its place up."""
+
+    __slots__ = ("_queue", "gate", "on_turn", "route", "sender")
+
+    def __init__(self, queue: FairQueue, sender: Sender, route: Route, on_turn: Callable[[], None]) -> None:
+        self._queue = queue
+        self.sender = sender
+        self.route = route
+        self.on_turn = on_turn
+        self.gate: Gate | None = None
+
+    def cancel(self) -> None:
+        """Wait no longer; after the turn has come this does nothing."""
+        self._queue.forget(self)
+
+
+class Line:
+    """Who waits before one gate: senders in turn, each with its pushes in their order."""
+
+    __slots__ = ("senders", "timer")
+
+    def __init__(self) -> None:
+        self.senders: OrderedDict[Gate, deque[Ticket]] = OrderedDict()
+        self.timer: Handle | None = None
+
+    def add(self, ticket: Ticket) -> None:
+        """At the end of the sender's own pushes; a sender that is new here comes last."""
+        self.senders.setdefault(ticket.sender.gate, deque()).append(ticket)
+
+    def next(self) -> Ticket:
+        """Take the first push of the sender whose turn it is; the sender then comes last."""
+        sender, waiting = next(iter(self.senders.items()))
+        ticket = waiting.popleft()
+        if waiting:
+            self.senders.move_to_end(sender)
+        else:
+            del self.senders[sender]
+        return ticket
+
+    def remove(self, ticket: Ticket) -> None:
+        """Take out one that gave up."""
+        waiting = self.senders[ticket.sender.gate]
+        waiting.remove(ticket)
+        if not waiting:
+            del self.senders[ticket.sender.gate]
+
+
+class FairQueue:
+    """All lines of one process. `limits` say which gate is shut, and count who gets in."""
+
+    def __init__(self, loop: Loop, limits: Limits, time: Callable[[], float]) -> None:
+        self._loop = loop
+        self._limits = limits
+        self._time = time
+        self._lines: dict[Gate, Line] = {}
+        self._of_sender: dict[Gate, int] = {}
+        self._open: set[Gate] = set()
+        self.waiting = 0
+        self.queued = 0
+        self.refused = 0
+        limits.on_room = self.has_room
+
+    def join(self, sender: Sender, route: Route, on_turn: Callable[[], None], room: int) -> Ticket | None:
+        """Wait for a turn: `on_turn` is called once, when the push has been counted as admitted.
+
+        None when `room` pushes wait already, or when this sender alone has half of the places.
+        """
+        held = self._of_sender.get(sender.gate, 0)
+        if self.waiting >= room or held >= max(1, room // 2):
+            self.refused += 1
+            return None
+        ticket = Ticket(self, sender, route, on_turn)
+        self._of_sender[sender.gate] = held + 1
+        self.waiting += 1
+        self.queued += 1
+        now = self._time()
+        self._stand(ticket, self._limits.shut_gate(sender, route, now) or sender.gate, now)
+        return ticket
+
+    def forget(self, ticket: Ticket) -> None:
+        """A push gave up, or its connection is gone."""
+        gate = ticket.gate
+        if gate is not None:
+            self._lines[gate].remove(ticket)
+            self._step_out(ticket)
+            self._close_if_empty(gate)
+
+    def has_room(self, gate: Gate) -> None:
+        """A push that held this gate ended: serve its line soon."""
+        if not self._open:
+            self._loop.call_soon(self._serve_open)
+        self._open.add(gate)
+
+    def recheck(self) -> None:
+        """The limits may be others: look at every line soon."""
+        for gate in self._lines:
+            self.has_room(gate)
+
+    def _serve_open(self) -> None:
+        gates, self._open = self._open, set()
+        for gate in gates:
+            self._serve(gate)
+
+    def _serve(self, gate: Gate) -> None:
+        """Let in whom the gate has room for, sender by sender."""
+        line = self._lines.get(gate)
+        if line is None:
+            return
+        if line.timer is not None:
+            line.timer.cancel()
+            line.timer = None
+        now = self._time()
+        while line.senders and not gate.is_full(now):
+            ticket = line.next()
+            other = self._limits.full_gate(ticket.sender, ticket.route, now)
+            if other is None:
+                self._step_out(ticket)
+                self._limits.enter(ticket.sender, ticket.route, now)
+                ticket.on_turn()
+            else:
+                self._stand(ticket, other, now)
+        if line.senders:
+            self._arm(gate, line, now)
+        self._close_if_empty(gate)
+
+    def _stand(self, ticket: Ticket, gate: Gate, now: float) -> None:
+        line = gate.line
+        if line is None:
+            line = gate.line = self._lines[gate] = Line()
+        ticket.gate = gate
+        line.add(ticket)
+        self._arm(gate, line, now)
+
+    def _arm(self, gate: Gate, line: Line, now: float) -> None:
+        """A rate opens by time alone; a place in flight when somebody gives it back."""
+        if gate.is_dry(now):
+            if line.timer is None:
+                line.timer = self._loop.call_at(now + max(gate.opens_in(now), _SOON), self._on_time, gate)
+        elif not gate.is_full(now):
+            self.has_room(gate)
+
+    def _on_time(self, gate: Gate) -> None:
+        line = self._lines.get(gate)
+        if line is not None:
+            line.timer = None
+            self._serve(gate)
+
+    def _step_out(self, ticket: Ticket) -> None:
+        ticket.gate = None
+        self.waiting -= 1
+        held = self._of_sender[ticket.sender.gate] - 1
+        if held:
+            self._of_sender[ticket.sender.gate] = held
+        else:
+            del self._of_sender[ticket.sender.gate]
+
+    def _close_if_empty(self, gate: Gate) -> None:
+        line = self._lines.get(gate)
+        if line is not None and not line.senders:
+            if line.timer is not None:
+                line.timer.cancel()
+            gate.line = None
+            del self._lines[gate]
+
+    def __repr__(self) -> str:
+        return f"<FairQueue {self.waiting} waiting in {len(self._lines)} lines>"
