@@ -96,6 +96,8 @@ def _make_target(
             secrets=materials.secrets,
             remove=config.headers.remove,
             allow=config.headers.allow,
+            only=config.headers.only,
+            content_types=config.content_types,
         ),
         UpstreamPool(
             Endpoint(url.host, url.port, materials.context, config.networks, config.timeouts.connect),

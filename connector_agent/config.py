@@ -11,15 +11,16 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Final, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
 
-from connector_agent.headers_policy import check_header_name, check_header_value
+from connector_agent.headers_policy import check_content_type, check_header_name, check_header_value
 from connector_agent.upstream.connect import Network
 from shared.config import ConfigFile, ConfigModel, ConfigPath, Flaw, HostPort, HostPortField
 from shared.config.common import LogConfig, ObserveConfig
 from shared.config.model import parse_host_port
 from shared.http.gate import is_plain_path
 from shared.names import Name
+from shared.profiles import ProfileName, fill
 from shared.protocol.hello import MAX_TARGETS
 from shared.units import Duration, Size
 
@@ -120,6 +121,7 @@ Method = Annotated[str, AfterValidator(_method)]
 RulePath = Annotated[str, AfterValidator(_path)]
 NetworkField = Annotated[Network, PlainValidator(_network), WithJsonSchema({"type": "string"})]
 HeaderName = Annotated[str, AfterValidator(check_header_name)]
+ContentType = Annotated[str, AfterValidator(check_content_type)]
 HeaderValue = Annotated[str, AfterValidator(check_header_value)]
 
 
@@ -173,6 +175,9 @@ class HeadersConfig(ConfigModel):
     """Likewise, the value being the file's one line. A changed file counts from the next push on."""
     remove: tuple[HeaderName, ...] = ()
     """Never reach the target."""
+    only: tuple[HeaderName, ...] = ()
+    """If given, no other headers of a sender pass, save those that say how to read the body and those that the relay
+    adds."""
     allow: tuple[HeaderName, ...] = ()
     """Identity headers (X-Scope-OrgID, Remote-User, …) that senders may choose after all."""
 
@@ -214,12 +219,17 @@ class TargetConfig(ConfigModel):
 
     name: Name
     """How routes of the relay call it."""
+    profile: ProfileName | None = None
+    """What is pushed there: fills `allow`, `content_types`, `headers.only` and `limits.body` where they are left out.
+    `connector-agent profiles` shows with what."""
     url: TargetUrl | None = None
     """Where it is: scheme, host, port. The path comes from the push."""
     tcp: HostPortField | None = None
     """For pushes of kind tcp; not served yet."""
     allow: Annotated[tuple[AllowConfig, ...], Field(max_length=1000)] = ()
     """What may reach it. Without an entry nothing could, so that is an error."""
+    content_types: Annotated[tuple[ContentType, ...], Field(max_length=64)] = ()
+    """If given, a push whose body says to be something else is refused: application/x-protobuf."""
     headers: HeadersConfig = HeadersConfig()
     upgrade: tuple[Literal["websocket"], ...] = ()
     """What a push may ask to become: `[websocket]`, where the route allows it too. Otherwise the header is dropped.
@@ -231,6 +241,11 @@ class TargetConfig(ConfigModel):
     """Where its addresses must lie, whatever DNS says. Link-local and multicast ones are never dialled."""
     limits: TargetLimitsConfig = TargetLimitsConfig()
     timeouts: TimeoutsConfig = TimeoutsConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _use_profile(cls, values: object) -> object:
+        return fill(values, "target")
 
 
 class MemoryConfig(ConfigModel):

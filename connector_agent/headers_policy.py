@@ -88,6 +88,23 @@ IDENTITY_FAMILIES: Final = (
 CREDENTIALS: Final = frozenset({b"authorization", b"cookie", b"x-api-key", b"x-auth-token"})
 """Headers that count as a credential of ours also when their value stands in the config itself."""
 
+ALWAYS: Final = frozenset(
+    {
+        b"content-encoding",
+        b"content-type",
+        b"forwarded",
+        b"traceparent",
+        b"tracestate",
+        b"via",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-request-id",
+    }
+)
+"""What passes beside the names of `headers.only`: what says how to read the body, and what the relay adds."""
+
+_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,64}/[a-z0-9.+*-]{1,64}", re.ASCII)
 _NOT_OURS: Final = HOP_BY_HOP | OVERRIDES | {b"host"}
 _NAME: Final = re.compile(r"[A-Za-z0-9-]{1,128}", re.ASCII)
 _VALUE: Final = re.compile(r"[\t\x20-\x7e]{1,16384}", re.ASCII)
@@ -116,10 +133,19 @@ def check_header_value(value: str) -> str:
     return value
 
 
+def check_content_type(text: str) -> str:
+    """Give a media type back in lower case; ValueError if it is none."""
+    if _TYPE.fullmatch(text.lower()) is None or "*" in text:
+        raise ValueError(f"{text[:64]!r} is no media type; write it without parameters: application/x-protobuf")
+    return text.lower()
+
+
 class HeaderPolicy:
     """A target's header rules, compiled."""
 
-    __slots__ = ("_allowed", "_dropped", "_fixed", "_host", "_keeps_host", "_set", "injects_credential")
+    __slots__ = (
+        "_allowed", "_dropped", "_fixed", "_host", "_keeps_host", "_only", "_set", "_types", "injects_credential",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -130,8 +156,11 @@ class HeaderPolicy:
         secrets: Mapping[str, str] | None = None,
         remove: Iterable[str] = (),
         allow: Iterable[str] = (),
+        only: Iterable[str] = (),
+        content_types: Iterable[str] = (),
     ) -> None:
-        """`authority` is what Host says where it is not kept, or the push has none.
+        """`only` names what may pass at all, `content_types` what bodies may be; empty ones restrict nothing.
+        `authority` is what Host says where it is not kept, or the push has none.
 
         `fixed` are `headers.set`, `secrets` the contents of the files of `headers.set_from_files`.
         """
@@ -142,6 +171,8 @@ class HeaderPolicy:
         self._set = dict(fixed or {})
         self._allowed = _folded(allow)
         self._dropped = frozenset({b"host"} | (IDENTITY - self._allowed) | _folded(remove) | set_names)
+        self._only = _folded(only) | self._allowed | ALWAYS if only else frozenset()
+        self._types = _folded(content_types)
         self._fixed: Headers = []
         self.injects_credential = bool(secrets) or not CREDENTIALS.isdisjoint(set_names)
         self._set_values(secrets or {})
@@ -153,7 +184,17 @@ class HeaderPolicy:
 
     def passes(self, name: bytes) -> bool:
         """Whether a header with this name, in lower case, goes on to the target as it came."""
-        return name not in self._dropped and (name in self._allowed or not name.startswith(IDENTITY_FAMILIES))
+        if name in self._dropped or (self._only and name not in self._only):
+            return False
+        return name in self._allowed or not name.startswith(IDENTITY_FAMILIES)
+
+    def refusal(self, headers: Headers) -> str | None:
+        """The code of why a push with these headers may not pass; None if it may. No type at all is no wrong one."""
+        if not self._types:
+            return None
+        types = [value for name, value in headers if name.lower() == b"content-type"]
+        fits = all(value.partition(b";")[0].strip().lower() in self._types for value in types)
+        return None if fits and len(types) < 2 else "content-type-not-allowed"
 
     def take_secrets(self, other: HeaderPolicy) -> bool:
         """Take the contents of the same files from a policy that has read them anew; whether they are others.

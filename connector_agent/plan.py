@@ -44,7 +44,7 @@ class Plan:
         self._target = target
         self._revision = headers.revision
         self._says_request_id = headers.passes(b"x-request-id")
-        self.code = target.access.check(template.method, template.path)
+        self.code = target.access.check(template.method, template.path) or headers.refusal(template.headers)
         self.upgrades = template.upgrade is not None and target.upgrades
         if template.upgrade is not None and template.method != b"GET":  # RFC 6455 §4.1; no honest relay sends it
             self.code = "bad-push"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 from rich.console import RenderableType
 
-from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, counted, emit
+from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, counted, emit, make_table
 from shared.errors import FAULTS
+from shared.units import format_size
 
 if TYPE_CHECKING:
     from shared.config import ConfigModel
@@ -64,11 +65,39 @@ def add_common_commands(app: typer.Typer, program: Program) -> None:
         data, text = explain_fault(code)
         emit(data, schema="qanat.fault.v1", json=as_json, table=text)
 
+    @app.command(help="Show what a profile fills in: ready-made settings for what people push.")
+    def profiles(as_json: JsonOption = False) -> None:
+        from shared.profiles import PROFILES
+
+        shown = [profile.view() for profile in PROFILES.values()]
+        emit({"profiles": shown}, schema="qanat.profiles.v1", json=as_json, table=lambda: profile_table(shown))
+
     @app.command(help="Print the version.")
     def version(as_json: JsonOption = False) -> None:
         from shared.status import version as installed
 
         emit({"version": installed()}, schema="qanat.version.v1", json=as_json, table=f"{program.name} {installed()}")
+
+
+def profile_table(profiles: list[dict[str, Any]]) -> RenderableType:
+    """The profiles for people."""
+    rows = [
+        (
+            one["profile"],
+            f"{one['path']}{' and below' if one['sub_paths'] else ''}" if one["path"] else "-",
+            ", ".join(one["methods"]),
+            ", ".join(one["content_types"]) or "any",
+            ", ".join(one["headers"]) or "all",
+            format_size(one["body"]),
+            "yes" if one["idempotent"] else "no",
+            one["quota_status"],
+            one["retried"],
+        )
+        for one in profiles
+    ]
+    return make_table(
+        ("PROFILE", "PATH", "METHODS", "BODIES", "HEADERS", "BODY", "IDEMPOTENT", "OVER QUOTA", "SENDERS RETRY"), rows
+    )
 
 
 def explain_fault(code: str) -> tuple[dict[str, Any], str]:

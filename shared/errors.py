@@ -131,6 +131,8 @@ _ENTRIES: Final = (
           "Add the path to the target's allow list in the connector's config."),
     Fault("path-refused", 183, 400, _C, "The path holds something that is never forwarded.",
           "Send the path in plain form: no encoded slash, dot or percent sign, no dot segments, '//' or ';'."),
+    Fault("content-type-not-allowed", 196, 403, _C, "The target's policy does not allow bodies of this type.",
+          "Add the type to the target's content_types in the connector's config, or mend the sender."),
     Fault("target-body-too-large", 184, 413, _C, "The body is larger than the target's policy allows.",
           "Raise the target's limit in the connector's config, or make the sender's batches smaller."),
     Fault("bad-push", 185, 502, _C, "The connector could not read what the relay sent.",

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
 from cryptography import x509
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cloud_relay.config.credentials import (
     BasicConfig,
@@ -26,6 +26,7 @@ from cloud_relay.config.fields import Host, TrustDomain, UrlPath, as_list, check
 from shared.config import ConfigFile, ConfigModel, ConfigPath, Flaw, HostPortField, ListenField
 from shared.config.common import LogConfig, ObserveConfig
 from shared.names import Name
+from shared.profiles import ProfileName, fill
 from shared.units import ByteRate, Duration, Rate, Size
 
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -256,6 +257,9 @@ class RouteConfig(ConfigModel):
 
     name: Name
     """The route's name in logs and metrics. Unique within the tenant."""
+    profile: ProfileName | None = None
+    """What is pushed there: fills the path of `match`, `limits.body`, `idempotent` and `quota_status` where they are
+    left out. `cloud-relay profiles` shows with what."""
     match: MatchConfig
     senders: Annotated[tuple[Name, ...], some("a route that nobody may use is an error; name its senders")]
     """The tenant's senders that may use it. A route for nobody is an error, one for anybody is not possible."""
@@ -275,6 +279,11 @@ class RouteConfig(ConfigModel):
     """How long an upgraded connection may be silent both ways. The connector's `timeouts.idle` counts as well."""
     quota_status: Literal[429, 503] = 429
     """The answer to a push over the quota. Prometheus drops on 429 unless told otherwise, and tries again on 503."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _use_profile(cls, values: object) -> object:
+        return fill(values, "route")
 
 
 class TenantConnectorsConfig(ConfigModel):

@@ -101,3 +101,32 @@ def test_values_that_cannot_be_sent(value: str) -> None:
 
 def test_the_end_of_a_files_line_is_no_part_of_it() -> None:
     assert check_header_value("Basic abc\r\n") == "Basic abc"
+
+
+def test_only_what_is_named_passes_and_what_is_needed_to_read_the_body() -> None:
+    policy = HeaderPolicy("target.test", only=["X-Wanted"], allow=["X-Scope-OrgID"])
+    passed = names(
+        policy, (b"x-wanted", b"1"), (b"X-Other", b"1"), (b"Content-Type", b"a/b"), (b"X-Forwarded-For", b"192.0.2.1"),
+        (b"X-Scope-OrgID", b"1"), (b"Remote-User", b"root"), (b"Cookie", b"a=b"),
+    )  # fmt: skip
+    assert passed == [b"Host", b"x-wanted", b"Content-Type", b"X-Forwarded-For", b"X-Scope-OrgID"]
+    assert policy.passes(b"x-request-id")
+
+
+@pytest.mark.parametrize(
+    ("types", "is_allowed"),
+    [
+        ([], True),
+        ([b"application/x-protobuf"], True),
+        ([b"Application/X-Protobuf; proto=io.prometheus.write.v2.Request"], True),
+        ([b"text/plain"], False),
+        ([b""], False),
+        ([b"application/x-protobuf", b"application/x-protobuf"], False),
+        ([b"application/x-protobufs"], False),
+    ],
+)
+def test_bodies_of_other_types_are_refused(types: list[bytes], is_allowed: bool) -> None:
+    policy = HeaderPolicy("target.test", content_types=["application/x-protobuf"])
+    headers = [(b"Content-Type", value) for value in types]
+    assert policy.refusal(headers) == (None if is_allowed else "content-type-not-allowed")
+    assert HeaderPolicy("target.test").refusal(headers) is None
