@@ -75,7 +75,9 @@ class Gate:
 
     def is_shut(self, now: float) -> bool:
         """Whether one more push is too much, or would overtake those that wait. Asking takes nothing."""
-        return self.line is not None or self.is_full(now)
+        if self.line is not None or (0 < self.max_in_flight <= self.in_flight):
+            return True
+        return self._full_at - now > self._tolerance or self._bytes_full_at - now > self._byte_tolerance
 
     def is_full(self, now: float) -> bool:
         """Whether one more push is too much, whoever waits."""
@@ -135,7 +137,8 @@ class Limits:
         budget = self._budget
         if self.in_flight >= self.max_in_flight or (budget is not None and budget.is_spent):
             return _OVERLOADED
-        if self.shut_gate(sender, route, now) is not None:
+        shared = route.shared
+        if sender.gate.is_shut(now) or route.gate.is_shut(now) or (shared is not None and shared.is_shut(now)):
             return route.quota_fault
         self.enter(sender, route, now)
         return None

@@ -60,6 +60,7 @@ def find_changes(old: RelayConfig, new: RelayConfig) -> list[Change]:
             found.append(Change("changed", f"tenant {tenant}", ("connectors",)))
         found += [Change("added", f"location {prefix}{name}") for name in _less(after.locations, before.locations)]
         found += [Change("removed", f"location {prefix}{name}") for name in _less(before.locations, after.locations)]
+        found += _fields(f"tenant {tenant}", before, after, {"locations", "senders", "routes"})
         found += _names("sender", prefix, _by_name(before.senders), _by_name(after.senders))
         found += _names("route", prefix, _by_name(before.routes), _by_name(after.routes))
     return found

@@ -10,7 +10,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-import yaml
 from oauthlib.oauth2 import BackendApplicationClient, InvalidClientError
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics import MeterProvider
@@ -20,8 +19,8 @@ from requests_oauthlib import OAuth2Session
 from shared.secrets import hash_secret, new_secret
 from tests.cloud_relay.oauth.kit import AUDIENCE, ISSUER, Signer, key_set
 from tests.system.kit import LOCATION, TENANT, TRUST_DOMAIN, USER, Site, assert_honest
-from tests.system.programs import command, environment, free_port, until
-from tests.system.test_prometheus import Exporter, VictoriaMetrics
+from tests.system.programs import command, environment, until
+from tests.system.test_prometheus import Exporter, VictoriaMetrics, start_prometheus
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -196,14 +195,7 @@ async def test_prometheus_loses_nothing_over_a_restart_with_any_credential(site,
         site.expose(f"http://127.0.0.1:{victoria.port}", allow=[{"methods": ["POST"], "path": "/api/v1/write"}])
         await site.start()
         await until(lambda: victoria.query("1"), "the target")
-        config = site.folder / "prometheus.yaml"
-        config.write_text(yaml.safe_dump(prometheus_config(site, exporter)))
-        program = peer("prometheus")
-        prometheus = site.run(
-            "prometheus", program.path, "--enable-feature=agent", f"--config.file={config}",
-            f"--storage.agent.path={site.folder / 'agent'}", f"--web.listen-address=127.0.0.1:{free_port()}",
-            variables=dict(program.environment),
-        )  # fmt: skip
+        prometheus = start_prometheus(site, peer("prometheus"), prometheus_config(site, exporter))
         kinds = ("basic", "bearer", "jwt", "oauth", "mtls")
 
         async def samples(kind: str) -> list[float]:

@@ -72,9 +72,10 @@ def prometheus_config(site: Site, exporter: Exporter) -> dict[str, Any]:
     }
 
 
-def start_prometheus(site: Site, program: Any, exporter: Exporter) -> Program:
+def start_prometheus(site: Site, program: Any, settings: dict[str, Any]) -> Program:
+    """As an agent, which keeps nothing but what it has yet to push."""
     config = site.folder / "prometheus.yaml"
-    config.write_text(yaml.safe_dump(prometheus_config(site, exporter)))
+    config.write_text(yaml.safe_dump(settings))
     return site.run(
         "prometheus", program.path, "--enable-feature=agent", f"--config.file={config}",
         f"--storage.agent.path={site.folder / 'agent'}", f"--web.listen-address=127.0.0.1:{free_port()}",
@@ -119,7 +120,7 @@ async def test_what_prometheus_scraped_is_what_can_be_queried(site, peer):
         site.expose(f"http://127.0.0.1:{victoria.port}", allow=[{"methods": ["POST"], "path": "/api/v1/write"}])
         await site.start()
         await until(lambda: _is_there(victoria), "the target")
-        prometheus = start_prometheus(site, peer("prometheus"), exporter)
+        prometheus = start_prometheus(site, peer("prometheus"), prometheus_config(site, exporter))
         counter = next(iter(SERIES))
 
         async def has(count: int) -> bool:

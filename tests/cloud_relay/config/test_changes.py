@@ -74,3 +74,13 @@ def test_what_comes_goes_and_changes(configs: Any) -> None:
 )
 def test_what_needs_a_restart(configs: Any, edit: Callable[[Document], object], keys: list[str]) -> None:
     assert restart_keys(*configs(edit)) == keys
+
+
+def test_what_a_tenant_has_of_its_own_is_told(
+    relay_document: dict[str, Any], write_config: Callable[..., Path]
+) -> None:
+    old = load_config(write_config(relay_document), RelayConfig)
+    relay_document["tenants"]["acme"]["token_endpoints"] = [{"host": "auth.example.com"}]
+    relay_document["tenants"]["acme"]["limits"] = {"bytes": "1MiB/s"}
+    new = load_config(write_config(relay_document), RelayConfig)
+    assert [str(change) for change in find_changes(old, new)] == ["tenant acme changed: limits, token_endpoints"]
