@@ -61,10 +61,24 @@ class SenderFile:
             changed = {key: since for key, since in self._disabled.items() if key != sender}
             if at is not None:
                 changed[sender] = at
-            entries = {f"{tenant}/{name}": since for (tenant, name), since in sorted(changed.items())}
-            write_private(self.path, orjson.dumps({"version": 1, "disabled": entries}, option=orjson.OPT_INDENT_2))
+            write_private(self.path, _as_json(changed))
             self._disabled = changed
         return True
+
+
+def merge_disabled(path: Path, restored: bytes) -> bytes:
+    """What to restore at `path` from a backup: whoever is switched off in either stays so. A file that is damaged has
+    no say."""
+    try:
+        present = _parse(read_private(path, "sender state"), path) if path.exists() else {}
+    except PkiError:
+        return restored
+    return _as_json(_parse(restored, path) | present)
+
+
+def _as_json(disabled: Mapping[SenderKey, float]) -> bytes:
+    entries = {f"{tenant}/{name}": since for (tenant, name), since in sorted(disabled.items())}
+    return orjson.dumps({"version": 1, "disabled": entries}, option=orjson.OPT_INDENT_2)
 
 
 def _parse(data: bytes, path: Path) -> dict[SenderKey, float]:

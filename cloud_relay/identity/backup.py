@@ -1,9 +1,10 @@
 """The relay's identity in one encrypted file, while the relay runs.
 
-    "qanat-backup-1\\n"  salt (16)  nonce (12)  AES-256-GCM(a tar: manifest.json, state.db, ca/*.key)
+    "qanat-backup-1\\n"  salt (16)  nonce (12)  AES-256-GCM(a tar: manifest.json, state.db, ca/*.key, *.json)
 
 The key is scrypt over a passphrase; the first line is authenticated with the rest. The state is copied as SQLite copies
-a database that is in use, the keys after it: what the copied state needs to sign must be among them.
+a database that is in use, the keys after it: what the copied state needs to sign must be among them. With it goes what
+the state directory holds about senders: the keys of their tokens, and who is switched off.
 """
 
 from __future__ import annotations
@@ -23,18 +24,23 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from cloud_relay import sender_state
 from cloud_relay.config import RelayConfig
 from cloud_relay.identity.book import Book
 from cloud_relay.identity.events import Event
 from cloud_relay.identity.keys import CA_FOLDER, KeyFolder
 from cloud_relay.identity.owner import as_owner
 from cloud_relay.identity.store import STATE_FILE, SqliteStore, StateError
+from cloud_relay.oauth import keys as token_keys
 from shared.exits import CommandError, ExitCode
 from shared.pki.files import write_private
 
 MAGIC: Final = b"qanat-backup-1\n"
 MAX_BACKUP: Final = 1 << 30
 MANIFEST: Final = "manifest.json"
+SENDER_FILES: Final = (token_keys.FILE, sender_state.FILE)
+"""What the state directory holds about senders."""
+
 TRIES: Final = 5
 """Copies made before a key that is not there counts as lost: a roll-over removes keys between two copies, seldom."""
 
@@ -161,7 +167,7 @@ def _keys(folder: Path) -> dict[str, bytes]:
             found[f"{CA_FOLDER}/{path.name}"] = path.read_bytes()
         except FileNotFoundError:  # a roll-over has just removed it
             continue
-    return found
+    return found | {name: (folder / name).read_bytes() for name in SENDER_FILES if (folder / name).exists()}
 
 
 async def _database(state: Path) -> tuple[bytes, list[Event]]:
@@ -198,4 +204,4 @@ def _key(passphrase: bytes, salt: bytes) -> bytes:
 
 def _is_ours(name: str) -> bool:
     folder, _, rest = name.rpartition("/")
-    return name in {MANIFEST, STATE_FILE} or (folder == CA_FOLDER and rest.endswith(".key"))
+    return name in {MANIFEST, STATE_FILE, *SENDER_FILES} or (folder == CA_FOLDER and rest.endswith(".key"))

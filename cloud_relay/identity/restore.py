@@ -1,10 +1,11 @@
 """A backup's identity put into a state directory: all of it or nothing, and what it cannot bring back is told.
 
-    state.db, ca/                 ──1──▶  replaced-<time>/        (nothing of the old state is ever removed)
-    restoring/{ca/, state.db}     ──2──▶  ca/, then state.db      (without state.db nothing counts)
+    state.db, ca/, *.json           ──1──▶  replaced-<time>/         (nothing of the old state is ever removed)
+    restoring/{ca/, *.json, state.db} ──2──▶  ca/, *.json, state.db  (without state.db nothing counts)
 
 Everything is unpacked, checked and noted down in `restoring` first. A crash during the renames leaves a directory
-without a state; the same restore once more moves what lies about aside and begins anew. No join token is revived.
+without a state; the same restore once more moves what lies about aside and begins anew. No join token is revived, and a
+sender that is switched off, in the backup or since, stays so.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from cloud_relay import sender_state
 from cloud_relay.config import RelayConfig
-from cloud_relay.identity.backup import MANIFEST, folded, open_backup
+from cloud_relay.identity.backup import MANIFEST, SENDER_FILES, folded, open_backup
 from cloud_relay.identity.book import Book
 from cloud_relay.identity.events import Event, Kind, new_event
 from cloud_relay.identity.keys import CA_FOLDER
@@ -25,6 +27,7 @@ from cloud_relay.identity.losses import distrusted, losses
 from cloud_relay.identity.own import OWN_FILE
 from cloud_relay.identity.owner import as_owner, held, make_state_dir
 from cloud_relay.identity.store import STATE_FILE, SqliteStore, StateError
+from cloud_relay.sender_state import merge_disabled
 from shared.clock import rfc3339
 from shared.exits import CommandError, ExitCode
 from shared.pki.files import write_private
@@ -119,6 +122,8 @@ async def _prepare(config: RelayConfig, files: dict[str, bytes], manifest: dict[
     try:
         shutil.rmtree(folder, ignore_errors=True)  # of a restore that was killed
         (folder / CA_FOLDER).mkdir(mode=0o700, parents=True)
+        if senders := files.get(sender_state.FILE):
+            files[sender_state.FILE] = merge_disabled(_present_senders(config.state_dir), senders)
         for name, data in files.items():
             write_private(folder / name, data)
         return await _noted(folder / STATE_FILE, manifest, config, by)
@@ -177,8 +182,9 @@ def _swap(folder: Path) -> Path | None:
     try:
         aside = _move_aside(folder)
         (folder / OWN_FILE).unlink(missing_ok=True)  # made anew at the start
-        for name in (CA_FOLDER, STATE_FILE):
-            (folder / RESTORING / name).rename(folder / name)
+        for name in (CA_FOLDER, *SENDER_FILES, STATE_FILE):
+            if (folder / RESTORING / name).exists():
+                (folder / RESTORING / name).rename(folder / name)
         _sync(folder)
     except OSError as error:
         raise CommandError(
@@ -190,7 +196,8 @@ def _swap(folder: Path) -> Path | None:
 
 def _move_aside(folder: Path) -> Path | None:
     """Whatever is there of a state, the write-ahead log of a damaged one too: SQLite would play it into the new one."""
-    there = [name for name in (STATE_FILE, _WAL, _SHM, CA_FOLDER) if (folder / name).exists()]
+    replaced = [name for name in SENDER_FILES if (folder / RESTORING / name).exists()]
+    there = [name for name in (STATE_FILE, _WAL, _SHM, CA_FOLDER, *replaced) if (folder / name).exists()]
     if not there:
         return None
     aside = _new_folder(folder)
@@ -199,6 +206,13 @@ def _move_aside(folder: Path) -> Path | None:
     _sync(aside)
     _sync(folder)
     return aside
+
+
+def _present_senders(folder: Path) -> Path:
+    """Who is switched off now: after a crash between two renames that lies aside already."""
+    if (folder / sender_state.FILE).exists():
+        return folder / sender_state.FILE
+    return max(folder.glob(f"{REPLACED}*/{sender_state.FILE}"), default=folder / sender_state.FILE)
 
 
 def _new_folder(folder: Path) -> Path:

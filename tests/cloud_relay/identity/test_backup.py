@@ -16,8 +16,10 @@ from cloud_relay.identity import backup as backup_module
 from cloud_relay.identity import restore as restore_module
 from cloud_relay.identity.backup import MANIFEST, make_backup, open_backup
 from cloud_relay.identity.keys import KeyFolder
+from cloud_relay.sender_state import SenderFile
 from shared.config import read_config
 from shared.exits import CommandError
+from shared.pki.files import write_private
 from tests.cloud_relay.identity.shell import Shell
 
 
@@ -323,3 +325,21 @@ async def test_a_lost_issuing_key_is_said_and_a_roots_that_is_away_is_named(shel
     with pytest.raises(CommandError, match="sign nothing"):
         await make_backup(relay(shell), tmp_path / "other", b"passphrase")
     assert not (tmp_path / "other").exists()
+
+
+def test_what_the_state_holds_about_senders_is_backed_up(shell, tmp_path, passphrase, state):
+    file = tmp_path / "backup"
+    write_private(state / "token-keys.json", b"the keys of then")
+    senders = SenderFile(state / "senders.json")
+    senders.set_disabled(("acme", "then"), 1.0)
+    shell.json("backup", str(file), *passphrase)
+    write_private(state / "token-keys.json", b"damaged since")
+    senders.set_disabled(("acme", "then"), None)
+    senders.set_disabled(("acme", "since"), 2.0)
+    shell.json("restore", str(file), *passphrase, "--replace")
+    assert (state / "token-keys.json").read_bytes() == b"the keys of then"
+    assert stat.S_IMODE((state / "token-keys.json").stat().st_mode) == 0o600
+    senders.load()
+    assert senders.disabled() == {("acme", "then"): 1.0, ("acme", "since"): 2.0}, "a restore lets nobody in"
+    (aside,) = state.glob("replaced-*/token-keys.json")
+    assert aside.read_bytes() == b"damaged since"
