@@ -77,7 +77,9 @@ class Gate:
         """Whether one more push is too much, or would overtake those that wait. Asking takes nothing."""
         if self.line is not None or (0 < self.max_in_flight <= self.in_flight):
             return True
-        return self._full_at - now > self._tolerance or self._bytes_full_at - now > self._byte_tolerance
+        if self._interval and self._full_at - now > self._tolerance:
+            return True
+        return self.byte_cost > 0.0 and self._bytes_full_at - now > self._byte_tolerance
 
     def is_full(self, now: float) -> bool:
         """Whether one more push is too much, whoever waits."""
@@ -140,11 +142,15 @@ class Limits:
         shared = route.shared
         if sender.gate.is_shut(now) or route.gate.is_shut(now) or (shared is not None and shared.is_shut(now)):
             return route.quota_fault
-        self.enter(sender, route, now)
+        sender.gate.enter(now)
+        route.gate.enter(now)
+        if shared is not None:
+            shared.enter(now)
+        self.in_flight += 1
         return None
 
     def enter(self, sender: Sender, route: Route, now: float) -> None:
-        """Count a push that is let in, by `admit` or from a line."""
+        """Count a push that is let in from a line, as `admit` does where there is none."""
         sender.gate.enter(now)
         route.gate.enter(now)
         if route.shared is not None:

@@ -121,9 +121,9 @@ class Remembered:
             known = self._old.get(digest)
             if known is not None:
                 self.add(digest, known)
-        if isinstance(known, Grant):
+        if type(known) is Grant:  # isinstance takes twice as long, on every push
             return known.sender if time.time() < known.until else None
-        return known
+        return known  # type: ignore[return-value]  # `type() is` narrows one way only
 
     def add(self, digest: bytes, known: Sender | Grant) -> None:
         """Remember a success."""

@@ -180,7 +180,8 @@ class Push(PushQueued):
     def _admitted(self, route: Route, sender: Sender, now: float) -> None:
         context = self._context
         self._ingress.retries.earn()
-        context.limits.took(sender, route, self.bytes_in, now)
+        if sender.gate.byte_cost or route.gate.byte_cost or route.shared is not None:
+            context.limits.took(sender, route, self.bytes_in, now)
         if self.bytes_in > route.max_body:  # a chunked one, whole in the first bytes
             self._fail(_TOO_LARGE)
             return
