@@ -71,7 +71,7 @@ async def test_a_thousand_wrong_passwords_a_second(site, target):
             one.cancel()
         await asyncio.gather(*floods, return_exceptions=True)
     total = sum(seen.values())
-    assert total > lasted * PER_SECOND / 5, "a flood that deserves the name, on a busy machine too"
+    assert total > lasted * PER_SECOND / 10, "a flood that deserves the name, on a busy machine too"
     assert set(seen) <= {401, 503}
     # What was judged is a burst, what was already under way in the pool with it, and one more every two seconds.
     assert seen[401] <= 10 + 12 + lasted / 2 + 1, seen
