@@ -7,6 +7,7 @@ import base64
 import hashlib
 import threading
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given

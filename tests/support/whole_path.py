@@ -18,9 +18,10 @@ from types import FrameType
 from typing import Any
 
 from cloud_relay.admit import Identity
-from cloud_relay.credentials import Basic, BasicUser
+from cloud_relay.credentials import Basic, KnownPassword, Passwords, PasswordUser
 from cloud_relay.registry import Registry, Session
 from cloud_relay.senders import Authenticator, Realm
+from cloud_relay.throttle import FailureThrottle
 from connector_agent.dispatch import Dispatcher
 from connector_agent.tunnel import Tunnel
 from shared.access_log import AccessLog
@@ -92,7 +93,8 @@ class WholePath:
         logs = [AccessLog(loop, fd) for fd in self.files]
         self.relay = relay = Relay(connectors=0, clock=loop, max_in_flight=1024)
         relay.route.target, relay.route.key = TARGET, ("acme", "dc1", TARGET)
-        basic = Basic("acme", [BasicUser(b"s4", relay.sender, [Password()])], _no_pool())
+        users = [PasswordUser(b"s4", [KnownPassword(Password(), relay.sender)])]
+        basic = Basic(Passwords("acme", users, _no_pool(), FailureThrottle()))
         relay.route.realm = Realm("acme", [basic])
         registry = Registry(loop)
         relay.ingress.context = replace(
