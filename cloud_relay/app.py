@@ -18,7 +18,7 @@ from cloud_relay.config import RelayConfig, find_changes, restart_keys
 from cloud_relay.doors import Contexts, Doors, load_contexts, require_contexts
 from cloud_relay.expiries import describe_changes
 from cloud_relay.hashing import HashingPool
-from cloud_relay.health import RelayState
+from cloud_relay.health import RelayState, Routed
 from cloud_relay.identity.desk import Desk, desk_routes
 from cloud_relay.identity.enrolment import Enrolment
 from cloud_relay.identity.policy import BookPolicy
@@ -30,8 +30,8 @@ from cloud_relay.ingress import Ingress, IngressContext, IngressSettings
 from cloud_relay.limits import Limits
 from cloud_relay.metrics import RelayMetrics
 from cloud_relay.policy import ConfigPolicy
+from cloud_relay.ports import Port
 from cloud_relay.registry import Registry
-from cloud_relay.routing import Route
 from cloud_relay.sender_control import sender_routes, senders_view
 from cloud_relay.sender_service import SenderService
 from cloud_relay.senders import Authenticator
@@ -43,6 +43,7 @@ from shared.clock import TrustedClock
 from shared.config import Loaded
 from shared.control import CONTROL_SOCKET, ControlServer
 from shared.control_api import control_routes
+from shared.exits import CommandError
 from shared.logs import get_logger
 from shared.observe import HealthReport, ObserveServer
 from shared.outcome import Outcome
@@ -157,7 +158,7 @@ class RelayApp:
             log.info("listening", **door)
         log.info(
             "relay started", config=str(self.path), tenants=len(config.tenants),
-            routes=len(self.snapshot.table.routes),
+            routes=len(self.snapshot.routes),
         )  # fmt: skip
 
     async def drain(self) -> None:
@@ -207,15 +208,21 @@ class RelayApp:
         if self.identity is None:
             return Outcome.refused(["the relay is starting"])
         contexts = await asyncio.to_thread(load_contexts, config, self.identity.context)
+        bound: dict[str, Port] = {}
+        if self.doors is not None:
+            try:
+                bound = await self.doors.bind_new(config)
+            except CommandError as error:
+                return Outcome.refused([error])
         self._service.open(config)
         before = self.doors.expiries if self.doors is not None else ()
         outcome = Outcome.taken(
             [*find_changes(self.config, config), *describe_changes(before, contexts.expiries)]
         )  # fmt: skip
-        self._use(config, contexts)
+        self._use(config, contexts, bound)
         return outcome
 
-    def _use(self, config: RelayConfig, contexts: Contexts) -> None:
+    def _use(self, config: RelayConfig, contexts: Contexts, bound: dict[str, Port]) -> None:
         """Nothing waits from here on: a push sees the old config or the new one, never a mixture."""
         self.snapshot = self._builder.build(config, self.snapshot, contexts.trust)
         self._service.services.keys.prefetch()
@@ -224,19 +231,19 @@ class RelayApp:
             if self.identity is not None and self.identity.is_authority:
                 # What was read in a thread may be older than what the identity has put into force since.
                 contexts = contexts._replace(tunnel=self.doors.tunnel.tls)
-            self.doors.renew(contexts, self._policy(config, contexts))
+            self.doors.renew(self.snapshot, contexts, self._policy(config, contexts), bound)
 
     # --- what is asked
 
     def health(self) -> HealthReport:
         """What /readyz answers."""
-        return health.report(self.state, self.snapshot.table, self.tunnels_of)
+        return health.report(self.state, self.snapshot.routes, self.tunnels_of)
 
     def status(self) -> dict[str, Any]:
         """What `cloud-relay status` shows."""
         return status_view(self)
 
-    def tunnels_of(self, route: Route) -> int:
+    def tunnels_of(self, route: Routed) -> int:
         """Tunnels by which a push of this route could go now."""
         return self.registry.count(route.key)
 
@@ -310,7 +317,7 @@ class RelayApp:
         self.metrics.enrolment = tunnel.enrolment
         self.metrics.guard = tunnel.guard
         observe = ObserveServer(config.observe.listen, self.health, self.metrics.render) if config.observe else None
-        return Doors(config, contexts, self._ingress, self.metrics, tunnel, observe)
+        return Doors(self.snapshot, contexts, self._ingress, self.metrics, tunnel, observe)
 
     def _policy(self, config: RelayConfig, contexts: Contexts) -> Policy:
         book = self.identity.office.book if self.identity is not None else None
@@ -341,7 +348,7 @@ class RelayApp:
         return counts
 
     def _up(self) -> dict[tuple[str, ...], float]:
-        return {(r.tenant, r.name): float(health.is_green(r, self.tunnels_of)) for r in self.snapshot.table.routes}
+        return {(r.tenant, r.name): float(health.is_green(r, self.tunnels_of)) for r in self.snapshot.routes}
 
     async def _age(self) -> None:
         while True:

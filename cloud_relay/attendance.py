@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from cloud_relay.registry import Registry, Session
 from shared.logs import get_logger, log_limited
+from shared.tcp.head import CAPABILITY
 from shared.timers import precise_clock
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class Attendant:
 
     def _attend(self, link: Link, instance: str) -> None:
         number = self._attendance.registry.next_number()
-        targets = self._attendance.allowed(self.identity, self._announced)
+        targets = _usable(link, self._attendance.allowed(self.identity, self._announced))
         session = Session(self.identity, link, instance, targets, self._loop.time(), number)
         self.session = session
         self._attendance.ready(session)
@@ -164,7 +165,7 @@ class Attendant:
         session = self.session
         if session is None:
             return
-        targets = self._attendance.allowed(self.identity, targets)
+        targets = _usable(link, self._attendance.allowed(self.identity, targets))
         if targets == session.targets:
             return
         self._attendance.registry.update_targets(session, targets)
@@ -207,6 +208,14 @@ class Attendant:
 
     def on_handler_error(self, link: Link, error: Exception) -> None:
         log.error("a push failed by a bug of ours", connector=str(self.identity), exc_info=error)
+
+
+def _usable(link: Link, targets: Mapping[str, str]) -> Mapping[str, str]:
+    """Without those of a kind that the connector names, but does not say to take: it would not understand us."""
+    peer = link.peer
+    if peer is not None and CAPABILITY in peer.capabilities:
+        return targets
+    return {name: kind for name, kind in targets.items() if kind != "tcp"}
 
 
 def _shown(targets: Mapping[str, str]) -> list[str]:

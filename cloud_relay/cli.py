@@ -69,7 +69,7 @@ def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) ->
     require_contexts(loaded.config, lambda: checked_context(loaded.config))
     warnings = _warnings(loaded.config)
     tenants = loaded.config.tenants
-    routes = sum(len(tenant.routes) for tenant in tenants.values())
+    routes = sum(len(tenant.routes) + len(tenant.tcp_routes) for tenant in tenants.values())
     lines = [f"{config} is good: {counted(len(tenants), 'tenant')}, {counted(routes, 'route')}"]
     lines += [f"warning: {warning['key']}: {warning['message']}" for warning in warnings]
     data = {"config": str(config), "tenants": len(tenants), "routes": routes, "warnings": warnings}
@@ -124,15 +124,27 @@ def secrets_hash(
 
 @routes_app.command("test")
 def routes_test(
-    method: Annotated[str, typer.Argument(help="As the sender would use it: POST")],
-    url: Annotated[str, typer.Argument(help="As the sender would push to: https://push.example.com/sap/frun")],
+    method: Annotated[str, typer.Argument(help="As the sender would use it: POST. CONNECT for TCP routes.")],
+    url: Annotated[
+        str,
+        typer.Argument(
+            help="As the sender would push to: https://push.example.com/sap/frun, tcp://…:514, tls://…:6514"
+        ),
+    ],
+    source: Annotated[
+        str | None, typer.Option(help="For TCP routes: also say whether this address may connect.")
+    ] = None,
     sender: Annotated[str | None, typer.Option(help="Also say whether this sender may use the route.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
     """Say which route of the config a push would take, and to which target. Sends nothing."""
-    from cloud_relay.show import find_route, route_table
+    from cloud_relay.show import find_route, find_tcp_route, route_table, tcp_route_table
 
+    if url.startswith(("tcp://", "tls://")):
+        way = find_tcp_route(_load(config).config, url, source)
+        emit(way, schema="qanat.relay.tcp-route.v1", json=as_json, table=lambda: tcp_route_table(way))
+        return
     found = find_route(_load(config).config, method, url, sender)
     emit(found, schema="qanat.relay.route.v1", json=as_json, table=lambda: route_table(found))
 

@@ -1,9 +1,10 @@
-"""The relay's listeners: bound together at the start, given new certificates by a reload, closed in the right order."""
+"""The relay's listeners: bound together at the start, replaced by a reload, closed in the right order."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -11,23 +12,31 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloud_relay.client_cas import load_cas, tenant_files
 from cloud_relay.config import IngressConfig, RelayConfig
+from cloud_relay.config.checks_tcp import tunnel_names
 from cloud_relay.expiries import Expiry, file_expiries
 from cloud_relay.ingress import Ingress, IngressListener
+from cloud_relay.metrics import ListenerMetrics
+from cloud_relay.port_plan import PlannedPort, plan_ports
+from cloud_relay.ports import NameTable, Port, Sorting
+from cloud_relay.tcp import TcpContext, TcpEntrance
 from cloud_relay.trust import NO_TRUST, SenderTrust, asked_for, load_trust
 from cloud_relay.tunnels import TunnelListener
 from shared.exits import CommandError, ExitCode
 from shared.observe import ObserveServer
 from shared.pki.files import PkiError
-from shared.pki.tls import KeyPair, ingress_server_context, tunnel_server_context
+from shared.pki.tls import KeyPair, ingress_server_context, tcp_server_context, tunnel_server_context
 
 if TYPE_CHECKING:
     from cloud_relay.admit import Policy
     from cloud_relay.metrics import RelayMetrics
+    from cloud_relay.snapshot import Snapshot
     from shared.config import Listen
+    from shared.tcp.head import Ends
 
 
 class Contexts(NamedTuple):
-    """The TLS contexts of one config: the tunnel's, and one for each ingress, None for a plain one.
+    """The TLS contexts of one config: the tunnel's, one for each ingress (None: plain), and those of TCP
+    routes by tenant and name.
 
     `expiries` are the ends of all certificates that the config names. `cas`: the pins of the CAs that connectors'
     certificates must come from, as `ConfigPolicy` takes them; None where the relay is its own CA. `trust` is what
@@ -36,6 +45,7 @@ class Contexts(NamedTuple):
 
     tunnel: ssl.SSLContext
     ingress: tuple[ssl.SSLContext | None, ...]
+    tcp: dict[tuple[str, str], ssl.SSLContext]
     expiries: tuple[Expiry, ...] = ()
     cas: Mapping[str, frozenset[str]] | None = None
     trust: SenderTrust = NO_TRUST
@@ -47,12 +57,20 @@ def load_contexts(config: RelayConfig, own: Callable[[], ssl.SSLContext]) -> Con
     tls = config.tunnel.tls
     client_cas = asked_for(config)
     ingress = tuple(_ingress_context(ingress, client_cas) for ingress in config.ingress)
+    tcp = {
+        (tenant, route.name): tcp_server_context(
+            KeyPair(route.tls.certificate, route.tls.key), route.tls.client_ca, route.tls.alpn
+        )
+        for tenant, known in config.tenants.items()
+        for route in known.tcp_routes
+        if route.tls is not None
+    }
     expiries, trust = file_expiries(config), load_trust(config)
     if tls is None:
-        return Contexts(own(), ingress, expiries, trust=trust)
+        return Contexts(own(), ingress, tcp, expiries, trust=trust)
     files = {"": tls.client_ca, **tenant_files(config)}
     tunnel = tunnel_server_context(tls.certificate, tls.key, *files.values())
-    return Contexts(tunnel, ingress, expiries, load_cas(files), trust)
+    return Contexts(tunnel, ingress, tcp, expiries, load_cas(files), trust)
 
 
 def require_contexts(config: RelayConfig, own: Callable[[], ssl.SSLContext]) -> Contexts:
@@ -75,83 +93,149 @@ class Doors:
 
     def __init__(
         self,
-        config: RelayConfig,
+        snapshot: Snapshot,
         contexts: Contexts,
         ingress: Ingress,
         metrics: RelayMetrics,
         tunnel: TunnelListener,
         observe: ObserveServer | None,
     ) -> None:
-        self._config = config
+        self._config = config = snapshot.config
+        self._metrics = metrics
+        self._ingress = ingress
         self.expiries = contexts.expiries
         self.tunnel = tunnel
         self.observe = observe
+        self.tcp = TcpContext(ingress)
         self.ingress = [
             IngressListener(ingress, metrics.listener(str(one.listen)), context)
             for one, context in zip(config.ingress, contexts.ingress, strict=True)
         ]
+        self._plan = self._planned(snapshot, contexts)
+        self._ports: dict[str, Port] = {}
 
     async def open(self) -> None:
         """Bind everything: tunnels first, for senders are of no use before. CommandError names the address."""
         config = self._config
-        await _bind(self.tunnel.listen(config.tunnel.listen.host or None, config.tunnel.listen.port), "tunnel.listen",
-                    config.tunnel.listen)  # fmt: skip
-        for index, (listener, one) in enumerate(zip(self.ingress, config.ingress, strict=True)):
-            await _bind(
-                listener.listen(one.listen.host or None, one.listen.port), f"ingress[{index}].listen", one.listen
-            )
+        try:
+            self._ports = await self._bind_new(self._plan)
+        except CommandError:
+            self._stop_ports()
+            raise
         if self.observe is not None and config.observe is not None:
             await _bind(self.observe.start(), "observe.listen", config.observe.listen)
+        self.tunnel.start()
+        for port in self._ports.values():
+            port.start()
 
-    def renew(self, contexts: Contexts, policy: Policy) -> None:
-        """Use these certificates for connections from now on, and end the tunnels that the policy no longer admits."""
+    async def bind_new(self, config: RelayConfig) -> dict[str, Port]:
+        """For a reload: bind what the new config has on top. CommandError names the address; nothing is bound then.
+
+        Who gets what comes there is said by `renew`, when nothing can fail any more.
+        """
+        nobody = {
+            (tenant, route.name): _Nobody() for tenant, known in config.tenants.items() for route in known.tcp_routes
+        }
+        return await self._bind_new(plan_ports(config, self.tunnel, self.ingress, nobody))
+
+    def renew(self, snapshot: Snapshot, contexts: Contexts, policy: Policy, bound: dict[str, Port]) -> None:
+        """Use these for connections from now on, and end what is no longer admitted. `bound` is from `bind_new`."""
+        self._config = snapshot.config
         self.expiries = contexts.expiries
         self.tunnel.tls = contexts.tunnel
         self.tunnel.policy = policy
         self.tunnel.recheck()
         for listener, context in zip(self.ingress, contexts.ingress, strict=True):
             listener.tls = context
+        self._plan = self._planned(snapshot, contexts)
+        for key in self._ports.keys() - self._plan.keys():
+            self._ports.pop(key).stop()
+        self._ports |= bound
+        for key, planned in self._plan.items():
+            self._ports[key].sorting = planned.sorting
+        for port in bound.values():
+            port.start()
+        self.tcp.recheck(snapshot.tcp)
 
     async def close_ingress(self, grace: float) -> None:
         """Take no more senders, and give those that are there `grace` seconds to get their answers."""
+        for key, planned in self._plan.items():
+            port = self._ports.get(key)
+            if port is None:
+                continue
+            if "tunnel" not in planned.kinds:
+                port.stop()
+            elif len(planned.kinds) > 1:  # it stays open for connectors, which may have to come back meanwhile
+                port.sorting = Sorting(names=NameTable(dict.fromkeys(tunnel_names(self._config), self.tunnel)))
         async with asyncio.TaskGroup() as group:
             for listener in self.ingress:
                 group.create_task(listener.close(grace), name="ingress drain")
+            group.create_task(self.tcp.close(grace), name="tcp drain")
 
     async def close(self) -> None:
         """Close everything at once, and wait until the ports are free."""
+        self._stop_ports()
         for listener in self.ingress:
             listener.abort()
+        self.tcp.abort()
         await self.tunnel.close()
         if self.observe is not None:
             await self.observe.close()
 
     def describe(self) -> list[dict[str, Any]]:
         """Where it is listened, ports as they were bound."""
-        config = self._config
-        listed: list[dict[str, Any]] = [
-            {
-                "kind": "tunnel",
-                "listen": str(config.tunnel.listen),
-                "bound": _joined(self.tunnel.addresses),
-                "tls": True,
-            }
-        ]
-        for listener, one in zip(self.ingress, config.ingress, strict=True):
-            listed.append(
-                {
-                    "kind": "ingress",
-                    "listen": str(one.listen),
-                    "bound": _joined(listener.addresses),
-                    "tls": one.tls is not None,
-                    "connections": listener.open_connections,
-                }
-            )
-        if self.observe is not None and config.observe is not None:
-            where = config.observe.listen
+        listed: list[dict[str, Any]] = []
+        for key, planned in self._plan.items():
+            port = self._ports.get(key)
+            bound = _joined(port.addresses) if port is not None else []
+            shown: dict[str, Any] = {
+                "kind": "+".join(planned.kinds), "listen": str(planned.listen), "bound": bound, "tls": planned.is_tls,
+            }  # fmt: skip
+            if "ingress" in planned.kinds:
+                shown["connections"] = self._metrics.listener(str(planned.listen)).open
+            listed.append(shown)
+        if self.observe is not None and self._config.observe is not None:
+            where = self._config.observe.listen
             bound = [f"{where._replace(port=self.observe.port)}"]
             listed.append({"kind": "observe", "listen": str(where), "bound": bound, "tls": False})
         return listed
+
+    # --- within
+
+    def _planned(self, snapshot: Snapshot, contexts: Contexts) -> dict[str, PlannedPort]:
+        entrances = {key: TcpEntrance(self.tcp, route, contexts.tcp.get(key)) for key, route in snapshot.tcp.items()}
+        return plan_ports(snapshot.config, self.tunnel, self.ingress, entrances)
+
+    async def _bind_new(self, plan: dict[str, PlannedPort]) -> dict[str, Port]:
+        bound: dict[str, Port] = {}
+        try:
+            for key, planned in plan.items():
+                if key not in self._ports:
+                    port = bound[key] = self._new_port(planned)
+                    await _bind(port.bind(planned.listen.host or None, planned.listen.port), planned.where,
+                                planned.listen)  # fmt: skip
+        except CommandError:
+            for port in bound.values():
+                port.stop()
+            raise
+        return bound
+
+    def _new_port(self, planned: PlannedPort) -> Port:
+        name = str(planned.listen)
+        metrics = ListenerMetrics(name) if planned.kinds == ("tunnel",) else self._metrics.listener(name)
+        return Port(self._ingress.loop, metrics, planned.sorting)
+
+    def _stop_ports(self) -> None:
+        for port in self._ports.values():
+            port.stop()
+        self._ports = {}
+
+
+class _Nobody:
+    """In place of a route's entrance until there is one; a port that is bound but not started hands nothing on."""
+
+    def take(self, sock: socket.socket, ends: Ends, server_name: str | None) -> None:
+        sock.close()
 
 
 def _joined(addresses: list[tuple[str, int]]) -> list[str]:

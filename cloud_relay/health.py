@@ -8,14 +8,12 @@ could never get any.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from shared.observe import HealthReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from cloud_relay.routing import Route, RoutingTable
+    from collections.abc import Callable, Sequence
 
 MAX_LISTED: Final = 200
 """Red routes that a report names. Whoever needs more asks `cloud-relay status`."""
@@ -30,17 +28,28 @@ class RelayState(enum.Enum):
     STOPPED = "stopped"
 
 
-def is_green(route: Route, tunnels: Callable[[Route], int]) -> bool:
+class Routed(Protocol):
+    """A route of either kind, as far as its health goes."""
+
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def key(self) -> tuple[str, str, str]: ...
+
+
+def is_green(route: Routed, tunnels: Callable[[Routed], int]) -> bool:
     """Whether a connector exposes the route's target right now."""
     return tunnels(route) > 0
 
 
-def report(state: RelayState, table: RoutingTable | None, tunnels: Callable[[Route], int]) -> HealthReport:
+def report(state: RelayState, routes: Sequence[Routed] | None, tunnels: Callable[[Routed], int]) -> HealthReport:
     """What /readyz answers. `tunnels` counts the tunnels by which a push of this route could go now."""
-    routes = table.routes if table is not None else ()
-    red = [f"{route.tenant}/{route.name}" for route in routes if not is_green(route, tunnels)]
+    known = routes or ()
+    red = [f"{route.tenant}/{route.name}" for route in known if not is_green(route, tunnels)]
     detail: dict[str, Any] = {
         "state": state.value,
-        "routes": {"green": len(routes) - len(red), "red": len(red), "red_names": sorted(red)[:MAX_LISTED]},
+        "routes": {"green": len(known) - len(red), "red": len(red), "red_names": sorted(red)[:MAX_LISTED]},
     }
-    return HealthReport(ready=state is RelayState.SERVING and table is not None, detail=detail)
+    return HealthReport(ready=state is RelayState.SERVING and routes is not None, detail=detail)

@@ -7,13 +7,12 @@ All of it is plain arithmetic on the event loop's thread. Nothing reads a clock:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from shared.errors import FAULTS, Fault
 
 if TYPE_CHECKING:
     from cloud_relay.fair_queue import Line
-    from cloud_relay.routing import Route
     from cloud_relay.senders import Sender
     from shared.protocol.budget import MemoryBudget
 
@@ -28,6 +27,20 @@ _SLACK: Final = 1e-9
 
 _BODY_TOO_LARGE: Final = FAULTS["body-too-large"]
 _OVERLOADED: Final = FAULTS["overloaded"]
+
+
+class Limited(Protocol):
+    """A route, as far as limits go. `max_body` in bytes; `quota_fault` is the answer to what is over the quota."""
+
+    @property
+    def gate(self) -> Gate: ...
+    @property
+    def max_body(self) -> int: ...
+    @property
+    def quota_fault(self) -> Fault: ...
+    @property
+    def shared(self) -> Gate | None:
+        """The tenant's, where it has limits."""
 
 
 class Gate:
@@ -129,7 +142,7 @@ class Limits:
         """Told of each gate that has a line when a push gives its place back."""
         self._gates: dict[tuple[str, str, str], Gate] = {}
 
-    def admit(self, sender: Sender, route: Route, body_length: int | None, now: float) -> Fault | None:
+    def admit(self, sender: Sender, route: Limited, body_length: int | None, now: float) -> Fault | None:
         """Let a push in, or say why not. `body_length` is its Content-Length, None when it is chunked.
 
         Nothing is counted for a push that is refused: a sender that is over its quota does not use up a route's.
@@ -149,7 +162,7 @@ class Limits:
         self.in_flight += 1
         return None
 
-    def enter(self, sender: Sender, route: Route, now: float) -> None:
+    def enter(self, sender: Sender, route: Limited, now: float) -> None:
         """Count a push that is let in from a line, as `admit` does where there is none."""
         sender.gate.enter(now)
         route.gate.enter(now)
@@ -157,7 +170,7 @@ class Limits:
             route.shared.enter(now)
         self.in_flight += 1
 
-    def shut_gate(self, sender: Sender, route: Route, now: float) -> Gate | None:
+    def shut_gate(self, sender: Sender, route: Limited, now: float) -> Gate | None:
         """The first gate that keeps such a push out, or makes it wait behind others."""
         if sender.gate.is_shut(now):
             return sender.gate
@@ -166,7 +179,7 @@ class Limits:
         shared = route.shared
         return shared if shared is not None and shared.is_shut(now) else None
 
-    def full_gate(self, sender: Sender, route: Route, now: float) -> Gate | None:
+    def full_gate(self, sender: Sender, route: Limited, now: float) -> Gate | None:
         """The first gate that has no room for such a push, whoever waits."""
         if sender.gate.is_full(now):
             return sender.gate
@@ -175,7 +188,7 @@ class Limits:
         shared = route.shared
         return shared if shared is not None and shared.is_full(now) else None
 
-    def took(self, sender: Sender, route: Route, size: int, now: float) -> None:
+    def took(self, sender: Sender, route: Limited, size: int, now: float) -> None:
         """Count bytes of a push's body that arrived."""
         if sender.gate.byte_cost:
             sender.gate.take_bytes(size, now)
@@ -184,7 +197,7 @@ class Limits:
         if route.shared is not None and route.shared.byte_cost:
             route.shared.take_bytes(size, now)
 
-    def release(self, sender: Sender, route: Route) -> None:
+    def release(self, sender: Sender, route: Limited) -> None:
         """Count the end of a push, however it ended."""
         of_sender, of_route, shared = sender.gate, route.gate, route.shared
         of_sender.in_flight -= 1
@@ -199,7 +212,7 @@ class Limits:
         if of_route.line is not None:
             self.on_room(of_route)
 
-    def retry_after(self, sender: Sender, route: Route, now: float) -> int:
+    def retry_after(self, sender: Sender, route: Limited, now: float) -> int:
         """Whole seconds for `Retry-After` after a quota fault: at least 1, at most LONGEST_RETRY_AFTER."""
         wait = max(sender.gate.opens_in(now), route.gate.opens_in(now))
         if route.shared is not None:

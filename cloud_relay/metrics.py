@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from prometheus_client.core import Metric
 
+from cloud_relay.tcp.metrics import TcpMetrics
 from shared.errors import FAULTS
 from shared.metrics import CLASSES, Metrics, counter_family, gauge_family
 
@@ -139,6 +140,7 @@ class RelayMetrics(Metrics):
         self.routes: dict[tuple[str, str], RouteMetrics] = {}
         self.senders: dict[tuple[str, str], SenderMetrics] = {}
         self.listeners: dict[str, ListenerMetrics] = {}
+        self.tcp = TcpMetrics(self)
         self.tunnels: TunnelCounts | None = None
         """Set by whoever makes the tunnel listener."""
         self.enrolment: EnrolmentCounts | None = None
@@ -193,6 +195,7 @@ class RelayMetrics(Metrics):
         yield from self._of_senders()
         yield from self._of_listeners()
         yield from self._of_tunnels()
+        yield from self.tcp.collect()
 
     def _of_routes(self) -> Iterator[Metric]:
         routes = list(self.routes.items())

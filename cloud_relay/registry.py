@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from shared.protocol import StreamEnd, StreamHandler
 
 Key = tuple[str, str, str]
-"""(tenant, location, target)."""
+"""(tenant, location, target as `exposed_as` writes it)."""
 
 MAX_IN_A_ROW: Final = 32
 """Pushes that follow each other into one tunnel within a turn of the loop: a message or two of small ones."""
@@ -51,6 +51,14 @@ class SessionLink(Protocol):
     def drain(self, timeout: float) -> None: ...
     def abort(self) -> None: ...
     def close(self, code: str = "going-away", detail: str = "") -> None: ...
+
+
+def exposed_as(target: str, kind: str) -> str:
+    """A target's name in the registry's keys: what is exposed as one kind is not there for the other.
+
+    A name holds no colon, so those of kind http can stay as they are.
+    """
+    return target if kind == "http" else f"{kind}:{target}"
 
 
 class Session:
@@ -272,8 +280,8 @@ class Registry:
 
     def _expose(self, session: Session) -> None:
         identity = session.identity
-        for target in session.targets:
-            key = (identity.tenant, identity.location, target)
+        for target, kind in session.targets.items():
+            key = (identity.tenant, identity.location, exposed_as(target, kind))
             self._by_key.setdefault(key, []).append(session)
         self._wake(session)
 
@@ -281,14 +289,14 @@ class Registry:
         if not self._waiters:
             return
         identity = session.identity
-        for target in session.targets:
-            for waiter in self._waiters.pop((identity.tenant, identity.location, target), ()):
+        for target, kind in session.targets.items():
+            for waiter in self._waiters.pop((identity.tenant, identity.location, exposed_as(target, kind)), ()):
                 self._loop.call_soon(waiter.fire)
 
     def _hide(self, session: Session) -> None:
         identity = session.identity
-        for target in session.targets:
-            _discard(self._by_key, (identity.tenant, identity.location, target), session)
+        for target, kind in session.targets.items():
+            _discard(self._by_key, (identity.tenant, identity.location, exposed_as(target, kind)), session)
 
 
 def _discard(table: dict[Key, list[Session]], key: Key, session: Session) -> None:

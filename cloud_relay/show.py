@@ -11,12 +11,15 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from cloud_relay.config import RelayConfig
+from cloud_relay.config.checks_tcp import covers
+from cloud_relay.config.tcp import TcpRouteConfig
 from cloud_relay.hashing import HashingPool
 from cloud_relay.limits import Limits
 from cloud_relay.metrics import RelayMetrics
 from cloud_relay.oauth.fetch import KeyBook
 from cloud_relay.oauth.keys import SigningKeys
 from cloud_relay.oauth.tokens import AccessTokens
+from cloud_relay.ports.networks import is_within
 from cloud_relay.realms import SenderServices
 from cloud_relay.sender_state import SenderFile
 from cloud_relay.snapshot import SnapshotBuilder
@@ -73,6 +76,59 @@ def find_route(config: RelayConfig, method: str, url: str, sender: str | None) -
         "timeout_s": route.timeout,
         "quota_status": route.quota_fault.status,
     }  # fmt: skip
+
+
+def find_tcp_route(config: RelayConfig, url: str, source: str | None) -> dict[str, Any]:
+    """The way of a connection to `tcp://host:port`, or `tls://name:port`. CommandError as for `find_route`."""
+    parts = urlsplit(url)
+    try:
+        name, port = parts.hostname or "", parts.port
+    except ValueError:
+        name, port = "", None
+    if not name or not port or parts.path:
+        raise CommandError(ExitCode.USAGE, "this is no address", "Write it as tcp://relay.example.com:514 or tls://…")
+    found: TcpRouteConfig | None = None
+    owner = ""
+    for tenant, known in config.tenants.items():
+        for route in known.tcp_routes:
+            if route.listen.port != port:
+                continue
+            fits = parts.scheme == "tls" and any(covers(one, name.lower()) for one in route.sni)
+            if fits or (not route.sni and (route.tls is not None) == (parts.scheme == "tls") and found is None):
+                found, owner = route, tenant
+    if found is None:
+        fault = FAULTS["unknown-server-name"]
+        raise CommandError(ExitCode.NOT_FOUND, fault.title, fault.remedy, fault.code)
+    if source is not None and found.networks and not is_within(source, found.networks):
+        fault = FAULTS["sender-network-refused"]
+        raise CommandError(ExitCode.REFUSED, fault.title, fault.remedy, fault.code)
+    return {
+        "kind": "tcp",
+        "tenant": owner,
+        "route": found.name,
+        "arrives_at": found.arrives_at,
+        "location": found.to.location,
+        "target": found.to.target,
+        "senders": list(found.senders),
+        "networks": [str(network) for network in found.networks],
+        "connections": found.limits.connections,
+        "hold_s": found.hold,
+        "timeout_s": found.timeout,
+        "idle_s": found.idle,
+    }
+
+
+def tcp_route_table(route: dict[str, Any]) -> RenderableType:
+    """A TCP route's way for people."""
+    rows = [
+        ("route", f"{route['tenant']}/{route['route']}"),
+        ("arrives at", route["arrives_at"]),
+        ("target", f"{route['target']} at {route['location']}"),
+        ("senders", ", ".join(route["senders"]) or "whoever comes from the networks"),
+        ("networks", ", ".join(route["networks"]) or "any"),
+        ("limits", f"{route['connections']} connections, idle for {format_duration(route['idle_s'])} at most"),
+    ]
+    return make_table(("", ""), rows)
 
 
 def _split(url: str) -> tuple[bytes, bytes]:
@@ -158,6 +214,8 @@ def status_tables(status: dict[str, Any]) -> RenderableType:
         for r in status["routes"]
     ]
     parts += [Text(), make_table(("ROUTE", "STATE", "MATCHES", "TO", "IN FLIGHT", "PUSHES", "ANSWERS"), routes)]
+    if status["tcp_routes"]:
+        parts += [Text(), _tcp_table(status["tcp_routes"])]
     return Group(*parts)
 
 
@@ -172,6 +230,22 @@ def _not_allowed_lines(status: dict[str, Any]) -> list[RenderableType]:
                     text = f"{full} announces what its join token did not allow: {', '.join(one['not_allowed'])}"
                     lines.append(Text(text, style="yellow"))
     return [Text(), *lines] if lines else []
+
+
+def _tcp_table(routes: list[dict[str, Any]]) -> RenderableType:
+    rows = [
+        (
+            f"{r['tenant']}/{r['route']}",
+            Text(r["state"], style=_COLORS[r["state"]]),
+            r["arrives_at"],
+            f"{r['location']}/{r['target']}",
+            r["open"],
+            r["connections"],
+            f"{format_size(r['bytes_in'])} / {format_size(r['bytes_out'])}",
+        )
+        for r in routes
+    ]
+    return make_table(("TCP ROUTE", "STATE", "ARRIVES AT", "TO", "OPEN", "CONNECTIONS", "IN / OUT"), rows)
 
 
 def _tunnel_rows(status: dict[str, Any]) -> list[tuple[object, ...]]:

@@ -10,15 +10,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from cloud_relay.config.models import RelayConfig, RouteConfig, SenderConfig, SenderLimitsConfig, TenantConfig
+from cloud_relay.config.checks_tcp import pins_of
+from cloud_relay.config.models import RelayConfig, RouteConfig, SenderConfig, TenantConfig
+from cloud_relay.config.parts import SenderLimitsConfig
+from cloud_relay.config.tcp import TcpRouteConfig
 from cloud_relay.limits import Gate, Limits
-from cloud_relay.metrics import RelayMetrics
+from cloud_relay.metrics import RelayMetrics, SenderMetrics
 from cloud_relay.oauth.endpoint import TokenEndpoint
 from cloud_relay.oauth.form import MAX_FORM
 from cloud_relay.realms import RealmMaker, SenderServices, schemes_of
 from cloud_relay.routing import Route, RoutingTable
 from cloud_relay.sender_state import SenderState
 from cloud_relay.senders import Realm, Sender
+from cloud_relay.tcp.routes import TcpRoute, TcpRouteState
+from cloud_relay.tcp.senders import CertificateBook, Pin
 from cloud_relay.trust import NO_TRUST, SenderTrust
 from shared.errors import FAULTS
 
@@ -41,6 +46,13 @@ class Snapshot(NamedTuple):
     table: RoutingTable
     realms: dict[str, Realm]
     senders: dict[tuple[str, str], Sender]
+    tcp: dict[tuple[str, str], TcpRoute]
+    """TCP routes by tenant and name."""
+
+    @property
+    def routes(self) -> tuple[Route | TcpRoute, ...]:
+        """All of them, those for HTTP first."""
+        return (*self.table.routes, *self.tcp.values())
 
 
 class SnapshotBuilder:
@@ -51,6 +63,7 @@ class SnapshotBuilder:
         self.metrics = metrics
         self.services = services
         self.state = state
+        self._tcp_states: dict[tuple[str, str], TcpRouteState] = {}
 
     def build(self, config: RelayConfig, previous: Snapshot | None = None, trust: SenderTrust = NO_TRUST) -> Snapshot:
         """Resolve a config that has passed its checks. Quotas that changed count from now on, for old pushes too.
@@ -62,6 +75,7 @@ class SnapshotBuilder:
         endpoints: list[Route] = []
         realms: dict[str, Realm] = {}
         everybody: dict[tuple[str, str], Sender] = {}
+        tcp: dict[tuple[str, str], TcpRoute] = {}
         for name, tenant in config.tenants.items():
             senders = {sender.name: self._sender(name, sender) for sender in tenant.senders}
             everybody |= {(name, sender.name): sender for sender in senders.values()}
@@ -70,12 +84,15 @@ class SnapshotBuilder:
             realm = realms[name] = maker.realm(old, previous.config.tenants.get(name) if previous else None)
             schemes = {sender.name: schemes_of(sender) for sender in tenant.senders}
             shared = self._shared(name, tenant)
+            for one in tenant.tcp_routes:
+                tcp[name, one.name] = self._tcp_route(name, one, tenant, senders, shared)
             routes += [self._route(name, route, senders, schemes, realm, shared) for route in tenant.routes]
             if shared is not None:
                 gates.add((name, "tenant", ""))
             endpoints += self._endpoints(name, tenant, maker, realm)
             gates.update((name, "sender", sender.name) for sender in tenant.senders)
             gates.update((name, "route", route.name) for route in tenant.routes)
+            gates.update((name, "tcp", route.name) for route in tenant.tcp_routes)
         self.limits.keep_only(gates)
         self.metrics.keep_only(
             {(tenant, name) for tenant, kind, name in gates if kind == "route"}
@@ -83,8 +100,11 @@ class SnapshotBuilder:
             {(tenant, name) for tenant, kind, name in gates if kind == "sender"},
         )
         self.services.keys.keep_only(_key_urls(config))
+        self.metrics.tcp.keep_only(set(tcp))
+        for key in self._tcp_states.keys() - tcp.keys():
+            del self._tcp_states[key]
         self.limits.max_in_flight = config.limits.in_flight
-        return Snapshot(config, RoutingTable(routes, endpoints), realms, everybody)
+        return Snapshot(config, RoutingTable(routes, endpoints), realms, everybody, tcp)
 
     def _sender(self, tenant: str, config: SenderConfig) -> Sender:
         gate = self.limits.gate(tenant, "sender", config.name, *_figures(config.limits))
@@ -152,6 +172,42 @@ class SnapshotBuilder:
             upgrades=bool(config.upgrade),
             idle_timeout=config.idle_timeout,
             www_authenticate=realm.challenges(set().union(*(schemes[name] for name in config.senders))),
+        )
+
+    def _tcp_route(
+        self,
+        tenant: str,
+        config: TcpRouteConfig,
+        known: TenantConfig,
+        senders: dict[str, Sender],
+        shared: Gate | None,
+    ) -> TcpRoute:
+        key = (tenant, config.name)
+        pinned = [
+            (Pin(*pin), senders[one.name])
+            for one in known.senders
+            if one.name in config.senders
+            for pin in pins_of(one)
+        ]
+        return TcpRoute(
+            tenant=tenant,
+            name=config.name,
+            location=config.to.location,
+            target=config.to.target,
+            networks=config.networks,
+            book=CertificateBook(pinned) if config.tls is not None and config.tls.client_ca is not None else None,
+            anonymous=Sender(tenant, "", Gate(), SenderMetrics(tenant, "")),
+            shared=shared,
+            gate=self.limits.gate(tenant, "tcp", config.name, *_figures(config.limits)),
+            state=self._tcp_states.setdefault(key, TcpRouteState()),
+            metrics=self.metrics.tcp.route(tenant, config.name),
+            max_connections=config.limits.connections,
+            max_per_source=config.limits.connections_per_source,
+            hold=config.hold,
+            timeout=config.timeout,
+            idle=config.idle,
+            tells_ends=config.tell_source,
+            arrives_at=config.arrives_at,
         )
 
 

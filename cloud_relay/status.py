@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cloud_relay.config import RelayConfig
     from cloud_relay.metrics import RelayMetrics
     from cloud_relay.routing import Route, RoutingTable
+    from cloud_relay.tcp import TcpRoute
 
 
 class LinkView(Protocol):
@@ -138,6 +139,24 @@ def _route(route: Route, tunnels: int) -> dict[str, Any]:
     }
 
 
+def _tcp_route(route: TcpRoute, app: RelayApp) -> dict[str, Any]:
+    metrics, tunnels = route.metrics, app.tunnels_of(route)
+    return {
+        "tenant": route.tenant,
+        "route": route.name,
+        "arrives_at": route.arrives_at,
+        "location": route.location,
+        "target": route.target,
+        "state": "green" if tunnels else "red",
+        "tunnels": tunnels,
+        "open": len(metrics.live),
+        "connections": metrics.connections,
+        "bytes_in": metrics.bytes_in,
+        "bytes_out": metrics.bytes_out,
+        "faults": dict(metrics.faults),
+    }
+
+
 def status_view(app: RelayApp) -> dict[str, Any]:
     """The whole status. Everything in it is JSON-able."""
     now = asyncio.get_running_loop().time()
@@ -149,6 +168,7 @@ def status_view(app: RelayApp) -> dict[str, Any]:
         "listeners": app.doors.describe() if app.doors is not None else [],
         "tenants": tenants_view(app.config, app.registry.sessions(), now, app.not_allowed()),
         "routes": routes_view(app.snapshot.table, app.tunnels_of),
+        "tcp_routes": [_tcp_route(route, app) for route in app.snapshot.tcp.values()],
         "senders": senders_view(app.metrics),
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 import ssl
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
@@ -26,6 +27,8 @@ from shared.errors import FAULTS
 from shared.logs import get_logger
 from shared.protocol import Hello, MemoryBudget, Role, Settings
 from shared.protocol.hello import CAPABILITIES, RENEWAL
+from shared.tasks import spawn
+from shared.tcp.head import Ends
 from shared.tunnel.gaps import GapWatch
 from shared.tunnel.link import Link
 from shared.tunnel.transport import MessageReceiver
@@ -127,15 +130,29 @@ class TunnelListener:
     # --- life
 
     async def listen(self, host: str | None, port: int) -> None:
-        """Bind and accept. Raises OSError when the address cannot be had."""
+        """Bind a port of its own, and accept. Raises OSError when the address cannot be had."""
         self._server = await self.loop.create_server(
             self.entrance.protocol, host, port, backlog=BACKLOG, reuse_address=True
         )
+        self.start()
+
+    def start(self) -> None:
+        """Look at attached certificates from now on. Connections may come by `take`."""
         self._recheck_timer = self.loop.call_later(RECHECK_INTERVAL, self._recheck_on_timer)
+
+    def take(self, sock: socket.socket, ends: Ends, server_name: str | None) -> None:
+        """A connection arrived at a port that is not only ours. It is ours from now on."""
+        spawn(self._greet(sock), "tunnel arrival")
+
+    async def _greet(self, sock: socket.socket) -> None:
+        try:
+            await self.loop.connect_accepted_socket(self.entrance.protocol, sock)
+        except OSError:  # gone already
+            sock.close()
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """Where it is bound: (host, port), the port never 0."""
+        """Where it is bound itself: (host, port), the port never 0."""
         sockets = self._server.sockets if self._server is not None else ()
         return [sock.getsockname()[:2] for sock in sockets]
 

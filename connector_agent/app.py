@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from connector_agent import health
-from connector_agent.build import Materials, make_targets, read_materials, target_certificates
+from connector_agent.build import Materials, make_targets, make_tcp_targets, read_materials, target_certificates
 from connector_agent.certificates import InUse, metric_values, warnings
 from connector_agent.config import ConnectorConfig
 from connector_agent.control import identity_routes
@@ -24,6 +24,7 @@ from connector_agent.metrics import ConnectorMetrics
 from connector_agent.reloading import describe_changes, restart_keys
 from connector_agent.status import status_view
 from connector_agent.targets import TargetTable
+from connector_agent.tcp.service import TcpService
 from connector_agent.tunnels import IdentityView
 from shared.access_log import AccessLog
 from shared.config import Loaded
@@ -38,6 +39,7 @@ from shared.process import StopRequest
 from shared.protocol import MemoryBudget
 from shared.reloading import Reloader
 from shared.tasks import cancel, spawn
+from shared.timers import precise_clock
 from shared.tunnel.gaps import GapWatch
 
 LOOK_AT_CERTIFICATES: Final = 3600.0
@@ -96,7 +98,11 @@ class ConnectorApp:
         found = read_materials(config) if materials is None else materials
         self.targets = TargetTable(make_targets(config, found, self.metrics, loop, _log_connect_fault))
         self._access_log = AccessLog(loop, 1) if config.log.access == "stdout" else None
-        self.dispatcher = Dispatcher(self.targets, loop, self.metrics, self._access_log, self.gaps)
+        self.tcp = TcpService(
+            make_tcp_targets(config, self.metrics), loop, precise_clock(loop), self.metrics, self._access_log,
+            _log_connect_fault,
+        )  # fmt: skip
+        self.dispatcher = Dispatcher(self.targets, loop, self.metrics, self._access_log, self.gaps, self.tcp)
         self.tunnels = make_tunnels(self)
         self._tasks: list[asyncio.Task[Any]] = []
         self._control: ControlServer | None = None
@@ -147,7 +153,7 @@ class ConnectorApp:
             "connector started",
             config=str(self.path),
             relays=[str(relay) for relay in config.relays],
-            targets=list(self.targets.by_name),
+            targets=list(self.announcement()),
             observe=self.observe_port,
         )
 
@@ -198,22 +204,32 @@ class ConnectorApp:
     def _use(self, new: ConnectorConfig, materials: dict[str, Materials]) -> list[str]:
         """From here on nothing can fail, and nothing waits: a push sees the old targets or the new ones."""
         old = self.config
-        announced = self.targets.announcement()
+        announced = self.announcement()
         targets = make_targets(new, materials, self.metrics, self._loop, _log_connect_fault)
-        changes = self.targets.replace(targets)
+        changes = self.targets.replace(targets).joined(self.tcp.replace(make_tcp_targets(new, self.metrics)))
         self._certificates = target_certificates(materials)
         self.dispatcher.forget()
         self.dispatcher.recheck()
         self.metrics.keep_only(set(self.targets.by_name))
-        if self.targets.announcement() != announced:
-            self.tunnels.update_targets(self.targets.announcement())
+        self.metrics.tcp.keep_only(set(self.tcp.by_name))
+        if self.announcement() != announced:
+            self.tunnels.update_targets(self.announcement())
         return describe_changes(old, new, changes)
 
     # --- what is asked
 
+    def announcement(self) -> dict[str, str]:
+        """What is exposed: kind by name, as HELLO and TARGETS carry them."""
+        return self.targets.announcement() | dict.fromkeys(self.tcp.by_name, "tcp")
+
     def health(self) -> HealthReport:
         """What /readyz answers."""
-        return health.report(self.state, self.tunnels.open_count, self.targets.by_name.values())
+        return health.report(self.state, self.tunnels.open_count, self.target_states())
+
+    def target_states(self) -> dict[str, str]:
+        """How each target is: "ok", "failing", or "unknown"."""
+        states = {name: health.target_state(target) for name, target in self.targets.by_name.items()}
+        return states | {name: health.tcp_target_state(target) for name, target in self.tcp.by_name.items()}
 
     def status(self) -> dict[str, Any]:
         """What `connector-agent status` shows."""
@@ -304,7 +320,7 @@ class ConnectorApp:
         return float(self._clock().get("is_doubtful", False))
 
     def _up(self) -> dict[tuple[str, ...], float]:
-        states = {name: health.target_state(target) for name, target in self.targets.by_name.items()}
+        states = self.target_states()
         return {(name,): float(state == "ok") for name, state in states.items() if state != "unknown"}
 
     def _connections(self) -> dict[tuple[str, ...], float]:

@@ -11,13 +11,14 @@ import ssl
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from connector_agent.access import AccessRules, Rule
 from connector_agent.certificates import InUse, in_use, of_bundle
 from connector_agent.config import ConnectorConfig, TargetConfig, TargetTlsConfig
 from connector_agent.headers_policy import HeaderPolicy, check_header_value
 from connector_agent.targets import Target, Timeouts
+from connector_agent.tcp.target import TcpTarget
 from connector_agent.upstream.connect import Endpoint
 from connector_agent.upstream.pool import UpstreamPool
 from shared.pki.files import PkiError, read_private
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
     from connector_agent.metrics import ConnectorMetrics
     from shared.errors import LocalFault
+
+HTTP_IDLE: Final = 60.0
+TCP_IDLE: Final = 3600.0
+"""Seconds of `timeouts.idle` where the config says nothing: an answer that stalls is lost, a syslog line may wait."""
 
 OnFault = Callable[[str, "LocalFault"], None]
 """Takes a target's name and why a connect to it failed."""
@@ -75,7 +80,28 @@ def make_targets(
     on_fault: OnFault,
 ) -> list[Target]:
     """A target for each of the config's. Nothing is connected yet."""
-    return [_make_target(target, materials[target.name], metrics, loop, on_fault) for target in config.targets]
+    return [
+        _make_target(target, materials[target.name], metrics, loop, on_fault)
+        for target in config.targets
+        if target.url is not None
+    ]
+
+
+def make_tcp_targets(config: ConnectorConfig, metrics: ConnectorMetrics) -> list[TcpTarget]:
+    """The same for those of kind tcp."""
+    return [
+        TcpTarget(
+            target.name,
+            Endpoint(target.tcp.host, target.tcp.port, None, target.networks, target.timeouts.connect),
+            metrics.tcp.target(target.name),
+            max_connections=target.limits.connections,
+            idle=target.timeouts.idle or TCP_IDLE,
+            tells_source=target.proxy_protocol,
+            fingerprint=target,
+        )
+        for target in config.targets
+        if target.tcp is not None
+    ]
 
 
 def _make_target(
@@ -108,7 +134,7 @@ def _make_target(
         ),
         counts,
         max_body=config.limits.body,
-        timeouts=Timeouts(config.timeouts.first_byte, config.timeouts.idle),
+        timeouts=Timeouts(config.timeouts.first_byte, config.timeouts.idle or HTTP_IDLE),
         upgrades=bool(config.upgrade),
         fingerprint=(config, materials.digest),
     )

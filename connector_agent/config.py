@@ -200,7 +200,8 @@ class TargetLimitsConfig(ConfigModel):
     """Bytes of one push's body. The relay has a limit of its own (limits.body of the route), and whichever is lower
     counts: to let larger pushes through, raise both."""
     connections: Annotated[int, Field(ge=1, le=10_000)] = 64
-    """Connections at once, which is also the number of pushes at once. More wait, up to 5 s."""
+    """Connections at once, which is also the number of pushes at once. More wait, up to 5 s; of a tcp target they are
+    refused."""
 
 
 class TimeoutsConfig(ConfigModel):
@@ -210,8 +211,9 @@ class TimeoutsConfig(ConfigModel):
     """For DNS, TCP and TLS together."""
     first_byte: Annotated[Duration, Field(ge=0.1, le=3600)] = 25.0
     """From the end of the push to the answer's head. The push's own deadline, if earlier, counts too."""
-    idle: Annotated[Duration, Field(ge=0.1, le=3600)] = 60.0
-    """Between two bytes, of the push while the target does not read, or of the answer; after an upgrade, either way."""
+    idle: Annotated[Duration, Field(ge=0.1, le=604_800)] | None = None
+    """Between two bytes, of the push while the target does not read, or of the answer: 60 s unless set. After an
+    upgrade, and of a tcp target (1 h unless set): without a byte either way."""
 
 
 class TargetConfig(ConfigModel):
@@ -225,7 +227,9 @@ class TargetConfig(ConfigModel):
     url: TargetUrl | None = None
     """Where it is: scheme, host, port. The path comes from the push."""
     tcp: HostPortField | None = None
-    """For pushes of kind tcp; not served yet."""
+    """In place of url, for TCP connections: host and port. TLS passes through as it is."""
+    proxy_protocol: bool = False
+    """Whether a tcp target is told the sender's address, by a PROXY header, version 2, at the start."""
     allow: Annotated[tuple[AllowConfig, ...], Field(max_length=1000)] = ()
     """What may reach it. Without an entry nothing could, so that is an error."""
     content_types: Annotated[tuple[ContentType, ...], Field(max_length=64)] = ()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from connector_agent.config import ConnectorConfig, HeadersConfig, TargetConfig
 from connector_agent.headers_policy import CREDENTIALS, is_identity
 from connector_agent.upstream.connect import is_address, refusal
-from shared.config import Flaw
+from shared.config import Flaw, HostPort
 from shared.config.problems import Key
 
 
@@ -66,8 +66,10 @@ def _target(target: TargetConfig, where: Key) -> Iterator[Flaw]:
         yield Flaw(where, f"target {name!r} needs a url, or tcp, and not both")
         return
     if target.tcp is not None:
-        yield Flaw((*where, "tcp"), "targets of kind tcp are not served by this version; use an http or https url")
+        yield from _tcp(target, target.tcp, where)
         return
+    if target.proxy_protocol:
+        yield Flaw((*where, "proxy_protocol"), "the PROXY protocol is for tcp targets; an http one gets Forwarded")
     if not target.allow:
         yield Flaw(
             where,
@@ -89,6 +91,18 @@ def _target(target: TargetConfig, where: Key) -> Iterator[Flaw]:
     yield from _headers(target.headers, (*where, "headers"))
 
 
+def _tcp(target: TargetConfig, address: HostPort, where: Key) -> Iterator[Flaw]:
+    """What is for HTTP would be ignored here, so it is an error."""
+    for key in ("allow", "headers", "host", "tls"):
+        if key in target.model_fields_set:
+            yield Flaw((*where, key), f"{key} is for targets with a url; a tcp one passes bytes, whatever they are")
+    if "body" in target.limits.model_fields_set:
+        yield Flaw((*where, "limits", "body"), "body is for targets with a url")
+    if "first_byte" in target.timeouts.model_fields_set:
+        yield Flaw((*where, "timeouts", "first_byte"), "first_byte is for targets with a url")
+    yield from _refused(address.host, (*where, "tcp"), target)
+
+
 def _tls(target: TargetConfig, where: Key) -> Iterator[Flaw]:
     tls = target.tls
     if tls is None:
@@ -101,11 +115,14 @@ def _tls(target: TargetConfig, where: Key) -> Iterator[Flaw]:
 
 def _address(target: TargetConfig, where: Key) -> Iterator[Flaw]:
     """An address in the url can be judged now; a name is when it is resolved, each time."""
-    if target.url is None or not is_address(target.url.host):
-        return
-    reason = refusal(target.url.host, target.networks)
+    if target.url is not None:
+        yield from _refused(target.url.host, (*where, "url"), target)
+
+
+def _refused(host: str, where: Key, target: TargetConfig) -> Iterator[Flaw]:
+    reason = refusal(host, target.networks) if is_address(host) else None
     if reason is not None:
-        yield Flaw((*where, "url"), f"{target.url.host} {reason}; it would never be dialled")
+        yield Flaw(where, f"{host} {reason}; it would never be dialled")
 
 
 def _headers(headers: HeadersConfig, where: Key) -> Iterator[Flaw]:

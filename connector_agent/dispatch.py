@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from connector_agent.delivery import Delivery
 from connector_agent.plan import describe_kind, plan_for
+from connector_agent.tcp.service import TcpService
 from shared.access_log import timestamp
 from shared.errors import FAULTS
 from shared.http.push_head import HeadError, PushHead, TemplateMemo, decode_varying
+from shared.tcp.head import MARK
 from shared.timers import precise_clock
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class Dispatcher:
     but finer than uvloop's own, which counts milliseconds: durations and deadlines are judged by it.
     """
 
-    __slots__ = ("_access_log", "_metrics", "_targets", "_templates", "_under_way", "is_closed", "look", "now")
+    __slots__ = ("_access_log", "_metrics", "_targets", "_tcp", "_templates", "_under_way", "is_closed", "look", "now")
 
     def __init__(
         self,
@@ -52,8 +54,11 @@ class Dispatcher:
         metrics: ConnectorMetrics,
         access_log: LineWriter | None,
         gaps: GapWatch,
+        tcp: TcpService | None = None,
     ) -> None:
+        """`tcp` takes what is no HTTP; None: there is none."""
         self._targets = targets
+        self._tcp = tcp or TcpService((), loop, precise_clock(loop), metrics, access_log, lambda _name, _fault: None)
         self._templates = TemplateMemo()
         self.now = precise_clock(loop)
         self._metrics = metrics
@@ -66,7 +71,7 @@ class Dispatcher:
     @property
     def in_flight(self) -> int:
         """Pushes that are not over."""
-        return len(self._under_way)
+        return len(self._under_way) + self._tcp.in_flight
 
     def on_stream(self, stream: StreamEnd, head: bytes, body: bytes, end: bool) -> None:
         """A push, with the first or all of its body."""
@@ -74,6 +79,9 @@ class Dispatcher:
             request_id, attempt, length, rest = decode_varying(head)
             template = self._templates.read(rest)
         except HeadError as error:
+            if head.startswith(MARK):  # looked at only here, so that it costs a push nothing
+                self._tcp.on_stream(stream, head, body, end)
+                return
             self._refuse(stream, None, error.fault.code, body)
             return
         push = template.push(request_id, attempt, length)
@@ -151,10 +159,12 @@ class Dispatcher:
         self.is_closed = True
         for delivery in tuple(self._under_way):
             delivery.abort("target-lost" if delivery.was_written else code)
+        self._tcp.abort(code)
 
     def _on_gap(self, _now: float) -> None:
         for delivery in tuple(self._under_way):
             delivery.on_gap()
+        self._tcp.on_gap()
 
     def _refuse(self, stream: StreamEnd, push: PushHead | None, code: str, body: bytes) -> None:
         """To no target: another connector may have it."""

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from shared.observe import HealthReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
     from connector_agent.targets import Target
+    from connector_agent.tcp.target import TcpTarget
 
 
 class ConnectorState(enum.Enum):
@@ -33,11 +34,18 @@ def target_state(target: Target) -> str:
     return "ok" if metrics.last_at else "unknown"
 
 
-def report(state: ConnectorState, tunnels: int, targets: Iterable[Target]) -> HealthReport:
-    """What /readyz answers. `tunnels` are those by which a push could come now."""
+def tcp_target_state(target: TcpTarget) -> str:
+    """The same of a tcp target: what the last connect told."""
+    if target.last_fault is not None:
+        return "failing"
+    return "ok" if target.metrics.connects else "unknown"
+
+
+def report(state: ConnectorState, tunnels: int, targets: Mapping[str, str]) -> HealthReport:
+    """What /readyz answers. `tunnels` are those by which a push could come now, `targets` their states by name."""
     detail: dict[str, Any] = {
         "state": state.value,
         "tunnels": tunnels,
-        "targets": {target.name: target_state(target) for target in targets},
+        "targets": dict(targets),
     }
     return HealthReport(ready=state is ConnectorState.SERVING and tunnels > 0, detail=detail)

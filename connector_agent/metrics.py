@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import Metric
 
+from connector_agent.tcp.metrics import TcpMetrics
 from shared.metrics import CLASSES, Metrics, counter_family, gauge_family
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class ConnectorMetrics(Metrics):
         """Pushes for no target of ours, by code."""
         self.renewals: Callable[[], Mapping[str, int]] = dict
         """Tries to renew the certificate, by what they came to."""
+        self.tcp = TcpMetrics(self)
         self._total = self.histogram(
             "qanat_connector_push_seconds", "From a push's arrival out of the tunnel to the end of its answer.", _TARGET
         )
@@ -131,3 +133,4 @@ class ConnectorMetrics(Metrics):
             "qanat_connector_last_push_timestamp_seconds", "When the last push ended.", _TARGET,
             (((name,), one.last_at) for name, one in targets if one.last_at),
         )  # fmt: skip
+        yield from self.tcp.collect()

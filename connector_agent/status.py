@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from connector_agent.health import target_state
+from connector_agent.health import target_state, tcp_target_state
 from shared.config.model import HostPort
 from shared.status import answers_view, process_view, timestamp
 
 if TYPE_CHECKING:
     from connector_agent.app import ConnectorApp
     from connector_agent.targets import Target
+    from connector_agent.tcp.target import TcpTarget
 
 
 def status_view(app: ConnectorApp) -> dict[str, Any]:
@@ -21,7 +22,27 @@ def status_view(app: ConnectorApp) -> dict[str, Any]:
         "memory": app.memory(),
         **app.identity_view(),
         "tunnels": app.tunnels.describe(),
-        "targets": [_target(target) for target in app.targets.by_name.values()],
+        "targets": [_target(target) for target in app.targets.by_name.values()]
+        + [_tcp_target(target) for target in app.tcp.by_name.values()],
+    }
+
+
+def _tcp_target(target: TcpTarget) -> dict[str, Any]:
+    metrics, fault = target.metrics, target.last_fault
+    return {
+        "target": target.name,
+        "kind": "tcp",
+        "url": f"tcp://{target.endpoint}",
+        "address": str(target.endpoint),
+        "state": tcp_target_state(target),
+        "in_flight": len(target.deliveries),
+        "pushes": metrics.connections,
+        "answers": {},
+        "bytes": {"in": metrics.bytes_in, "out": metrics.bytes_out},
+        "faults": dict(metrics.faults),
+        "connections": {"open": len(target.deliveries), "idle": 0, "waiting": 0},
+        "last": None,
+        "connect_fault": None if fault is None else {"code": fault.fault.code, "detail": fault.detail},
     }
 
 
@@ -30,6 +51,7 @@ def _target(target: Target) -> dict[str, Any]:
     fault = pool.last_fault
     return {
         "target": target.name,
+        "kind": "http",
         "url": target.url.decode("ascii"),
         "address": str(HostPort(pool.endpoint.host, pool.endpoint.port)),
         "state": target_state(target),

@@ -84,6 +84,16 @@ class Changes(NamedTuple):
     secrets: list[str]
     """Only the header values of its files are others."""
 
+    def joined(self, other: Changes) -> Changes:
+        """Both tables' changes. A target that became one of another kind is a changed one."""
+        moved = [name for name in self.added + other.added if name in self.removed + other.removed]
+        return Changes(
+            [name for name in self.added + other.added if name not in moved],
+            [name for name in self.removed + other.removed if name not in moved],
+            self.changed + other.changed + moved,
+            self.secrets + other.secrets,
+        )
+
 
 class TargetTable:
     """The targets by name. `replace` swaps all of them at once: a push sees the old table or the new one."""

@@ -36,7 +36,7 @@ def make_tunnels(app: ConnectorApp, environ: Mapping[str, str] = os.environ) -> 
         remedy = "Mend the config's proxy, or https_proxy in the environment."
         raise CommandError(ExitCode.CONFIG, str(error), remedy, error.code) from error
     make = partial(
-        Tunnels, relays, on_stream=app.dispatcher.on_stream, targets=app.targets.announcement, count=config.tunnels,
+        Tunnels, relays, on_stream=app.dispatcher.on_stream, targets=app.announcement, count=config.tunnels,
         budget=app.budget, gaps=app.gaps,
     )  # fmt: skip
     if config.tls is not None:

@@ -9,8 +9,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 peers=${1:-.peers}
-packages=(prometheus victoria-metrics nginx haproxy tinyproxy-bin wrk openssh-server openssh-client)
-programs=(prometheus victoria-metrics nginx haproxy tinyproxy wrk sshd ssh ssh-keygen)
+packages=(prometheus victoria-metrics nginx haproxy tinyproxy-bin wrk openssh-server openssh-client rsyslog rsyslog-openssl)
+programs=(prometheus victoria-metrics nginx haproxy tinyproxy wrk sshd ssh ssh-keygen rsyslogd)
 
 say() { echo "peers: $*" >&2; }
 

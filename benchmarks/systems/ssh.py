@@ -16,7 +16,7 @@ from benchmarks.side import free_port, wait_for_port
 from benchmarks.site import Site
 from benchmarks.systems.base import Running, Shape, both_doors
 
-_SSHD = """\
+SSHD_CONFIG = """\
 Port {port}
 ListenAddress {address}
 HostKey {folder}/host_key
@@ -46,22 +46,22 @@ _CLIENT_OPTIONS = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Account:
+class Account:
     """Whom sshd runs as: root needs a system account for its privilege separation, anybody else needs nothing."""
 
     name: str
     uid: int | None
 
 
-def _account() -> _Account:
+def account_of_sshd() -> Account:
     if os.geteuid() == 0:
         # not `nobody`: where systemd makes that account up, sshd takes it for locked
         daemon = pwd.getpwnam("daemon")
-        return _Account(daemon.pw_name, daemon.pw_uid)
-    return _Account(pwd.getpwuid(os.geteuid()).pw_name, None)
+        return Account(daemon.pw_name, daemon.pw_uid)
+    return Account(pwd.getpwuid(os.geteuid()).pw_name, None)
 
 
-def _write_key(path: Path, owner: int | None) -> str:
+def write_ssh_key(path: Path, owner: int | None) -> str:
     """Makes a key; returns its public half as one line."""
     key = Ed25519PrivateKey.generate()
     path.touch(mode=0o600)
@@ -80,10 +80,10 @@ class NginxSsh:
         return missing_programs("nginx", "sshd", "ssh")
 
     def start(self, site: Site, shape: Shape) -> Running:
-        account = _account()
+        account = account_of_sshd()
         folder = site.folder
-        host_key = _write_key(folder / "host_key", account.uid)
-        (folder / "authorized_keys").write_text(_write_key(folder / "client_key", None) + "\n")
+        host_key = write_ssh_key(folder / "host_key", account.uid)
+        (folder / "authorized_keys").write_text(write_ssh_key(folder / "client_key", None) + "\n")
         sshd, port = self._start_sshd(site, account)
         (folder / "known_hosts").write_text(f"[{site.cloud.address}]:{port} {host_key}\n")
         forwards = {name: free_port() for name in site.targets}
@@ -94,16 +94,16 @@ class NginxSsh:
             wait_for_port(forward, ssh, site.cloud)
         return Running(both_doors(site.targets, tls_port, plain_port), [ingress, sshd, ssh], {"relay": sshd})
 
-    def _start_sshd(self, site: Site, account: _Account) -> tuple[Process, int]:
+    def _start_sshd(self, site: Site, account: Account) -> tuple[Process, int]:
         program, port = need_program("sshd"), free_port()
         config = site.folder / "sshd_config"
-        config.write_text(_SSHD.format(port=port, address=site.cloud.address, folder=site.folder))
+        config.write_text(SSHD_CONFIG.format(port=port, address=site.cloud.address, folder=site.folder))
         argv = [program.path, "-D", "-e", "-f", str(config)]
         sshd = site.start(site.cloud, argv, "sshd", program.environment, account.uid)
         wait_for_port(port, sshd, site.cloud, host=site.cloud.address)
         return sshd, port
 
-    def _start_client(self, site: Site, account: _Account, port: int, forwards: dict[str, int]) -> Process:
+    def _start_client(self, site: Site, account: Account, port: int, forwards: dict[str, int]) -> Process:
         program = need_program("ssh")
         argv = [program.path, "-N", "-F", "/dev/null", "-i", str(site.folder / "client_key"), "-p", str(port)]
         for option in (*_CLIENT_OPTIONS, f"UserKnownHostsFile={site.folder}/known_hosts"):

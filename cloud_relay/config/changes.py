@@ -22,7 +22,7 @@ RESTART_KEYS: Final = (
     ("log",),
     ("memory",),
 )
-"""What is bound once, at the start. The addresses of the ingress come on top."""
+"""What is bound once, at the start. The addresses of the ingress come on top; those of TCP routes may change."""
 
 
 class Change(NamedTuple):
@@ -63,6 +63,7 @@ def find_changes(old: RelayConfig, new: RelayConfig) -> list[Change]:
         found += _fields(f"tenant {tenant}", before, after, {"locations", "senders", "routes"})
         found += _names("sender", prefix, _by_name(before.senders), _by_name(after.senders))
         found += _names("route", prefix, _by_name(before.routes), _by_name(after.routes))
+        found += _names("route", prefix, _by_name(before.tcp_routes), _by_name(after.tcp_routes))
     return found
 
 

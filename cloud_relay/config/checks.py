@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from cryptography import x509
 
+from cloud_relay.config.checks_tcp import find_tcp_flaws, shares_port
 from cloud_relay.config.credential_checks import certificate_flaws, credential_flaws, endpoint_flaws
 from cloud_relay.config.models import RelayConfig, RouteConfig, TenantConfig
 from shared.config import Flaw, Listen
@@ -19,7 +20,7 @@ from shared.config.problems import Key, dotted
 
 def find_flaws(config: RelayConfig) -> list[Flaw]:
     """Everything that keeps the relay from starting with this config."""
-    flaws = list(_listeners(config))
+    flaws = [*_listeners(config), *find_tcp_flaws(config)]
     if config.tunnel.tls is None and not config.tunnel.advertise:
         flaws.append(Flaw(
             ("tunnel",), "the relay is its own CA and must know by which names connectors reach it; "
@@ -48,11 +49,16 @@ def _listeners(config: RelayConfig) -> Iterator[Flaw]:
     others: list[tuple[Listen, Key]] = [
         (ingress.listen, ("ingress", index, "listen")) for index, ingress in enumerate(config.ingress)
     ]
+    others += [
+        (route.listen, ("tenants", name, "tcp_routes", index, "listen"))
+        for name, tenant in config.tenants.items()
+        for index, route in enumerate(tenant.tcp_routes)
+    ]
     if config.observe is not None:
         others.append((config.observe.listen, ("observe", "listen")))
     for address, where in others:
         for other, owner in seen:
-            if _collide(address, other):
+            if _collide(address, other) and not shares_port(config, address, other):
                 yield Flaw(where, f"{address} collides with {owner}, which listens on {other}")
                 break
         seen.append((address, dotted(where)))
@@ -92,8 +98,20 @@ def _tenant(name: str, tenant: TenantConfig) -> Iterator[Flaw]:
     yield from _twice(tenant.locations, (*where, "locations"), "location")
     yield from _twice((sender.name for sender in tenant.senders), (*where, "senders"), "sender", "name")
     yield from _twice((route.name for route in tenant.routes), (*where, "routes"), "route", "name")
+    names = {route.name for route in tenant.routes}
+    yield from _twice((route.name for route in tenant.tcp_routes), (*where, "tcp_routes"), "route", "name")
+    for index, tcp in enumerate(tenant.tcp_routes):
+        if tcp.name in names:
+            yield Flaw((*where, "tcp_routes", index, "name"), f"there is already a route called {tcp.name!r}")
     yield from credential_flaws(name, tenant)
     senders = {sender.name for sender in tenant.senders}
+    for index, tcp in enumerate(tenant.tcp_routes):
+        at: Key = (*where, "tcp_routes", index)
+        for position, one in enumerate(tcp.senders):
+            if one not in senders:
+                yield Flaw((*at, "senders", position), _unknown("sender", one, senders, name))
+        if tcp.to.location not in tenant.locations:
+            yield Flaw((*at, "to", "location"), _unknown("location", tcp.to.location, tenant.locations, name))
     for index, route in enumerate(tenant.routes):
         yield from _route(name, tenant, senders, route, (*where, "routes", index))
 
@@ -184,6 +202,7 @@ def _tenant_cas(config: RelayConfig) -> Iterator[Flaw]:
 def _idle(config: RelayConfig) -> Iterator[Flaw]:
     for name, tenant in config.tenants.items():
         used = {sender for route in tenant.routes for sender in route.senders}
+        used.update(sender for route in tenant.tcp_routes for sender in route.senders)
         for index, sender in enumerate(tenant.senders):
             if sender.name not in used:
                 yield Flaw(("tenants", name, "senders", index), f"no route takes sender {sender.name!r}")

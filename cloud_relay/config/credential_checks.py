@@ -18,7 +18,7 @@ def credential_flaws(name: str, tenant: TenantConfig) -> Iterator[Flaw]:
         yield from _sender(sender, tenant, (*where, "senders", index))
     yield from _owners(tenant, where)
     yield from _issuers(tenant, where)
-    if any(sender.certificate for sender in tenant.senders) and tenant.sender_ca is None:
+    if any(pushes_by_certificate(sender, tenant) for sender in tenant.senders) and tenant.sender_ca is None:
         yield Flaw(where, "senders with a certificate need sender_ca: the CA that their certificates must come from")
     if any(sender.oauth for sender in tenant.senders) and not tenant.token_endpoints:
         yield Flaw(where, "senders with oauth need token_endpoints: the host and path where they get their tokens")
@@ -49,12 +49,19 @@ def certificate_flaws(config: RelayConfig) -> Iterator[Flaw]:
     for name, tenant in config.tenants.items():
         for index, sender in enumerate(tenant.senders):
             asks = any(ingress.tls is not None and ingress.client_certificates for ingress in config.ingress)
-            if sender.certificate is not None and not asks:
+            if pushes_by_certificate(sender, tenant) and not asks:
                 yield Flaw(
                     ("tenants", name, "senders", index, "certificate"),
                     "no ingress asks for client certificates; it needs one with tls where client_certificates is not "
                     "false",
                 )
+
+
+def pushes_by_certificate(sender: SenderConfig, tenant: TenantConfig) -> bool:
+    """Whether a sender's certificate is of use anywhere but on TCP routes, which name a CA of their own."""
+    only_tcp = {name for route in tenant.tcp_routes for name in route.senders}
+    only_tcp -= {name for route in tenant.routes for name in route.senders}
+    return sender.certificate is not None and sender.name not in only_tcp
 
 
 def _sender(sender: SenderConfig, tenant: TenantConfig, where: Key) -> Iterator[Flaw]:

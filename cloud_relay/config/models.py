@@ -22,12 +22,14 @@ from cloud_relay.config.credentials import (
     PinConfig,
     TokenEndpointConfig,
 )
-from cloud_relay.config.fields import Host, TrustDomain, UrlPath, as_list, check_host, some
+from cloud_relay.config.fields import Host, TrustDomain, UrlPath, check_host, some
+from cloud_relay.config.parts import Certificates, NetworkField, SenderLimitsConfig, ToConfig
+from cloud_relay.config.tcp import TcpRouteConfig
 from shared.config import ConfigFile, ConfigModel, ConfigPath, Flaw, HostPortField, ListenField
 from shared.config.common import LogConfig, ObserveConfig
 from shared.names import Name
 from shared.profiles import ProfileName, fill
-from shared.units import ByteRate, Duration, Rate, Size
+from shared.units import Duration, Size
 
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -66,18 +68,6 @@ def _connector(value: object) -> object:
     return tuple(parts)
 
 
-class CertificateConfig(ConfigModel):
-    """A certificate chain and its key."""
-
-    certificate: ConfigFile
-    """PEM file: the leaf first, then the intermediate certificates."""
-    key: ConfigFile
-    """PEM file, not encrypted, readable by the relay only."""
-
-
-Certificates = Annotated[tuple[CertificateConfig, ...], BeforeValidator(as_list), Field(min_length=1, max_length=1000)]
-
-
 class IngressConfig(ConfigModel):
     """One listener for senders."""
 
@@ -89,6 +79,9 @@ class IngressConfig(ConfigModel):
     client_certificates: bool = True
     """Whether senders are asked for a client certificate as soon as one is known by it. Such a listener speaks TLS 1.3
     only; for senders that know no more than TLS 1.2 keep another one where this is false."""
+    proxy_from: Annotated[tuple[NetworkField, ...], Field(max_length=256)] = ()
+    """Networks of load balancers that begin each connection with a PROXY header, version 2. Whoever else connects, or
+    sends none, is refused; the sender's address is then the one in the header."""
 
 
 class CertificateIdentityConfig(ConfigModel):
@@ -194,21 +187,6 @@ class DrainConfig(ConfigModel):
     """How long pushes in flight may then take. What is left is cut off."""
 
 
-class SenderLimitsConfig(ConfigModel):
-    """How much one sender may push. What is over a limit for a moment waits (limits.queue), what is over it for longer
-    gets the route's `quota_status`."""
-
-    rate: Rate | None = None
-    """Pushes a second on average. Without it there is no limit."""
-    burst: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """Pushes that may come at once after a pause. Without it ten seconds' worth: senders love the full minute."""
-    in_flight: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """Pushes at once. Without it there is no limit."""
-    bytes: ByteRate | None = None
-    """Bytes of bodies a second on average, over ten seconds: 10MiB/s. They are counted while they arrive; once they are
-    used up, the next push has to wait. Without it there is no limit."""
-
-
 class RouteLimitsConfig(SenderLimitsConfig):
     """How much one route takes, from all its senders together."""
 
@@ -228,7 +206,8 @@ class SenderConfig(ConfigModel):
     jwt: JwtConfig | None = None
     """The claims by which tokens of one of the tenant's `issuers` are known to be its."""
     certificate: PinConfig | None = None
-    """What is pinned of its client certificate. It must come from the tenant's `sender_ca`."""
+    """What is pinned of its client certificate. On HTTP routes it must come from the tenant's `sender_ca`, on a TCP
+    route from that route's `tls.client_ca`."""
     limits: SenderLimitsConfig = SenderLimitsConfig()
 
 
@@ -241,15 +220,6 @@ class MatchConfig(ConfigModel):
     """The path, compared byte by byte."""
     sub_paths: bool = True
     """Whether everything below the path belongs to it too: /sap/frun/x to /sap/frun, but not /sap/frunny."""
-
-
-class ToConfig(ConfigModel):
-    """Where a route leads."""
-
-    location: Name
-    """One of the tenant's locations."""
-    target: Name
-    """The target's name as that location's connectors expose it."""
 
 
 class RouteConfig(ConfigModel):
@@ -317,6 +287,8 @@ class TenantConfig(ConfigModel):
     """Foreign issuers whose tokens senders with `jwt` bring along."""
     sender_ca: ConfigFile | None = None
     """PEM file: the CA certificates that this tenant's senders' client certificates must come from."""
+    tcp_routes: tuple[TcpRouteConfig, ...] = ()
+    """What is no HTTP: syslog, Graphite, OTLP/gRPC, …"""
 
 
 class RelayConfig(ConfigModel):

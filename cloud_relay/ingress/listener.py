@@ -1,6 +1,6 @@
 """A listener for senders: a port, perhaps TLS, and the caps on connections.
 
-It accepts by itself, so that the caps are judged before TLS, on asyncio and uvloop alike: a flood costs no handshakes.
+Sockets come from an acceptor of ours, so that the caps are judged before TLS: a flood costs no handshakes.
 What is over a cap is closed without a word, which every sender takes for a lost connection and tries again.
 """
 
@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from cloud_relay.certificates import read_peer
 from cloud_relay.ingress.connection import SenderConnection
+from cloud_relay.ports.acceptor import Acceptor
 from cloud_relay.sources import source_key
-from shared.logs import get_logger, log_limited
 from shared.tasks import spawn
 
 if TYPE_CHECKING:
     from cloud_relay.ingress.context import Ingress
     from cloud_relay.metrics import ListenerMetrics
-
-BACKLOG: Final = 4096
-"""Connections that the kernel holds until we accept them: 4,000 pushes may come within one second."""
+    from shared.tcp.head import Ends
 
 HANDSHAKE_TIMEOUT: Final = 5.0
 SHUTDOWN_TIMEOUT: Final = 3.0
@@ -30,14 +28,6 @@ SHUTDOWN_TIMEOUT: Final = 3.0
 
 LAST_WORDS: Final = 1.0
 """Seconds for the last answers to reach their senders, once the time for pushes is over."""
-
-_AT_ONCE: Final = 64
-"""Connections accepted in one turn of the loop; the rest can wait for the next one."""
-
-_PAUSE: Final = 0.5
-"""Seconds without accepting after the system had no descriptor or memory for a connection."""
-
-_log = get_logger("relay.ingress")
 
 
 class IngressListener:
@@ -51,7 +41,7 @@ class IngressListener:
         self.metrics = metrics
         self.tls = tls
         self._loop = ingress.loop
-        self._sockets: list[socket.socket] = []
+        self._acceptor: Acceptor | None = None
         self._arrivals: set[_Arrival] = set()
         self._connections: set[SenderConnection] = set()
         self._per_source: dict[str, int] = {}
@@ -59,21 +49,14 @@ class IngressListener:
         self._is_empty.set()
 
     async def listen(self, host: str | None, port: int) -> None:
-        """Bind and accept; `host` None means all interfaces, `port` 0 any. Raises OSError when that cannot be had."""
-        found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        try:
-            for family, kind, protocol, _, address in dict.fromkeys(found):
-                self._sockets.append(_bound(socket.socket(family, kind, protocol), address))
-        except OSError:
-            self.stop_accepting()
-            raise
-        for sock in self._sockets:
-            self._loop.add_reader(sock, self._accept, sock)
+        """Bind a port of its own; see `Acceptor.listen`. Without it, connections come by `take`."""
+        self._acceptor = Acceptor(self._loop, lambda sock, ends: self.take(sock, ends, None))
+        await self._acceptor.listen(host, port)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """Where it is bound: (host, port), the port never 0."""
-        return [sock.getsockname()[:2] for sock in self._sockets]
+        """Where it is bound itself: (host, port), the port never 0."""
+        return self._acceptor.addresses if self._acceptor is not None else []
 
     @property
     def open_connections(self) -> int:
@@ -82,10 +65,8 @@ class IngressListener:
 
     def stop_accepting(self) -> None:
         """Close the port. Connections stay."""
-        sockets, self._sockets = self._sockets, []
-        for sock in sockets:
-            self._loop.remove_reader(sock)
-            sock.close()
+        if self._acceptor is not None:
+            self._acceptor.stop()
 
     async def close(self, grace: float) -> None:
         """Close the port and what is idle, let pushes finish for `grace` seconds, answer the rest 503, and abort.
@@ -121,27 +102,12 @@ class IngressListener:
 
     # ---------------------------------------------------------------- accepting
 
-    def _accept(self, listening: socket.socket) -> None:
-        for _ in range(_AT_ONCE):
-            try:
-                sock, address = listening.accept()
-            except (BlockingIOError, InterruptedError, ConnectionError):
-                return
-            except OSError as error:  # no descriptor or no memory is left: what is here goes first
-                log_limited(_log, "error", "accept", "no connection can be accepted", cause=str(error))
-                self._loop.remove_reader(listening)
-                self._loop.call_later(_PAUSE, self._accept_again, listening)
-                return
-            source = str(address[0]).partition("%")[0] if isinstance(address, tuple) else "unknown"
-            if self._admit(source):
-                sock.settimeout(0.0)
-                self._arrivals.add(_Arrival(self, sock, source))
-            else:
-                sock.close()
-
-    def _accept_again(self, listening: socket.socket) -> None:
-        if listening in self._sockets:
-            self._loop.add_reader(listening, self._accept, listening)
+    def take(self, sock: socket.socket, ends: Ends, server_name: str | None) -> None:
+        """A connection arrived. It is ours from now on; TLS reads the server name for itself."""
+        if self._admit(ends.source):
+            self._arrivals.add(_Arrival(self, sock, ends.source))
+        else:
+            sock.close()
 
     def _admit(self, source: str) -> bool:
         settings = self.ingress.context.settings
@@ -244,17 +210,3 @@ class _Arrival:
         if connection.scheme == "https":
             connection.peer = read_peer(connection.transport.get_extra_info("ssl_object"))
         self._listener.arrived(self, connection)
-
-
-def _bound(sock: socket.socket, address: tuple[object, ...]) -> socket.socket:
-    try:
-        sock.settimeout(0.0)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    return sock

@@ -133,6 +133,16 @@ def named_host(connection: ssl.SSLObject) -> str | None:
     return _NAMES.get(connection)
 
 
+def tcp_server_context(pair: KeyPair, client_ca: Path | None = None, alpn: Sequence[str] = ()) -> ssl.SSLContext:
+    """A TCP route whose TLS ends at the relay; as `ingress_server_context`, but of what is spoken inside we know
+    nothing: only the protocols in `alpn` are agreed to."""
+    context = _server_context(pair, ssl.TLSVersion.TLSv1_2 if client_ca is None else ssl.TLSVersion.TLSv1_3)
+    context.set_alpn_protocols(list(alpn))
+    if client_ca is not None:
+        _ask_for_client_certificates(context, client_ca)
+    return context
+
+
 def target_client_context(
     ca: Path | None = None, certificate: Path | None = None, key: Path | None = None
 ) -> ssl.SSLContext:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 PROTOCOL_VERSIONS: Final = (1,)
-CAPABILITIES: Final = frozenset({"http", "drain-ack"})
+CAPABILITIES: Final = frozenset({"http", "drain-ack", "tcp"})
 RENEWAL: Final = "renewal"
 """The capability of a side that takes the renewal's frames: not where the CA is the operator's own."""
 

@@ -19,11 +19,16 @@ def cut_off(transport: asyncio.Transport) -> None:
     """
     sock = transport.get_extra_info("socket")
     if sock is not None:
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        except OSError:  # gone already
-            pass
+        let_reset(sock)
     transport.abort()
+
+
+def let_reset(sock: socket.socket) -> None:
+    """When this socket is closed, it sends a RST."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    except (OSError, ValueError):  # gone already; uvloop then names a negative descriptor
+        pass
 
 
 def ended_well(transport: asyncio.Transport | None) -> bool:

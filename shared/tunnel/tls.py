@@ -120,8 +120,9 @@ class TlsStream(asyncio.BufferedProtocol):
         """`size` bytes of plain text stand at the start of `view`, which is only valid during the call."""
         raise NotImplementedError
 
-    def plain_ended(self) -> None:
-        """The peer's close_notify: no plain text follows. The connection is closed next."""
+    def plain_ended(self) -> bool:
+        """The peer's close_notify: no plain text follows. True keeps the connection, for there is more to write."""
+        return False
 
     def writable(self) -> None:
         """What is buffered fell to HIGH_WATER or below, after having been above."""
@@ -273,8 +274,8 @@ class TlsStream(asyncio.BufferedProtocol):
         if isinstance(self._tls_error, ssl.SSLError):
             self._fail(self._tls_error)
         else:
-            self.plain_ended()
-            self.close_stream()
+            if not self.plain_ended():
+                self.close_stream()
 
     def _fail(self, error: BaseException) -> None:
         """Send the alert that OpenSSL prepared, and close."""

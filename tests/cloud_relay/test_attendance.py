@@ -47,6 +47,7 @@ class FakeLink:
         self.last_received = 0.0
         self.closed: tuple[str, ...] = ()
         self.pings = 0
+        self.peer = Hello()
 
     def ping(self) -> None:
         self.pings += 1

@@ -96,6 +96,39 @@ ROUTE_CASES = [
 ]
 
 
+TCP_CASES = [
+    (["tcp://relay.example.com:2003"], 0, "graphite"),
+    (["tls://otlp.example.com:6514"], 0, "otlp"),
+    (["tls://x.sealed.example.com:6514"], 0, "otlp"),
+    (["tls://other.example.com:6514"], 4, "unknown-server-name"),
+    (["tcp://relay.example.com:2004"], 4, "unknown-server-name"),
+    (["tcp://relay.example.com:2003", "--source", "10.1.2.3"], 0, "graphite"),
+    (["tcp://relay.example.com:2003", "--source", "192.0.2.1"], 5, "sender-network-refused"),
+    (["tcp://relay.example.com"], 2, "usage"),
+    (["tcp://relay.example.com:70000"], 2, "usage"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "exit_code", "expected"), TCP_CASES)
+def test_which_way_a_connection_would_take(
+    arguments: list[str], exit_code: int, expected: str, relay_document: dict[str, Any],
+    write_config: Callable[[Any], Path], capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    common = {"networks": ["10.0.0.0/8"], "to": {"location": "walldorf", "target": "t"}}
+    relay_document["tenants"]["acme"]["tcp_routes"] = [
+        {"name": "graphite", "listen": ":2003"} | common,
+        {"name": "otlp", "listen": ":6514", "sni": ["otlp.example.com", "*.sealed.example.com"]} | common,
+    ]
+    command = ["routes", "test", "CONNECT", *arguments, "--config", str(write_config(relay_document))]
+    assert invoke(app, [*command, "--json"]) == exit_code
+    shown = capsys.readouterr()
+    told = json.loads(shown.err if exit_code else shown.out)
+    assert told["code" if exit_code else "route"] == expected
+    if not exit_code:
+        assert invoke(app, command) == 0
+        assert expected in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("arguments", "exit_code", "expected"), ROUTE_CASES)
 def test_which_way_a_push_would_take(
     arguments: list[str], exit_code: int, expected: str, config: Path, capsys: pytest.CaptureFixture[str]

@@ -157,8 +157,8 @@ def test_targets_change(registry):
     session = make_session("c1", "a", "b")
     registry.attach(session)
     registry.update_targets(session, {"b": "http", "c": "tcp"})
-    found = [registry.choose("acme", "walldorf", target) for target in ("a", "b", "c")]
-    assert found == [None, session, session]
+    found = [registry.choose("acme", "walldorf", target) for target in ("a", "b", "c", "tcp:b", "tcp:c")]
+    assert found == [None, session, None, None, session], "each target is there as one kind only"
     registry.detach(session)
     registry.update_targets(session, {"a": "http"})
     assert registry.choose("acme", "walldorf", "a") is None

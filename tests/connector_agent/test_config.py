@@ -76,7 +76,7 @@ def test_the_defaults(folder: Path) -> None:
     assert (config.tunnels, config.proxy, config.observe) == (2, None, None)
     target = config.targets[0]
     assert (target.host, target.timeouts.connect, target.timeouts.first_byte, target.timeouts.idle) == (
-        "replace", 2.0, 25.0, 60.0,
+        "replace", 2.0, 25.0, None,
     )  # fmt: skip
     assert not target.allow[0].sub_paths
 
@@ -95,7 +95,12 @@ def test_the_defaults(folder: Path) -> None:
         ("targets:\n  - {name: t, url: http://t, allow: []}\n", "5: targets[0]: target 't' allows nothing"),
         (f"targets:\n  - {{name: t, {ALLOW}}}\n", "5: targets[0]: target 't' needs a url"),
         (f"targets:\n  - {{name: t, url: http://t, tcp: 'a:1', {ALLOW}}}\n", "5: targets[0]: target 't' needs a url"),
-        ("targets:\n  - {name: t, tcp: 'a:514'}\n", "5: targets[0].tcp: targets of kind tcp are not served"),
+        (f"targets:\n  - {{name: t, tcp: 'a:514', {ALLOW}}}\n", "5: targets[0].allow: allow is for targets with a url"),
+        ("targets:\n  - {name: t, tcp: '169.254.1.1:514'}\n", "5: targets[0].tcp: 169.254.1.1 is link-local"),
+        (
+            f"targets:\n  - {{name: t, url: 'http://t', proxy_protocol: true, {ALLOW}}}\n",
+            "5: targets[0].proxy_protocol: the PROXY protocol is for tcp targets",
+        ),
         (
             f"targets:\n  - {{name: t, url: http://t, {ALLOW}}}\n  - {{name: t, url: http://u, {ALLOW}}}\n",
             "6: targets[1].name: there is already a target called 't'",

@@ -145,6 +145,19 @@ class Site:
         self._targets.append(config)
         return config
 
+    def expose_tcp(self, name: str, port: int, route: dict[str, Any] | None = None, **target: Any) -> int:
+        """A tcp target of every connector and a route to it, for anybody on this machine; the route's port."""
+        listen = free_port()
+        self._targets.append({"name": name, "tcp": f"127.0.0.1:{port}"} | target)
+        made = {
+            "name": name,
+            "listen": f"127.0.0.1:{listen}",
+            "networks": ["127.0.0.0/8"],
+            "to": {"location": LOCATION, "target": name},
+        } | (route or {})
+        self.relay_config["tenants"][TENANT].setdefault("tcp_routes", []).append(made)
+        return listen
+
     def connector_config(self, name: str = "c1") -> dict[str, Any]:
         """The config of one connector, to be changed in place."""
         if name not in self.connector_configs:

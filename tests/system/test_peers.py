@@ -15,6 +15,7 @@ PEERS = [
     ("wrk", "-v", "wrk"),
     ("sshd", "-V", "OpenSSH"),
     ("ssh", "-V", "OpenSSH"),
+    ("rsyslogd", "-v", "rsyslogd"),
 ]
 
 

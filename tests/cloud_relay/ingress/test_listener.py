@@ -385,15 +385,17 @@ class Exhausted:
 
 
 def test_without_descriptors_it_waits_a_moment(run, monkeypatch):
-    monkeypatch.setattr("cloud_relay.ingress.listener._PAUSE", 0.01)
+    monkeypatch.setattr("cloud_relay.ports.acceptor._PAUSE", 0.01)
 
     async def main() -> None:
         async with listening() as (_, listener):
-            loop, real = asyncio.get_running_loop(), listener._sockets[0]
+            acceptor = listener._acceptor
+            assert acceptor is not None
+            loop, real = asyncio.get_running_loop(), acceptor._sockets[0]
             exhausted = Exhausted(real)
             loop.remove_reader(real)
-            listener._sockets[0] = cast(Any, exhausted)
-            loop.add_reader(real.fileno(), listener._accept, cast(Any, exhausted))
+            acceptor._sockets[0] = cast(Any, exhausted)
+            loop.add_reader(real.fileno(), acceptor._accept, cast(Any, exhausted))
             _, writer = await connect(listener, None)
             await until(lambda: listener.open_connections)
             assert exhausted.failures == 0

@@ -1,0 +1,72 @@
+"""What all TCP connections of the process share."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from shared.errors import FAULTS
+from shared.timers import precise_clock
+from shared.tunnel.tls import ReadBuffers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloud_relay.ingress import Ingress
+    from cloud_relay.tcp.push import TcpPush
+    from cloud_relay.tcp.routes import TcpRoute
+
+HANDSHAKE_TIMEOUT: Final = 5.0
+"""Seconds for TLS."""
+
+EARLY_BYTES: Final = 64 * 1024
+"""What is taken of a sender before the target has taken the connection: it is kept for another try."""
+
+MAX_TRIES: Final = 3
+
+_STARTING: Final = FAULTS["starting"]
+
+
+class TcpContext:
+    """Everything that is under way. `ingress` knows the process's state and its context, numbers requests, and budgets
+    further tries."""
+
+    __slots__ = ("_is_empty", "buffers", "connections", "ingress", "loop", "time")
+
+    def __init__(self, ingress: Ingress) -> None:
+        self.ingress = ingress
+        self.loop = ingress.loop
+        self.time = precise_clock(ingress.loop)
+        self.buffers = ReadBuffers()
+        self.connections: set[TcpPush] = set()
+        self._is_empty = asyncio.Event()
+        self._is_empty.set()
+
+    def enter(self, connection: TcpPush) -> None:
+        """A connection was taken."""
+        self.connections.add(connection)
+        self._is_empty.clear()
+
+    def leave(self, connection: TcpPush) -> None:
+        """It is over."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self._is_empty.set()
+
+    def recheck(self, routes: Mapping[tuple[str, str], TcpRoute]) -> None:
+        """After a reload: what may not be any more ends now."""
+        for connection in list(self.connections):
+            connection.recheck(routes.get((connection.route.tenant, connection.route.name)))
+
+    async def close(self, grace: float) -> None:
+        """Let what is open end for `grace` seconds, then reset the rest. No port may hand on more."""
+        try:
+            async with asyncio.timeout(grace):
+                await self._is_empty.wait()
+        except TimeoutError:
+            self.abort()
+
+    def abort(self) -> None:
+        """Reset everything at once."""
+        for connection in list(self.connections):
+            connection.fail(_STARTING)

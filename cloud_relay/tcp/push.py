@@ -1,0 +1,321 @@
+"""One TCP connection of a sender: from an accepted socket to a stream, then a splice of both.
+
+Theory of operation.
+
+    WELCOMING ──▶ HOLDING ──▶ OPEN ──▶ FLOWING ──▶ over
+     TLS, who     no          the target  both ways
+     is it        connector   is dialled
+
+Up to FLOWING what the sender sends is kept, so that another connector can have the connection when the first one could
+not connect: until the target has taken the connection, nothing of it went there. From then on a fault resets both
+sides. What was counted is given back in `settle`, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from typing import TYPE_CHECKING, Final, cast
+
+from cloud_relay.ingress.retry import can_mend, fault_of, may_wait
+from cloud_relay.senders import Sender
+from cloud_relay.sources import source_key
+from cloud_relay.tcp.access import log_connection
+from cloud_relay.tcp.context import EARLY_BYTES, HANDSHAKE_TIMEOUT, MAX_TRIES
+from shared.errors import FAULTS, Fault, LocalFault
+from shared.tcp.head import ConnectionHead, encode_connection, is_answer
+from shared.tcp.plain import PlainEdge
+from shared.tcp.splice import Splice
+from shared.tcp.tls import TlsEdge
+from shared.tunnel.endings import let_reset
+
+if TYPE_CHECKING:
+    import socket
+
+    from cloud_relay.ingress.context import TunnelSession, Waiter
+    from cloud_relay.tcp.context import TcpContext
+    from cloud_relay.tcp.routes import TcpRoute
+    from shared.tcp.edge import Edge
+    from shared.tcp.head import Ends
+
+_TLS_FAILED: Final = FAULTS["sender-tls-failed"]
+_GONE: Final = FAULTS["sender-gone"]
+_NO_CONNECTOR: Final = FAULTS["no-connector"]
+_DEADLINE: Final = FAULTS["deadline-exceeded"]
+_CONNECTOR_ERROR: Final = FAULTS["connector-error"]
+_NO_ROUTE: Final = FAULTS["no-such-route"]
+_NOT_ALLOWED: Final = FAULTS["sender-not-allowed"]
+_NETWORK: Final = FAULTS["sender-network-refused"]
+
+
+class TcpPush(Splice):
+    """A sender's connection. For the access line: loop's times `began` and `connected_at` (0.0: never), `waited`."""
+
+    __slots__ = (
+        "_context", "_early", "_early_size", "_held_since", "_is_admitted", "_sock", "_tls", "_tried", "_until",
+        "_waiter", "attempt", "began", "connected_at", "ends", "request_id", "route", "sender", "server_name",
+        "session", "waited",
+    )  # fmt: skip
+
+    IDLE = FAULTS["idle-timeout"]
+    EDGE_LOST = FAULTS["sender-reset"]
+
+    def __init__(
+        self,
+        context: TcpContext,
+        route: TcpRoute,
+        sock: socket.socket,
+        ends: Ends,
+        tls: ssl.SSLContext | None,
+        server_name: str | None,
+    ) -> None:
+        super().__init__(context.loop, context.time, route.idle)
+        self.route = route
+        self.ends = ends
+        self.server_name = server_name
+        self.request_id = context.ingress.new_request_id()
+        self.began = self._progress
+        self.connected_at = self.waited = 0.0
+        self.sender: Sender | None = None
+        self.session: TunnelSession | None = None
+        self.attempt = 0
+        self._context = context
+        self._sock = sock
+        self._tls = tls
+        self._early: list[bytes] | None = []
+        self._early_size = 0
+        self._until = self._held_since = 0.0
+        self._waiter: Waiter | None = None
+        self._tried: tuple[TunnelSession, ...] = ()
+        self._is_admitted = False
+        context.enter(self)
+        route.state.enter(source_key(ends.source))
+        route.metrics.connections += 1
+        route.metrics.live.add(self)
+        self._timer.set(self.began + HANDSHAKE_TIMEOUT)
+
+    async def welcome(self) -> None:
+        """Make an edge of the socket."""
+        if self.is_over:
+            let_reset(self._sock)
+            self._sock.close()
+            return
+        try:
+            await self._context.loop.connect_accepted_socket(self._make_edge, self._sock)
+        except OSError:  # gone already
+            self._sock.close()
+            self.fail(_GONE)
+
+    def recheck(self, route: TcpRoute | None) -> None:
+        """A reload: `route` is what became of ours, None: it is gone."""
+        if route is None:
+            self.fail(_NO_ROUTE)
+        elif not route.lets_in(self.ends.source):
+            self.fail(_NETWORK)
+        elif self.sender is not None and not route.knows(self.sender):
+            self.fail(_NOT_ALLOWED)
+
+    # What the edge calls.
+
+    def on_made(self, edge: Edge) -> None:
+        """See EdgeHandler."""
+        self.edge = edge
+        if self.is_over:
+            edge.reset()
+            return
+        book = self.route.book
+        verdict = self.route.anonymous if book is None else book.judge(cast(TlsEdge, edge).peer_certificate())
+        if isinstance(verdict, Fault):
+            self.fail(verdict)
+        else:
+            self._admit(verdict)
+
+    def on_bytes(self, data: bytes) -> None:
+        """See EdgeHandler."""
+        if self._early is not None:
+            self._early.append(data)
+            self._early_size += len(data)
+            self._context.ingress.context.budget.used += len(data)
+            if self._early_size >= EARLY_BYTES and self.edge is not None:
+                self.edge.pause_reading()
+        super().on_bytes(data)
+
+    def on_lost(self, error: Exception | None) -> None:
+        """See EdgeHandler."""
+        if self.sender is None and not self.is_over:  # it never was ready
+            self.edge = None
+            self.fail(_TLS_FAILED if self._tls is not None else _GONE)
+        else:
+            super().on_lost(error)
+
+    # What the stream calls.
+
+    def on_answer(self, head: bytes, body: bytes, end: bool, interim: bool) -> None:
+        """See StreamHandler: the target has taken the connection."""
+        if interim:
+            return
+        if not is_answer(head):
+            self.fail(_CONNECTOR_ERROR)
+            return
+        self.connected_at = self._time()
+        self._forget_early()
+        self.watch()
+        stream, edge = self._stream, self.edge
+        if stream is not None and edge is not None and stream.is_writable:
+            edge.resume_reading()
+        if body or end:
+            self.on_data(body, end)
+
+    def on_reset(self, wire_code: int, refused: bool) -> None:
+        """See StreamHandler."""
+        stream = self._stream
+        if self._early is None or stream is None or self.is_over:
+            super().on_reset(wire_code, refused)
+            return
+        self._stream = None
+        fault = fault_of(wire_code, refused)
+        if refused or not stream.was_sent:
+            self._try_again(fault)
+        else:
+            self.fail(fault)
+
+    def on_writable(self) -> None:
+        """See StreamHandler."""
+        if self._early is None or self._early_size < EARLY_BYTES:
+            super().on_writable()
+
+    # On the way to the tunnel.
+
+    def _make_edge(self) -> PlainEdge | TlsEdge:
+        context = self._context
+        if self._tls is None:
+            return PlainEdge(self)
+        return TlsEdge(context.loop, self._tls, context.buffers, self)
+
+    def _admit(self, sender: Sender) -> None:
+        self.sender = sender
+        now = self._time()
+        fault = self._context.ingress.context.limits.admit(sender, self.route, None, now)
+        if fault is not None:
+            self.fail(fault)
+            return
+        self._is_admitted = True
+        self._context.ingress.retries.earn()
+        self._until = now + self.route.timeout
+        self._choose_and_open(now)
+
+    def _choose_and_open(self, now: float) -> None:
+        session = self._choose()
+        if session is None:
+            self._hold(now)
+        else:
+            self._open(session, now)
+
+    def _choose(self) -> TunnelSession | None:
+        """A connector that was not tried yet; a tunnel that was lost may come back."""
+        choose, tried = self._context.ingress.context.registry.choose, self._tried
+        if not tried:
+            return choose(*self.route.key)
+        return choose(*self.route.key, tried, other_connector=True)
+
+    def _hold(self, now: float) -> None:
+        """There is no connector: wait for one, for a moment."""
+        until = min(self.began + self.route.hold, self._until)
+        if now >= until:
+            self.fail(_NO_CONNECTOR)
+            return
+        self._held_since = now
+        self._timer.set(until)
+        self._waiter = self._context.ingress.context.registry.wait(self.route.key, self._on_session)
+
+    def _on_session(self) -> None:
+        """A connector showed up, or is usable again."""
+        self._waiter = None
+        if not self.is_over and self._stream is None:
+            now = self._time()
+            self.waited += now - self._held_since
+            self._tried = ()
+            self._choose_and_open(now)
+
+    def _open(self, session: TunnelSession, now: float) -> None:
+        self.session = session
+        self.attempt += 1
+        route, sender = self.route, self.sender
+        head = encode_connection(
+            ConnectionHead(
+                route.target, self.request_id, self.attempt, "" if sender is None else sender.name, route.name,
+                self.ends if route.tells_ends else None,
+            )
+        )  # fmt: skip
+        self._timer.set(self._until)
+        try:
+            self._stream = session.link.open_stream(
+                self, head, b"".join(self._early or ()), self.has_edge_ended, self._until
+            )
+        except LocalFault as error:  # it closed since it was chosen
+            self._try_again(error.fault)
+
+    def _try_again(self, fault: Fault) -> None:
+        """A try ended before the target took the connection."""
+        now, session = self._time(), self.session
+        if session is not None:
+            self._tried += (session,)
+        if not can_mend(fault) or self.attempt >= MAX_TRIES or now >= self._until:
+            self.fail(fault)
+            return
+        other = self._choose()
+        if other is None and may_wait(fault):
+            self._hold(now)
+        elif other is not None and self._context.ingress.retries.take(now):
+            self.route.metrics.retries += 1
+            self._open(other, now)
+        else:
+            self.fail(fault)
+
+    # Within.
+
+    def fault_of(self, wire_code: int, refused: bool) -> Fault:
+        """See Splice."""
+        return fault_of(wire_code, refused)
+
+    def _on_timer(self) -> None:
+        if self._early is None:
+            super()._on_timer()
+        elif self.sender is None:
+            self.fail(_TLS_FAILED)
+        elif self._stream is None:
+            self.waited += self._time() - self._held_since
+            self.fail(_NO_CONNECTOR)
+        else:
+            self.fail(_DEADLINE)
+
+    def _forget_early(self) -> None:
+        self._context.ingress.context.budget.used -= self._early_size
+        self._early = None
+        self._early_size = 0
+
+    def settle(self) -> None:
+        """See Splice."""
+        context, route, sender = self._context, self.route, self.sender
+        now = self._time()
+        self._forget_early()
+        if self._waiter is not None:
+            self._waiter.cancel()
+            self._waiter = None
+        if self._is_admitted and sender is not None:
+            context.ingress.context.limits.release(sender, route)
+        context.leave(self)
+        route.state.leave(source_key(self.ends.source))
+        metrics = route.metrics
+        metrics.live.discard(self)
+        metrics.ended_in += self.received
+        metrics.ended_out += self.sent
+        metrics.ended(self.fault, now - self.began)
+        if sender is not None and sender is not route.anonymous:
+            sender.metrics.pushes += 1
+        if self.fault is None:
+            metrics.last_delivered = time.time()
+            if sender is not None:
+                sender.metrics.delivered += 1
+                sender.metrics.last_delivered = metrics.last_delivered
+        log_connection(self, context, now)

@@ -1,0 +1,471 @@
+"""TLS ended at the relay, sealed routes by SNI, shared ports, and the PROXY protocol, through the whole chain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from cloud_relay.show import status_tables
+from shared.pki import issue
+from shared.pki.tls import KeyPair
+from shared.tcp.head import Ends as Addresses
+from shared.tcp.proxy_v2 import decode, encode
+from tests.cloud_relay.conftest import sha256
+from tests.support.chain import Chain, chain, free_port, tcp_route
+from tests.support.development import Pki
+from tests.support.ends import EdgeEnd, dial, edge_server, until
+from tests.support.hellos import REAL, message, records
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Any], None]:
+    def runs(main: Any) -> None:
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            runner.run(main())
+
+    return runs
+
+
+@asynccontextmanager
+async def listener() -> AsyncIterator[tuple[int, list[EdgeEnd]]]:
+    """A plain target."""
+    ends: list[EdgeEnd] = []
+    server = await edge_server(ends.append)
+    yield server.sockets[0].getsockname()[1], ends
+    for end in ends:
+        end.reset()
+    server.close()
+
+
+class TlsClient:
+    """A TLS client of the standard library, in threads: it cuts and reads alerts as real ones do."""
+
+    def __init__(self, port: int, name: str | None, ca: Path, pair: KeyPair | None = None) -> None:
+        self.port = port
+        self.name = name
+        self.context = ssl.create_default_context(cafile=str(ca))
+        self.context.check_hostname = False
+        if name is None:
+            self.context.verify_mode = ssl.CERT_NONE
+        if pair is not None:
+            self.context.load_cert_chain(pair.certificate, pair.key)
+        self.sock: ssl.SSLSocket | None = None
+
+    async def connect(self) -> TlsClient:
+        def blocking() -> ssl.SSLSocket:
+            raw = socket.create_connection(("127.0.0.1", self.port), timeout=8)
+            try:
+                return self.context.wrap_socket(raw, server_hostname=self.name)
+            except BaseException:
+                raw.close()
+                raise
+
+        self.sock = await asyncio.to_thread(blocking)
+        return self
+
+    async def read_nothing(self) -> None:
+        """Connect and read; in TLS 1.3 a client that is not welcome learns it only now."""
+        await self.connect()
+        assert self.sock is not None
+        with self.sock:
+            await self.call(read_all)
+
+    async def call(self, what: Callable[[ssl.SSLSocket], Any]) -> Any:
+        assert self.sock is not None
+        return await asyncio.to_thread(what, self.sock)
+
+
+def read_all(sock: ssl.SSLSocket) -> bytes:
+    """Until close_notify; SSLEOFError or ConnectionResetError where there is none."""
+    sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]  # the stubs do not know it
+    data = b""
+    while more := sock.recv(65536):
+        data += more
+    return data
+
+
+def files(pair: KeyPair) -> dict[str, str]:
+    return {"certificate": str(pair.certificate), "key": str(pair.key)}
+
+
+# --- TLS ended at the relay
+
+
+@asynccontextmanager
+async def tls_world(folder: Path, **route: Any) -> AsyncIterator[tuple[Chain, int, list[EdgeEnd]]]:
+    port = free_port()
+    (folder / "edge").mkdir()
+    pair = Pki(folder / "edge")
+    tls = files(pair.server("logs.example.com")) | route.pop("tls", {})
+    if "client_ca" in tls:
+        tls["client_ca"] = str(pair.ca)
+    senders = [{"name": "plant", "certificate": {"dns": "plant-1.example.com"}}]
+    async with (
+        listener() as (target, ends),
+        chain(folder, [tcp_route("logs", port, tls=tls, **route)], [{"name": "logs", "tcp": f"127.0.0.1:{target}"}],
+              senders=senders) as made,
+    ):  # fmt: skip
+        made.pki = pair
+        yield made, port, ends
+
+
+def test_the_end_of_tls_is_passed_on_and_its_lack_is_a_reset(run, tmp_path):
+    async def main() -> None:
+        async with tls_world(tmp_path) as (made, port, ends):
+            good = await TlsClient(port, "logs.example.com", made.pki.ca).connect()
+            await good.call(lambda sock: sock.sendall(b"q" * 200_000))
+            await until(lambda: ends and len(ends[0].data) == 200_000)
+            ends[0].send(b"a" * 300_000)
+            ends[0].end()  # the target is done; the sender hears of it only when it is done too
+            await asyncio.sleep(0.05)
+            await good.call(lambda sock: sock.sendall(b"more"))
+            await until(lambda: len(ends[0].data) == 200_004)
+            assert "eof" not in ends[0].events
+
+            def finish(sock: ssl.SSLSocket) -> bytes:
+                data = b""
+                while len(data) < 300_000:
+                    data += sock.recv(65536)
+                sock.unwrap().close()  # close_notify, and waits for the relay's
+                return data
+
+            assert await good.call(finish) == b"a" * 300_000
+            await until(lambda: ends[0].events[-2:] == ["eof", "closed"])
+
+            cut = await TlsClient(port, "logs.example.com", made.pki.ca).connect()
+            await cut.call(lambda sock: sock.sendall(b"half a li"))
+            await until(lambda: len(ends) == 2 and ends[1].data == b"half a li")
+            assert cut.sock is not None
+            cut.sock.shutdown(socket.SHUT_WR)  # a FIN without close_notify
+            await until(lambda: ends[1].events[-1:] == ["reset"])
+            assert "eof" not in ends[1].events
+            cut.sock.close()
+            assert [line.get("code") for line in made.relay_lines] == [None, "sender-reset"]
+
+    run(main)
+
+
+def test_a_target_that_half_closes_last(run, tmp_path):
+    """TLS senders that say close_notify may still read what the target answers."""
+
+    async def main() -> None:
+        async with tls_world(tmp_path) as (made, port, ends):
+            client = await TlsClient(port, "logs.example.com", made.pki.ca).connect()
+
+            def ask(sock: ssl.SSLSocket) -> None:
+                sock.sendall(b"question")
+                sock.settimeout(0.05)
+                with contextlib.suppress(TimeoutError, ssl.SSLWantReadError):
+                    sock.unwrap()
+                sock.settimeout(8)
+
+            await client.call(ask)
+            await until(lambda: ends and "eof" in ends[0].events)
+            ends[0].send(b"answer")
+            ends[0].end()
+            await until(lambda: made.relay_lines)
+            assert made.relay_lines[0]["bytes_out"] == 6
+            assert "code" not in made.relay_lines[0]
+            assert client.sock is not None
+            client.sock.close()
+
+    run(main)
+
+
+def test_a_reset_of_the_target_shows_no_close_notify(run, tmp_path):
+    async def main() -> None:
+        async with tls_world(tmp_path) as (made, port, ends):
+            client = await TlsClient(port, "logs.example.com", made.pki.ca).connect()
+            await client.call(lambda sock: sock.sendall(b"x"))
+            await until(lambda: ends and ends[0].data)
+            ends[0].reset()
+            with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
+                await client.call(read_all)
+            assert client.sock is not None
+            client.sock.close()
+
+    run(main)
+
+
+def test_client_certificates_are_the_senders_credential(run, tmp_path):
+    async def main() -> None:
+        async with tls_world(tmp_path, tls={"client_ca": "x"}, senders=["plant"], networks=[]) as (made, port, ends):
+            pki, name = made.pki, "logs.example.com"
+            known, other = _client(pki, "plant-1.example.com"), _client(pki, "plant-2.example.com")
+            foreign = _client(Pki(tmp_path), "plant-1.example.com")
+            good = await TlsClient(port, name, pki.ca, known).connect()
+            await good.call(lambda sock: sock.sendall(b"x"))
+            await until(lambda: ends and ends[0].data == b"x")
+            for pair, code in (
+                (None, "sender-certificate-required"),
+                (other, "sender-certificate-unknown"),
+                (foreign, "sender-tls-failed"),
+            ):
+                with pytest.raises((ConnectionError, ssl.SSLError)):
+                    await TlsClient(port, name, pki.ca, pair).read_nothing()
+                await until(lambda: code in [line.get("code") for line in made.relay_lines])  # noqa: B023 - at once
+            assert len(ends) == 1
+            assert good.sock is not None
+            good.sock.close()
+            await until(lambda: len(made.relay_lines) == 4)
+            assert made.relay_lines[-1]["sender"] == "plant"
+
+    run(main)
+
+
+def _client(pki: Pki, name: str) -> KeyPair:
+    """A certificate that a TLS client may show."""
+    key = issue.new_key()
+    names = issue.server_names([name])
+    certificate = issue._leaf(
+        pki.issuing, "sender", names, (issue._CLIENT,), key.public_key(), pki.now, issue.LEAF_LIFETIME
+    )  # fmt: skip
+    return pki.write(f"client-{name}", certificate, key)
+
+
+# --- sealed
+
+
+@asynccontextmanager
+async def tls_target(pki: Pki, *names: str, file: str) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A target that ends TLS, and answers `<its first name> <what it got>`."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    pair = pki.server(*names, file=file)
+    context.load_cert_chain(pair.certificate, pair.key)
+    context.set_alpn_protocols(["h2"])
+    seen: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            data = await reader.readline()
+            seen.append(data)
+            writer.write(names[0].encode() + b" " + data)
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    yield server.sockets[0].getsockname()[1], seen
+    server.close()
+
+
+def ask(sock: ssl.SSLSocket) -> tuple[bytes, str | None]:
+    sock.sendall(b"hello\n")
+    answer = sock.recv(1000)
+    protocol = sock.selected_alpn_protocol()
+    sock.close()
+    return answer, protocol
+
+
+def test_sealed_routes_share_a_port_by_name(run, tmp_path):
+    async def main() -> None:
+        (tmp_path / "targets").mkdir()
+        pki, port = Pki(tmp_path / "targets"), free_port()
+        async with (
+            tls_target(pki, "a.example.com", file="a") as (one, seen_one),
+            tls_target(pki, "x.b.example.com", file="b") as (two, seen_two),
+            chain(
+                tmp_path,
+                [tcp_route("a", port, sni="A.example.com"), tcp_route("b", port, sni=["*.b.example.com"])],
+                [{"name": "a", "tcp": f"127.0.0.1:{one}"}, {"name": "b", "tcp": f"127.0.0.1:{two}"}],
+            ) as made,
+        ):
+            for name in ("a.example.com", "x.b.example.com"):
+                client = TlsClient(port, name, pki.ca)
+                client.context.check_hostname = True  # it is the target's certificate that the sender sees
+                client.context.set_alpn_protocols(["h2"])
+                await client.connect()
+                assert await client.call(ask) == (name.encode() + b" hello\n", "h2")
+            assert seen_one == seen_two == [b"hello\n"]
+            await until(lambda: len(made.relay_lines) == 2)
+            assert [line["server_name"] for line in made.relay_lines] == ["a.example.com", "x.b.example.com"]
+            strangers: tuple[tuple[str | None, str], ...] = (
+                ("c.example.com", "UNRECOGNIZED_NAME"),
+                ("b.example.com", "UNRECOGNIZED_NAME"),
+                ("y.x.b.example.com", "UNRECOGNIZED_NAME"),
+                (None, "MISSING_EXTENSION"),
+            )
+            for stranger, alert in strangers:
+                with pytest.raises(ssl.SSLError, match=alert):
+                    await TlsClient(port, stranger, pki.ca).connect()
+            faults = made.relay.metrics.listener(f"127.0.0.1:{port}").faults
+            assert faults == {"unknown-server-name": 4}
+
+    run(main)
+
+
+def test_fragments_garbage_and_silence(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("cloud_relay.ports.arrival.DEADLINE", 0.5)
+
+    async def main() -> None:
+        port = free_port()
+        async with (
+            listener() as (target, ends),
+            chain(
+                tmp_path, [tcp_route("a", port, sni="otlp.example.com")], [{"name": "a", "tcp": f"127.0.0.1:{target}"}]
+            ),
+        ):
+            whole = records(message(REAL), [1, 2, 3, 50, 1])
+            near = await dial(port)
+            for start in range(0, len(whole), 23):
+                near.send(whole[start : start + 23])
+                await asyncio.sleep(0.002)
+            await until(lambda: ends and ends[0].data == whole)  # not a byte more, less or other
+            near.send(b"and on")
+            await until(lambda: ends[0].data == whole + b"and on")
+            near.reset()
+            for sent, alert in (
+                (b"GET / HTTP/1.1\r\n\r\n", 10),
+                (b"\x16\x03\x01\x40\x01" + bytes(20_000), 22),
+                (b"\x16\x03\x01\x00\x04\x01\x00\x40\x01", 47),
+                (whole[:60], 50),
+            ):
+                bad = await dial(port)
+                bad.send(sent)
+                await until(lambda: {"eof", "reset"} & set(bad.events))  # noqa: B023 - awaited at once
+                assert bytes(bad.data) == bytes((21, 3, 3, 0, 2, 2, alert)), sent[:20]
+                bad.reset()
+            ended = await dial(port)
+            ended.send(whole[:30])
+            ended.end()
+            await until(lambda: ended.data == bytes((21, 3, 3, 0, 2, 2, 50)))
+            silent = await dial(port)
+            await until(lambda: silent.events == ["reset"])
+            assert len(ends) == 1
+
+    run(main)
+
+
+def test_tunnel_ingress_and_routes_on_one_port(run, tmp_path):
+    async def main() -> None:
+        (tmp_path / "targets").mkdir()
+        pki, port = Pki(tmp_path / "targets"), free_port()
+        listen = f"127.0.0.1:{port}"
+        edge = files(pki.server("push.example.com", file="edge"))
+        async with (
+            tls_target(pki, "a.example.com", file="a") as (one, _),
+            listener() as (two, ends),
+            chain(
+                tmp_path,
+                [tcp_route("a", port, sni="a.example.com"), tcp_route("b", port, sni="b.example.com", tls=edge)],
+                [{"name": "a", "tcp": f"127.0.0.1:{one}"}, {"name": "b", "tcp": f"127.0.0.1:{two}"}],
+                ingress=[{"listen": listen, "tls": edge}],
+                tunnel={"listen": listen, "advertise": [f"localhost:{port}"]},
+                senders=[{"name": "s4", "bearer": {"token_hash": sha256("t")}}],
+                http_routes=[
+                    {"name": "h", "match": {"host": "push.example.com", "path": "/"}, "senders": ["s4"],
+                     "to": {"location": "walldorf", "target": "none"}, "hold": 0},
+                ],
+            ) as made,
+        ):  # fmt: skip
+            sealed = await TlsClient(port, "a.example.com", pki.ca).connect()
+            assert (await sealed.call(ask))[0] == b"a.example.com hello\n"
+            ended = await TlsClient(port, "b.example.com", pki.ca).connect()
+            await ended.call(lambda sock: sock.sendall(b"clear"))
+            await until(lambda: ends and ends[0].data == b"clear")
+            assert ended.sock is not None
+            ended.sock.close()
+            for name in ("push.example.com", "anything.else"):
+                http = await TlsClient(port, name, pki.ca).connect()
+
+                def get(sock: ssl.SSLSocket) -> bytes:
+                    sock.sendall(b"GET / HTTP/1.1\r\nHost: push.example.com\r\n\r\n")
+                    answer = sock.recv(12)
+                    sock.close()
+                    return answer
+
+                assert await http.call(get) == b"HTTP/1.1 401"
+            kinds = [door["kind"] for door in made.relay.status()["listeners"]]
+            assert kinds == ["tunnel+ingress+tcp"]
+            assert status_tables(made.relay.status()) is not None
+            await made.doors.close_ingress(0)  # senders find it closed, connectors do not
+            with pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
+                await TlsClient(port, "a.example.com", pki.ca).connect()
+            made.lose_tunnels()
+            await until(lambda: not made.connector.tunnels.open_count)
+            await until(lambda: made.connector.tunnels.open_count)
+
+    run(main)
+
+
+# --- PROXY
+
+
+TOLD = Addresses("192.0.2.7", 4711, "198.51.100.1", 6514)
+
+
+def test_the_proxy_protocol_in_and_out(run, tmp_path):
+    async def main() -> None:
+        port = free_port()
+        async with (
+            listener() as (target, ends),
+            chain(
+                tmp_path,
+                [tcp_route("logs", port, proxy_from=["127.0.0.0/8"], networks=["192.0.2.0/24"])],
+                [{"name": "logs", "tcp": f"127.0.0.1:{target}", "proxy_protocol": True}],
+            ) as made,
+        ):
+            near = await dial(port)
+            header = encode(TOLD)
+            near.send(header[:5])
+            await asyncio.sleep(0.02)
+            near.send(header[5:] + b"line\n")
+            await until(lambda: ends and ends[0].data.endswith(b"line\n"))
+            assert decode(bytes(ends[0].data[:-5])).ends == TOLD
+            near.reset()
+            await until(lambda: made.relay_lines)
+            assert made.relay_lines[0]["source"] == "192.0.2.7"
+            for sent in (b"line without a header\n", encode(TOLD._replace(source="10.0.0.1"))):
+                bad = await dial(port)
+                bad.send(sent)
+                await until(lambda: bad.events == ["reset"])  # noqa: B023 - awaited at once
+            assert len(ends) == 1
+            assert made.relay_lines[-1]["code"] == "sender-network-refused"
+            assert made.relay.metrics.listener(f"127.0.0.1:{port}").faults == {"bad-proxy-header": 1}
+
+    run(main)
+
+
+def test_only_a_trusted_load_balancer_may_speak_it(run, tmp_path):
+    async def main() -> None:
+        port = free_port()
+        async with (
+            listener() as (target, ends),
+            chain(
+                tmp_path, [tcp_route("logs", port, proxy_from=["10.0.0.0/8"])],
+                [{"name": "logs", "tcp": f"127.0.0.1:{target}"}],
+            ) as made,
+        ):  # fmt: skip
+            with contextlib.suppress(ConnectionResetError):
+                near = await dial(port)
+                near.send(encode(TOLD))
+                await until(lambda: near.events == ["reset"])
+            await until(lambda: made.relay.metrics.listener(f"127.0.0.1:{port}").faults == {"proxy-refused": 1})
+            assert not ends
+
+    run(main)
+
+
+def test_the_ingress_takes_the_address_from_the_proxy_header(run, tmp_path):
+    async def main() -> None:
+        port = free_port()
+        async with chain(
+            tmp_path, [], [], ingress=[{"listen": f"127.0.0.1:{port}", "proxy_from": ["127.0.0.1/32"]}]
+        ) as made:
+            near = await dial(port)
+            near.send(encode(TOLD) + b"GET / HTTP/1.1\r\nHost: nobody\r\n\r\n")
+            await until(lambda: near.data.startswith(b"HTTP/1.1 421"))
+            await until(lambda: made.relay_lines)
+            assert made.relay_lines[0]["source"] == "192.0.2.7"
+            near.reset()
+
+    run(main)
