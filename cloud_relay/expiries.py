@@ -68,6 +68,10 @@ def _file_expiries(config: RelayConfig) -> Iterator[Expiry]:
     for ingress in config.ingress:
         for pair in ingress.tls or ():
             yield _leaf("ingress", pair.certificate)
+    for tenant in config.tenants.values():
+        for route in tenant.tcp_routes:
+            if route.tls is not None:
+                yield _leaf("tcp", route.tls.certificate)
 
 
 def _leaf(kind: str, path: Path) -> Expiry:

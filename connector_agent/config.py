@@ -6,7 +6,6 @@ relative to the file that they stand in.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable
 from typing import Annotated, Final, Literal, NamedTuple
@@ -14,10 +13,10 @@ from typing import Annotated, Final, Literal, NamedTuple
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
 
 from connector_agent.headers_policy import check_content_type, check_header_name, check_header_value
-from connector_agent.upstream.connect import Network
 from shared.config import ConfigFile, ConfigModel, ConfigPath, Flaw, HostPort, HostPortField
 from shared.config.common import LogConfig, ObserveConfig
 from shared.config.model import parse_host_port
+from shared.config.networks import NetworkField
 from shared.http.gate import is_plain_path
 from shared.names import Name
 from shared.profiles import ProfileName, fill
@@ -93,17 +92,6 @@ def _path(text: str) -> str:
     return text
 
 
-def _network(value: object) -> Network:
-    if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("write a network as 10.1.0.0/16")
-    try:
-        return ipaddress.ip_network(value)
-    except ValueError as error:
-        raise ValueError(f"not a network ({error}); write it as 10.1.0.0/16 or fd00::/8") from None
-
-
 def _not_empty(value: object) -> object:
     if value == [] or value == ():
         raise ValueError("must not be empty")
@@ -119,7 +107,6 @@ TargetUrl = Annotated[Url, PlainValidator(_target_url), _pattern("^https?://[^/?
 ProxyUrl = Annotated[Url, PlainValidator(_proxy_url), _pattern("^http://[^/?#@]+/?$")]
 Method = Annotated[str, AfterValidator(_method)]
 RulePath = Annotated[str, AfterValidator(_path)]
-NetworkField = Annotated[Network, PlainValidator(_network), WithJsonSchema({"type": "string"})]
 HeaderName = Annotated[str, AfterValidator(check_header_name)]
 ContentType = Annotated[str, AfterValidator(check_content_type)]
 HeaderValue = Annotated[str, AfterValidator(check_header_value)]

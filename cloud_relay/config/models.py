@@ -23,10 +23,11 @@ from cloud_relay.config.credentials import (
     TokenEndpointConfig,
 )
 from cloud_relay.config.fields import Host, TrustDomain, UrlPath, check_host, some
-from cloud_relay.config.parts import Certificates, NetworkField, SenderLimitsConfig, ToConfig
+from cloud_relay.config.parts import Certificates, SenderLimitsConfig, ToConfig
 from cloud_relay.config.tcp import TcpRouteConfig
 from shared.config import ConfigFile, ConfigModel, ConfigPath, Flaw, HostPortField, ListenField
 from shared.config.common import LogConfig, ObserveConfig
+from shared.config.networks import NetworkField
 from shared.names import Name
 from shared.profiles import ProfileName, fill
 from shared.units import Duration, Size

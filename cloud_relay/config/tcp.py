@@ -8,8 +8,9 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from cloud_relay.config.fields import as_list
-from cloud_relay.config.parts import CertificateConfig, NetworkField, SenderLimitsConfig, ToConfig
+from cloud_relay.config.parts import CertificateConfig, SenderLimitsConfig, ToConfig
 from shared.config import ConfigFile, ConfigModel, ListenField
+from shared.config.networks import NetworkField
 from shared.names import Name
 from shared.units import Duration
 

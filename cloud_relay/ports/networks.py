@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from shared.config.networks import Network
+
+__all__ = ["Network", "is_within"]
 
 
 def is_within(address: str, networks: Iterable[Network]) -> bool:
