@@ -52,8 +52,8 @@ class TcpPush(Splice):
     """A sender's connection. For the access line: loop's times `began` and `connected_at` (0.0: never), `waited`."""
 
     __slots__ = (
-        "_context", "_early", "_early_size", "_held_since", "_is_admitted", "_sock", "_tls", "_tried", "_until",
-        "_waiter", "attempt", "began", "connected_at", "ends", "request_id", "route", "sender", "server_name",
+        "_context", "_early", "_early_size", "_held_since", "_is_admitted", "_newborn", "_sock", "_tls", "_tried",
+        "_until", "_waiter", "attempt", "began", "connected_at", "ends", "request_id", "route", "sender", "server_name",
         "session", "waited",
     )  # fmt: skip
 
@@ -88,6 +88,7 @@ class TcpPush(Splice):
         self._waiter: Waiter | None = None
         self._tried: tuple[TunnelSession, ...] = ()
         self._is_admitted = False
+        self._newborn: Edge | None = None
         context.enter(self)
         route.state.enter(source_key(ends.source))
         route.metrics.connections += 1
@@ -96,15 +97,19 @@ class TcpPush(Splice):
 
     async def welcome(self) -> None:
         """Make an edge of the socket."""
-        if self.is_over:
+        if self not in self._context.connections:  # given up meanwhile
             let_reset(self._sock)
             self._sock.close()
             return
         try:
-            await self._context.loop.connect_accepted_socket(self._make_edge, self._sock)
+            _, edge = await self._context.loop.connect_accepted_socket(self._make_edge, self._sock)
         except OSError:  # gone already
             self._sock.close()
             self.fail(_GONE)
+            return
+        self._newborn = edge
+        if self.is_over:
+            edge.reset()
 
     def recheck(self, route: TcpRoute | None) -> None:
         """A reload: `route` is what became of ours, None: it is gone."""
@@ -302,6 +307,9 @@ class TcpPush(Splice):
         if self._waiter is not None:
             self._waiter.cancel()
             self._waiter = None
+        if self.edge is None and self._newborn is not None:  # in its TLS handshake; once lost this does nothing
+            self._newborn.reset()
+        self._newborn = None
         if self._is_admitted and sender is not None:
             context.ingress.context.limits.release(sender, route)
         context.leave(self)

@@ -232,6 +232,23 @@ def _client(pki: Pki, name: str) -> KeyPair:
     return pki.write(f"client-{name}", certificate, key)
 
 
+def test_a_handshake_that_never_ends_is_cut_off(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("cloud_relay.tcp.push.HANDSHAKE_TIMEOUT", 0.3)
+
+    async def main() -> None:
+        async with tls_world(tmp_path) as (made, port, ends):
+            for said in (b"", REAL[:40]):
+                near = await dial(port)
+                if said:
+                    near.send(said)
+                await until(lambda: near.events == ["reset"])  # noqa: B023 - awaited at once
+            assert [line["code"] for line in made.relay_lines] == ["sender-tls-failed"] * 2
+            assert not made.doors.tcp.connections
+            assert not ends
+
+    run(main)
+
+
 # --- sealed
 
 

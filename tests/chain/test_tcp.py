@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from shared.exits import CommandError
 from tests.support.chain import Chain, chain, free_port, tcp_route
 from tests.support.ends import CHECKS, EdgeEnd, Ends, dial, edge_server, until
 
@@ -295,3 +297,38 @@ def _resume(target: Target) -> bool:
     for one in target.ends:
         one.resume()
     return True
+
+
+def test_a_target_that_hangs(run, tmp_path):
+    """Its queue of connections is full, so the kernel answers nobody."""
+
+    async def main() -> None:
+        with socket.socket() as full, contextlib.ExitStack() as fillers:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            address = full.getsockname()
+            for _ in range(4):
+                filler = fillers.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex(address)
+            target = {"tcp": f"127.0.0.1:{address[1]}", "timeouts": {"connect": 0.3}}
+            async with world(tmp_path, target=target) as (made, port, _):
+                near = await dial(port)
+                near.send(b"x")
+                await until(lambda: near.events == ["reset"])
+                assert made.relay_lines[0]["code"] == made.connector_lines[0]["code"] == "target-unreachable"
+                assert "no connection within 0.3 s" in made.connector_lines[0]["detail"]
+
+    run(main())
+
+
+def test_a_taken_port_is_named_at_the_start(run, tmp_path):
+    async def main() -> None:
+        taken = await edge_server(lambda _: None)
+        port = taken.sockets[0].getsockname()[1]
+        with pytest.raises(CommandError, match=r"tenants\.acme\.tcp_routes\[0\]\.listen\): Address already in use"):
+            async with chain(tmp_path, [tcp_route("a", port)], []):
+                pass
+        taken.close()
+
+    run(main())
