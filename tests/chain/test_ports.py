@@ -108,7 +108,7 @@ async def tls_world(folder: Path, **route: Any) -> AsyncIterator[tuple[Chain, in
     tls = files(pair.server("logs.example.com")) | route.pop("tls", {})
     if "client_ca" in tls:
         tls["client_ca"] = str(pair.ca)
-    senders = [{"name": "plant", "certificate": {"dns": "plant-1.example.com"}}]
+    senders = [{"name": "plant", "certificate": {"san": "dns:plant-1.example.com"}}]
     async with (
         listener() as (target, ends),
         chain(folder, [tcp_route("logs", port, tls=tls, **route)], [{"name": "logs", "tcp": f"127.0.0.1:{target}"}],

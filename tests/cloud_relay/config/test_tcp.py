@@ -24,7 +24,7 @@ def route(name: str = "logs", listen: str = ":6514", **more: Any) -> Document:
 
 def document(base: Document, *routes: Document, globex: tuple[Document, ...] = (), **keys: Any) -> Document:
     base["tenants"]["acme"]["tcp_routes"] = list(routes)
-    base["tenants"]["acme"]["senders"].append({"name": "plant", "certificate": {"dns": "plant.example.com"}})
+    base["tenants"]["acme"]["senders"].append({"name": "plant", "certificate": {"san": "dns:plant.example.com"}})
     base["tenants"]["globex"]["tcp_routes"] = list(globex)
     return base | keys
 
