@@ -208,13 +208,13 @@ class RelayApp:
         if self.identity is None:
             return Outcome.refused(["the relay is starting"])
         contexts = await asyncio.to_thread(load_contexts, config, self.identity.context)
+        self._service.open(config)
         bound: dict[str, Port] = {}
         if self.doors is not None:
             try:
                 bound = await self.doors.bind_new(config)
             except CommandError as error:
                 return Outcome.refused([error])
-        self._service.open(config)
         before = self.doors.expiries if self.doors is not None else ()
         outcome = Outcome.taken(
             [*find_changes(self.config, config), *describe_changes(before, contexts.expiries)]

@@ -56,11 +56,9 @@ def find_changes(old: RelayConfig, new: RelayConfig) -> list[Change]:
     for tenant in (name for name in new.tenants if name in yet_known):
         before, after = old.tenants[tenant], new.tenants[tenant]
         prefix = f"{tenant}/"
-        if before.connectors != after.connectors:
-            found.append(Change("changed", f"tenant {tenant}", ("connectors",)))
         found += [Change("added", f"location {prefix}{name}") for name in _less(after.locations, before.locations)]
         found += [Change("removed", f"location {prefix}{name}") for name in _less(before.locations, after.locations)]
-        found += _fields(f"tenant {tenant}", before, after, {"locations", "senders", "routes"})
+        found += _fields(f"tenant {tenant}", before, after, {"locations", "senders", "routes", "tcp_routes"})
         found += _names("sender", prefix, _by_name(before.senders), _by_name(after.senders))
         found += _names("route", prefix, _by_name(before.routes), _by_name(after.routes))
         found += _names("route", prefix, _by_name(before.tcp_routes), _by_name(after.tcp_routes))

@@ -58,10 +58,8 @@ def certificate_flaws(config: RelayConfig) -> Iterator[Flaw]:
 
 
 def pushes_by_certificate(sender: SenderConfig, tenant: TenantConfig) -> bool:
-    """Whether a sender's certificate is of use anywhere but on TCP routes, which name a CA of their own."""
-    only_tcp = {name for route in tenant.tcp_routes for name in route.senders}
-    only_tcp -= {name for route in tenant.routes for name in route.senders}
-    return sender.certificate is not None and sender.name not in only_tcp
+    """Whether a sender's certificate counts on an HTTP route: TCP routes name a CA of their own."""
+    return sender.certificate is not None and any(sender.name in route.senders for route in tenant.routes)
 
 
 def _sender(sender: SenderConfig, tenant: TenantConfig, where: Key) -> Iterator[Flaw]:

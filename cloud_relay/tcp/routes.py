@@ -45,8 +45,8 @@ class TcpRoute:
     """One TCP route with everything resolved that a connection needs.
 
     `networks` are those that senders may come from; empty: any, and then `book` is there. `book` says which sender a
-    client certificate is; None: nobody is asked for one, and all count as `anonymous`. `shared`: the tenant's limits, if
-    it has any. Seconds: `hold` for a connector to be there, `timeout` for the target to take the connection, `hold`
+    client certificate is; None: nobody is asked for one, and all count as `anonymous`. `shared`: the tenant's limits,
+    if it has any. Seconds: `hold` for a connector to be there, `timeout` for the target to take the connection, `hold`
     included, `idle` without a byte either way.
     """
 
