@@ -55,9 +55,14 @@ class RawTarget:
 
     async def close(self) -> None:
         assert self._server is not None
+        for _ in range(5):  # what was accepted has to become a connection first, or its socket would stay open
+            await asyncio.sleep(0)
         self._server.close()
         for connection in tuple(self._open):
             connection.transport.abort()
+        while self._open:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)  # the sockets are closed after their protocols are told
         await self._server.wait_closed()
 
     def made(self, connection: RawConnection) -> None:
