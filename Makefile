@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv peers demo compile test test-compiled check format bench bench-quick docs clean
+.PHONY: help venv peers demo compile test test-compiled fuzz check format bench bench-quick docs clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || grep '##' Makefile
@@ -48,6 +48,10 @@ test-compiled: compile  ## the tests of the three packages, against the compiled
 	PYTHONPATH=build/compiled $(PYTEST) -o pythonpath='build/compiled .' -n 2 --dist loadgroup -m 'not system' -q \
 		tests/shared tests/cloud_relay tests/connector_agent
 
+# Coverage-guided: what reads bytes from outside may refuse them, and nothing else.
+fuzz: .venv/stamp  ## fuzz every parser for FUZZ_SECONDS (60) each; FUZZ_TARGETS names some of them
+	$(BIN)/python -m fuzz --seconds $(or $(FUZZ_SECONDS),60) $(FUZZ_TARGETS)
+
 check: .venv/stamp  ## ruff, mypy, the direction of imports, generated documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -69,4 +73,4 @@ bench-quick: .venv/stamp .peers/stamp  ## the same, short: a smoke test with fig
 	$(BIN)/python -m benchmarks --quick
 
 clean:  ## everything that can be made again
-	rm -rf .venv .peers build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .peers build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz

@@ -1,0 +1,43 @@
+"""What the fuzzers begin with: a few good inputs of each kind, so that they need not find the grammar by themselves."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from shared.http.push_head import PushHead, encode_answer, encode_push
+from shared.protocol import Hello
+from shared.protocol import frames as wire
+from shared.protocol.hello import serialize_targets
+
+_PUSH: Final = encode_push(
+    PushHead("t", "r-1", 1, "s4", "all", b"POST", b"/a?b=c", 2, [(b"Host", b"a"), (b"X", b"y")], b"websocket")
+)
+_ANSWER: Final = encode_answer(200, 2, [(b"Content-Type", b"text/plain")])
+_FRAMES: Final = (
+    wire.tunnel_frame(wire.HELLO, Hello(targets={"t": "http"}).serialize()),
+    wire.Frame(wire.OPEN, wire.END, 1, wire.open_head(0, _PUSH) + b"ok").serialize(),
+    wire.Frame(wire.ANSWER, 0, 1, wire.answer_head(_ANSWER) + b"ok").serialize(),
+    wire.Frame(wire.DATA, wire.END, 1, b"more").serialize(),
+    wire.reset(1, 108, refused=True) + wire.credit(0, 65536) + wire.credit(1, 1),
+    wire.ping(1) + wire.pong(1, 2) + wire.drain(5.0) + wire.drain(0, ack=True),
+    wire.tunnel_frame(wire.TARGETS, serialize_targets({"t": "http"})),
+)
+
+SEEDS: Final[dict[str, list[bytes]]] = {
+    "frames": [
+        bytes([flags]) + b"".join(_FRAMES[start:]) for flags in (0xF8, 0xF9, 0xFA, 0xFB, 0xFE) for start in (0, 1)
+    ],
+    "request-head": [
+        b"POST /a/b?c HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\n",
+        b"\r\nGET /%c3%a9 HTTP/1.0\r\nhost: [::1]:80\r\nConnection: close, x\r\nX_Y: 1\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nExpect: 100-continue\r\n\r\n",
+        b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+    "response-head": [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: timeout=5\r\nX_Y: 1\r\n\r\n",
+        b"HTTP/1.0 503\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n",
+    ],
+    "chunked": [b"\x035\r\nhello\r\n0\r\n\r\nrest", b"\x001\r\nx\r\n0a\r\n0123456789\r\n0\r\nX: y\r\n\r\n"],
+    "hello": [Hello(session="s", targets={"t": "http"}).serialize(), serialize_targets({"a": "tcp", "b": "http"})],
+    "push-head": [_PUSH, _ANSWER],
+}

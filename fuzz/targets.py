@@ -1,0 +1,176 @@
+"""What is fuzzed: one function a parser. It may refuse what it is fed, and raise nothing else.
+
+Each takes bytes, and checks a property that holds for all of them. Crashes that were found are pinned as tests beside
+the parser's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from shared.errors import LocalFault
+from shared.http.chunked import ChunkedDecoder
+from shared.http.gate import BadRequest, BadResponse, check_unfinished_request_head, find_head_end
+from shared.http.push_head import (
+    HeadError,
+    decode_answer,
+    decode_push,
+    encode_answer,
+    encode_push,
+)
+from shared.http.requests import parse_request_head, serialize_request_head
+from shared.http.responses import parse_response_head
+from shared.protocol import Hello, MemoryBudget, Role, Settings, Stream
+from shared.protocol.connection import Connection
+from shared.protocol.frames import MAX_MESSAGE, parse
+from shared.protocol.hello import BadHello, parse_targets
+
+
+class _Handler:
+    """Takes what a connection hands over, and answers pushes of an even length."""
+
+    def on_ready(self, peer: Hello) -> None: ...
+    def on_targets(self, targets: object) -> None: ...
+    def on_renew(self, request: bytes) -> None: ...
+    def on_certificate(self, answer: object) -> None: ...
+    def on_trust(self, message: object) -> None: ...
+    def on_hint(self, within: float) -> None: ...
+    def on_drain(self, timeout: float) -> None: ...
+    def on_drained(self) -> None: ...
+    def on_output(self) -> None: ...
+    def on_usable(self) -> None: ...
+    def on_failed(self, code: str, detail: str) -> None: ...
+
+    def on_stream(self, stream: Stream, head: bytes, body: bytes, end: bool) -> None:
+        stream.consumed(len(body))
+        if len(head) % 2 == 0:
+            stream.answer(b"head", body, end=True)
+
+    def on_error(self, error: Exception) -> None:
+        raise error
+
+
+def frames(data: bytes) -> None:
+    """Both ends of a tunnel take any messages: the first byte says how they are cut, whose end it is, and how far."""
+    if not data:
+        return
+    role = Role.RELAY if data[0] & 1 else Role.CONNECTOR
+    budget = MemoryBudget()
+    connection = Connection(role, _Handler(), Hello(targets={"t": "http"}), Settings(max_streams=8), budget, 1.0)
+    if data[0] & 2:
+        greeting = Connection(Role.RELAY, _Handler(), Hello(session="s"), Settings(), MemoryBudget(), 1.0)
+        message = greeting.next_message(1.0)
+        connection.receive_message(message or b"", 1.0)
+    now, size, rest = 1.0, 1 + data[0] * 8, data[1:]
+    while rest:
+        message, rest = rest[:size], rest[size:]
+        connection.receive_message(message[:MAX_MESSAGE], now)
+        if data[0] & 4 and len(message) % 3 == 0:
+            connection.note_gap(now)
+        now += 0.2
+        if connection.deadline <= now:
+            connection.handle_deadline(now)
+        while connection.next_message(now) is not None:
+            pass
+    assert budget.used >= 0
+    connection.lost(now)
+    assert budget.used == 0
+    try:
+        assert b"".join([frame.serialize() for frame in parse(data)]) == data
+    except ValueError:
+        pass
+
+
+def request_head(data: bytes) -> None:
+    """A head that passes is written again as one request that means the same."""
+    end = find_head_end(data)
+    if end < 0:
+        try:
+            check_unfinished_request_head(data)
+        except BadRequest:
+            pass
+        return
+    try:
+        head = parse_request_head(data[:end])
+    except BadRequest:
+        return
+    written = serialize_request_head(
+        head.method, head.target, [(b"Host", head.host)], content_length=head.content_length, is_chunked=head.is_chunked
+    )
+    again = parse_request_head(written)
+    assert (again.method, again.target, again.host) == (head.method, head.target, head.host)
+    assert (again.content_length, again.is_chunked) == (head.content_length, head.is_chunked)
+    assert find_head_end(written) == len(written)
+
+
+def response_head(data: bytes) -> None:
+    """An answer's head passes or is refused."""
+    end = find_head_end(data)
+    if end < 0:
+        return
+    try:
+        head = parse_response_head(data[:end], b"HEAD" if len(data) % 2 else b"POST")
+    except BadResponse:
+        return
+    assert 100 <= head.status <= 599
+    assert not (head.is_chunked and head.content_length is not None)
+
+
+def chunked(data: bytes) -> None:
+    """However a body is cut, it is read the same, or refused the same."""
+    if not data:
+        return
+    step = 1 + data[0] % 16
+    assert _decode(data[1:], len(data)) == _decode(data[1:], step)
+
+
+def _decode(data: bytes, step: int) -> tuple[bytes, bytes] | None:
+    decoder, body = ChunkedDecoder(), b""
+    for start in range(0, len(data), step):
+        try:
+            piece, is_done, rest = decoder.feed(data[start : start + step])
+        except LocalFault:
+            return None
+        body += piece
+        if is_done:
+            return body, rest + data[start + step :]
+    # Whether the missing rest is still waited for, or was refused already, is not for the cut to say.
+    return body, b""
+
+
+def hello(data: bytes) -> None:
+    """HELLO and TARGETS are read or refused; what was read is written and read the same."""
+    try:
+        read = Hello.parse(data)
+    except BadHello:
+        pass
+    else:
+        assert Hello.parse(read.serialize()) == read
+    try:
+        parse_targets(data)
+    except BadHello:
+        pass
+
+
+def push_head(data: bytes) -> None:
+    """What a decoder lets out of the tunnel is written again and read the same, and holds nothing that splits."""
+    try:
+        push = decode_push(data)
+    except HeadError:
+        pass
+    else:
+        assert decode_push(encode_push(push)) == push
+        for text in (push.method, push.path, *[part for pair in push.headers for part in pair]):
+            assert not set(text) & set(b"\r\n\0")
+    try:
+        answer = decode_answer(data)
+    except HeadError:
+        return
+    assert decode_answer(encode_answer(answer.status, answer.content_length, answer.headers)) == answer
+
+
+TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
+    target.__name__.replace("_", "-"): target
+    for target in (frames, request_head, response_head, chunked, hello, push_head)
+}
