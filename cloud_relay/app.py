@@ -44,7 +44,7 @@ from shared.config import Loaded
 from shared.control import CONTROL_SOCKET, ControlServer
 from shared.control_api import control_routes
 from shared.exits import CommandError
-from shared.logs import get_logger
+from shared.logs import get_logger, log_limited
 from shared.observe import HealthReport, ObserveServer
 from shared.outcome import Outcome
 from shared.process import StopRequest
@@ -369,4 +369,4 @@ class _NoAccessLog:
 
 
 def _report_bug(error: BaseException, request_id: str) -> None:
-    log.error("a push failed by a bug of ours", request_id=request_id, exc_info=error)
+    log_limited(log, "error", "bug", "a push failed by a bug of ours", request_id=request_id, exc_info=error)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from cloud_relay.registry import Registry, Session
-from shared.logs import get_logger, log_limited
+from shared.logs import LogLimiter, get_logger, log_limited
 from shared.tcp.head import CAPABILITY
 from shared.timers import precise_clock
 
@@ -28,6 +28,9 @@ CONTEST_TIME: Final = 1.0
 
 TARGETS_SHOWN: Final = 20
 """Names of targets in a line of the log."""
+
+_LIVES: Final = LogLimiter(rate=1.0, burst=200, max_keys=20_000)
+"""Tunnels come and go, and each time is worth a line; but not for one that comes back as fast as it is thrown out."""
 
 log = get_logger("relay.tunnels")
 
@@ -66,16 +69,18 @@ class Attendance:
             self._contest(session, rivals)
             return
         self.registry.attach(session)
-        log.info(
-            "tunnel attached", connector=str(session.identity), session=session.number,
+        log_limited(
+            log, "info", f"attached {session.identity}", "tunnel attached", limiter=_LIVES,
+            connector=str(session.identity), session=session.number,
             peer=session.link.describe(), targets=_shown(session.targets),
         )  # fmt: skip
 
     def ended(self, session: Session, code: str, detail: str) -> None:
         """Its link is over."""
         self.registry.detach(session)
-        log.info(
-            "tunnel ended", connector=str(session.identity), session=session.number,
+        log_limited(
+            log, "info", f"ended {session.identity}", "tunnel ended", limiter=_LIVES,
+            connector=str(session.identity), session=session.number,
             peer=session.link.describe(), code=code, detail=detail,
         )  # fmt: skip
         for contest in list(self._contests):
@@ -187,15 +192,19 @@ class Attendant:
         """Never comes: only a connector is asked to renew."""
 
     def on_drain(self, link: Link, timeout: float) -> None:
-        log.info("connector drains a tunnel", connector=str(self.identity), timeout=timeout)
+        name = str(self.identity)
+        log_limited(
+            log, "info", f"drains {name}", "connector drains a tunnel", limiter=_LIVES, connector=name, timeout=timeout
+        )
 
     def on_closed(self, link: Link, code: str, detail: str) -> None:
         self._on_end(link)
         if self.session is not None:
             self._attendance.ended(self.session, code, detail)
         else:
-            log.info(
-                "tunnel ended before it took pushes", connector=str(self.identity), peer=link.describe(),
+            log_limited(
+                log, "info", f"ended {self.identity}", "tunnel ended before it took pushes", limiter=_LIVES,
+                connector=str(self.identity), peer=link.describe(),
                 code=code, detail=detail,
             )  # fmt: skip
 
@@ -207,7 +216,8 @@ class Attendant:
         return self.session is not None and self._attendance.registry.on_room(self.session)
 
     def on_handler_error(self, link: Link, error: Exception) -> None:
-        log.error("a push failed by a bug of ours", connector=str(self.identity), exc_info=error)
+        name = str(self.identity)
+        log_limited(log, "error", f"bug {name}", "a push failed by a bug of ours", connector=name, exc_info=error)
 
 
 def _usable(link: Link, targets: Mapping[str, str]) -> Mapping[str, str]:

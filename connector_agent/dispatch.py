@@ -7,7 +7,7 @@ judged by this side's own config; there is nothing else that it could ask for.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from connector_agent.delivery import Delivery
 from connector_agent.plan import describe_kind, plan_for
@@ -15,6 +15,7 @@ from connector_agent.tcp.service import TcpService
 from shared.access_log import timestamp
 from shared.errors import FAULTS
 from shared.http.push_head import HeadError, PushHead, TemplateMemo, decode_varying
+from shared.logs import LogLimiter
 from shared.tcp.head import MARK
 from shared.timers import precise_clock
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from connector_agent.targets import Target, TargetTable
     from shared.protocol import StreamEnd
     from shared.tunnel.gaps import GapWatch
+
+
+REFUSALS_BURST: Final = 100
+REFUSALS_RATE: Final = 5.0
+"""Lines of pushes that were refused for what they are, for each code: so many at once, then so many a second."""
 
 
 class LineWriter(Protocol):
@@ -45,7 +51,10 @@ class Dispatcher:
     but finer than uvloop's own, which counts milliseconds: durations and deadlines are judged by it.
     """
 
-    __slots__ = ("_access_log", "_metrics", "_targets", "_tcp", "_templates", "_under_way", "is_closed", "look", "now")
+    __slots__ = (
+        "_access_log", "_metrics", "_refusals", "_targets", "_tcp", "_templates", "_under_way", "is_closed", "look",
+        "now",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -63,6 +72,7 @@ class Dispatcher:
         self.now = precise_clock(loop)
         self._metrics = metrics
         self._access_log = access_log
+        self._refusals = LogLimiter(REFUSALS_RATE, REFUSALS_BURST, clock=self.now)
         self._under_way: set[Delivery] = set()
         self.is_closed = False
         self.look = gaps.look
@@ -148,7 +158,10 @@ class Dispatcher:
             line["reused"] = delivery.was_reused
             if delivery.detail:
                 line["detail"] = delivery.detail
-            self._access_log.line(line)
+            if delivery.plan.code:
+                self._tell_refusal(self._access_log, delivery.code, line)
+            else:
+                self._access_log.line(line)
 
     def forget(self) -> None:
         """Remember nothing of pushes that are over: their plans hold targets, secrets and passed credentials."""
@@ -172,7 +185,15 @@ class Dispatcher:
         stream.reset(FAULTS[code].wire, refused=True)
         self._metrics.refuse(code)
         if self._access_log is not None:
-            self._access_log.line(_line(push, time.time(), 0, code))
+            self._tell_refusal(self._access_log, code, _line(push, time.time(), 0, code))
+
+    def _tell_refusal(self, access_log: LineWriter, code: str, line: dict[str, Any]) -> None:
+        """Write the line of a push that no target may have, unless there were too many: the relay makes them up."""
+        held = self._refusals.admit(code)
+        if held is not None:
+            if held:
+                line["suppressed"] = held
+            access_log.line(line)
 
 
 def _line(push: PushHead | None, at: float, status: int, code: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from shared.logs import get_logger
+from shared.logs import get_logger, log_limited
 
 if TYPE_CHECKING:
     from shared.protocol import Hello, Stream
@@ -161,7 +161,7 @@ class Tunnel:
         return False
 
     def on_handler_error(self, link: Link, error: Exception) -> None:
-        log.error("a push failed by a bug of ours", exc_info=error)
+        log_limited(log, "error", "bug", "a push failed by a bug of ours", exc_info=error)
 
     def _greet(self) -> None:
         if not self.greeted.done():

@@ -1,6 +1,8 @@
 """The end of a push, as counters and as one line of the access log.
 
-No header value and no payload is ever in it; what came from a sender is capped and drawn from a narrow alphabet.
+No header value and no payload is ever in it; what came from a sender is capped and drawn from a narrow alphabet. Of
+those whom no credential made known each source causes a bounded number of lines: the next one says how many were
+`suppressed`, and the metrics count them all.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from cloud_relay.sources import source_key
 from shared.access_log import timestamp
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ def log_push(push: PushEnd, context: IngressContext, connection: SenderConnectio
     total = now - push.began
     line: bytes | None = None
     record: dict[str, Any] = {}
+    is_told = True
     if route is not None and sender is not None and session is not None and push.answered_at and fault is None:
         # The target's own answer: by far the most frequent case, so it is written in one go.
         beyond = push.answered_at - push.opened_at
@@ -74,6 +78,8 @@ def log_push(push: PushEnd, context: IngressContext, connection: SenderConnectio
         record = _unusual_record(push, connection, total, beyond)
         if sender is not None and (route is None or route.endpoint is None):  # a token is no push
             sender.metrics.pushes += 1
+        else:
+            is_told = _may_tell(connection.ingress, connection.source, record)
     if route is not None:
         metrics = route.metrics
         metrics.bytes_in += push.bytes_in
@@ -88,8 +94,16 @@ def log_push(push: PushEnd, context: IngressContext, connection: SenderConnectio
             connection.metrics.failed(fault)
     if line is not None:
         context.access_log.text(line)
-    else:
+    elif is_told:
         context.access_log.line(record)
+
+
+def _may_tell(ingress: Ingress, source: str, record: dict[str, Any]) -> bool:
+    """Whether a stranger's line is written; `record` then says how many were not."""
+    held = ingress.strangers.admit(source_key(source))
+    if held:
+        record["suppressed"] = held
+    return held is not None
 
 
 def _unusual_record(push: PushEnd, connection: SenderConnection, total: float, beyond: float) -> dict[str, Any]:
@@ -128,13 +142,13 @@ def _shown_path(path: bytes) -> str:
 
 def log_refused(ingress: Ingress, request_id: str, source: str, fault: Fault) -> None:
     """Log what was refused, or given up, before there was a request to speak of."""
-    ingress.context.access_log.line(
-        {
-            "time": _now(),
-            "request_id": request_id,
-            "source": source,
-            "status": fault.status or 0,
-            "code": fault.code,
-            "origin": fault.origin.value,
-        }
-    )
+    record = {
+        "time": _now(),
+        "request_id": request_id,
+        "source": source,
+        "status": fault.status or 0,
+        "code": fault.code,
+        "origin": fault.origin.value,
+    }
+    if _may_tell(ingress, source, record):
+        ingress.context.access_log.line(record)

@@ -8,12 +8,13 @@ import random
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cloud_relay.fair_queue import FairQueue
 from cloud_relay.health import RelayState
 from cloud_relay.ingress.retry import RetryBudget
 from shared.errors import Fault
+from shared.logs import LogLimiter
 from shared.timers import precise_clock
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ class AccessLog(Protocol):
     def text(self, line: bytes) -> None: ...
 
 
+STRANGERS_LINES: Final = 50
+"""Access lines that one source may cause at once without ever being known for a sender; then one a second."""
+
+
 @dataclass(frozen=True, slots=True)
 class IngressSettings:
     """Limits of a sender's connection. Seconds and bytes."""
@@ -128,10 +133,13 @@ class Ingress:
     `context` is replaced by a reload (`use`). `state` moves on with the process: before SERVING, and from STOPPED on,
     every push gets 503 `starting`; while DRAINING pushes are served and each answer closes its connection. `on_bug` is
     told of every exception that our own code raised while it worked on a push: it logs with a traceback, rarely enough.
-    `upgraded` are the pushes that live on as WebSockets.
+    `upgraded` are the pushes that live on as WebSockets. `strangers` says, by source, which access lines are written of
+    pushes that no sender is known for.
     """
 
-    __slots__ = ("_number", "_prefix", "context", "loop", "on_bug", "queue", "retries", "state", "time", "upgraded")
+    __slots__ = (
+        "_number", "_prefix", "context", "loop", "on_bug", "queue", "retries", "state", "strangers", "time", "upgraded",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -148,6 +156,7 @@ class Ingress:
         self.retries = RetryBudget()
         self.queue = FairQueue(loop, context.limits, self.time)
         self.upgraded: set[UpgradedPush] = set()
+        self.strangers = LogLimiter(1.0, STRANGERS_LINES, max_keys=4096, clock=self.time)
         self._prefix = secrets.token_hex(6)
         self._number = itertools.count(1)
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
+import structlog
 
 from cloud_relay.admit import Identity
 from cloud_relay.attendance import Attendance, Attendant
 from cloud_relay.registry import Registry, Session
-from shared.logs import LogLimiter
+from shared.logs import LogLimiter, setup_logging
 from shared.protocol import Hello
 
 IDENTITY = Identity("acme", "walldorf", "c1", "ab", datetime(2030, 1, 1, tzinfo=UTC))
@@ -116,7 +120,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     limiter = LogLimiter(clock=lambda: 0.0)
 
     def note(_: object, __: str, key: str, event: str, **values: Any) -> None:
-        if limiter.admit(key) is not None:
+        if "limiter" not in values and limiter.admit(key) is not None:
             lines.append({"event": event, **values})
 
     monkeypatch.setattr("cloud_relay.attendance.log_limited", note)
@@ -142,3 +146,25 @@ def test_what_a_connector_can_make_us_log_is_bounded(logged):
         assert room.attached[0].targets == targets
     assert len(logged) == 5
     assert logged[0]["targets"] == [*(f"t{index:03}" for index in range(20)), "and 480 more"]
+
+
+def test_a_connector_that_comes_back_as_fast_as_it_is_thrown_out_writes_few_lines(monkeypatch):
+    limiter = LogLimiter(rate=1.0, burst=200, clock=lambda: 0.0)
+    monkeypatch.setattr("cloud_relay.attendance._LIVES", limiter)
+    stream = io.StringIO()
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    setup_logging("json", "info", stream)
+    try:
+        room = Room()
+        for _ in range(10_000):
+            link, attendant = room.arrive("first")
+            attendant.on_closed(cast(Any, link), "protocol-error", "a bad frame")
+    finally:
+        structlog.reset_defaults()
+        logging.captureWarnings(capture=False)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    lines = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+    assert lines.count("tunnel attached") == lines.count("tunnel ended") == 200
+    assert len(lines) == 400

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
+from connector_agent.access import Rule
+from connector_agent.dispatch import REFUSALS_BURST
 from connector_agent.headers_policy import HeaderPolicy
 from shared.errors import LocalFault
-from tests.connector_agent.kit import OK, World, scenario
+from tests.connector_agent.kit import OK, FakeStream, World, scenario, wait
 
 
 @pytest.mark.parametrize(
@@ -228,3 +232,22 @@ def test_a_refused_credential_of_ours_is_our_fault(status: int, injects: bool) -
         world.assert_clean(stream)
 
     tell()
+
+
+@scenario
+async def test_ten_thousand_bad_pushes_write_few_lines() -> None:
+    world = World(rules=(Rule(("POST",), "/x", sub_paths=False),))
+    nowhere = [await world.push(target="nowhere") for _ in range(300)]
+    streams = nowhere + [await world.push(path="/elsewhere") for _ in range(300)]
+    for _ in range(9400):
+        stream = FakeStream()
+        world.dispatcher.on_stream(stream, b"no head", b"", True)  # type: ignore[arg-type]  # a fake
+        streams.append(stream)
+    codes = Counter(line["code"] for line in world.lines)
+    assert codes.keys() == {"unknown-target", "path-not-allowed", "bad-push"}
+    assert max(codes.values()) <= REFUSALS_BURST + 5
+    assert world.metrics.refused["bad-push"] == 9400
+    await wait(10.0)
+    streams.append(await world.push(target="nowhere"))
+    assert world.lines[-1]["suppressed"] == 300 - codes["unknown-target"]
+    world.assert_clean(*streams)
