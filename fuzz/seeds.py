@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+from datetime import UTC, datetime
 from typing import Final
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from shared.config import HostPort
 from shared.http.push_head import PushHead, encode_answer, encode_push
+from shared.pki.issue import certificate_pem, create_root, new_key
+from shared.pki.join_token import PREFIX, JoinToken
+from shared.pki.requests import make_request
+from shared.pki.spiffe import connector_id
 from shared.protocol import Hello
 from shared.protocol import frames as wire
 from shared.protocol.hello import serialize_targets
@@ -23,6 +32,12 @@ _FRAMES: Final = (
     wire.tunnel_frame(wire.TARGETS, serialize_targets({"t": "http"})),
 )
 
+_ROOT: Final = create_root(datetime(2026, 1, 1, tzinfo=UTC))
+_TOKEN: Final = str(JoinToken("q.test", (HostPort("r", 443),), "0" * 64, "t", "l", "c", "abcd", "f" * 64))
+_TOKEN_JSON: Final = base64.urlsafe_b64decode(_TOKEN.removeprefix(PREFIX).partition(".")[0] + "==")
+_REQUEST: Final = make_request(new_key(), connector_id("q.test", "t", "l", "c"))
+_REQUEST_DER: Final = base64.b64decode(b"".join(_REQUEST.splitlines()[1:-1]))
+
 SEEDS: Final[dict[str, list[bytes]]] = {
     "frames": [
         bytes([flags]) + b"".join(_FRAMES[start:]) for flags in (0xF8, 0xF9, 0xFA, 0xFB, 0xFE) for start in (0, 1)
@@ -40,4 +55,7 @@ SEEDS: Final[dict[str, list[bytes]]] = {
     "chunked": [b"\x035\r\nhello\r\n0\r\n\r\nrest", b"\x001\r\nx\r\n0a\r\n0123456789\r\n0\r\nX: y\r\n\r\n"],
     "hello": [Hello(session="s", targets={"t": "http"}).serialize(), serialize_targets({"a": "tcp", "b": "http"})],
     "push-head": [_PUSH, _ANSWER],
+    "join-token": [_TOKEN.encode(), _TOKEN_JSON],
+    "certificate-request": [_REQUEST, _REQUEST_DER],
+    "certificates": [certificate_pem(_ROOT.certificate), _ROOT.certificate.public_bytes(Encoding.DER)],
 }

@@ -6,7 +6,10 @@ the parser's own.
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Final
 
 from shared.errors import LocalFault
@@ -21,10 +24,15 @@ from shared.http.push_head import (
 )
 from shared.http.requests import parse_request_head, serialize_request_head
 from shared.http.responses import parse_response_head
+from shared.pki.join_token import PREFIX, parse_join_token
+from shared.pki.requests import read_request
+from shared.pki.trust import accept_roots, load_pems
 from shared.protocol import Hello, MemoryBudget, Role, Settings, Stream
 from shared.protocol.connection import Connection
 from shared.protocol.frames import MAX_MESSAGE, parse
 from shared.protocol.hello import BadHello, parse_targets
+
+_NOW: Final = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 class _Handler:
@@ -170,7 +178,56 @@ def push_head(data: bytes) -> None:
     assert decode_answer(encode_answer(answer.status, answer.content_length, answer.headers)) == answer
 
 
+def join_token(data: bytes) -> None:
+    """A token is read or refused in words that do not repeat it; what was read is written and read the same.
+
+    The checksum is put right, or no change would get past it.
+    """
+    for text in (data.decode("latin-1"), _with_checksum(data)):
+        try:
+            token = parse_join_token(text)
+        except ValueError:
+            continue
+        assert parse_join_token(str(token)) == token
+        assert token.secret not in repr(token)
+
+
+def _with_checksum(payload: bytes) -> str:
+    text = base64.urlsafe_b64encode(payload).rstrip(b"=").decode()
+    return f"{PREFIX}{text}.{zlib.crc32(text.encode()):08x}"
+
+
+def certificate_request(data: bytes) -> None:
+    """A request is read or refused, in PEM and, where the fuzzer need not know base64, as DER."""
+    for pem in (data, _pem(data, b"CERTIFICATE REQUEST")):
+        try:
+            request = read_request(pem)
+        except ValueError:
+            continue
+        assert len(request.key_id) == 64
+
+
+def certificates(data: bytes) -> None:
+    """What the other side says are certificates: read or refused, judged or refused, in PEM and as DER."""
+    for text in (data.decode("latin-1"), _pem(data, b"CERTIFICATE").decode()):
+        try:
+            accept_roots(load_pems([text]), load_pems([text]), load_pems([text]), _NOW)
+        except ValueError:
+            continue
+
+
+def _pem(der: bytes, kind: bytes) -> bytes:
+    return b"-----BEGIN %b-----\n%b-----END %b-----\n" % (kind, base64.encodebytes(der), kind)
+
+
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
-    target.__name__.replace("_", "-"): target
-    for target in (frames, request_head, response_head, chunked, hello, push_head)
+    "frames": frames,
+    "request-head": request_head,
+    "response-head": response_head,
+    "chunked": chunked,
+    "hello": hello,
+    "push-head": push_head,
+    "join-token": join_token,
+    "certificate-request": certificate_request,
+    "certificates": certificates,
 }

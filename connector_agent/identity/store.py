@@ -91,7 +91,7 @@ class IdentityStore:
             if key.public_key() != chain[0].public_key():
                 raise ValueError("its key does not belong to its certificate")
             return Identity(identity_of(chain[0]), key, tuple(chain))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, x509.InvalidVersion) as error:
             msg = f"{path}: the identity cannot be used: {error}: move it away, and enrol this connector anew"
             raise PkiError(msg) from error
 

@@ -173,7 +173,7 @@ def load_certificates(path: Path, what: str = "CA bundle") -> list[x509.Certific
         raise PkiError(msg)
     try:
         return x509.load_pem_x509_certificates(data)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         msg = f"{path}: the {what} holds no certificate in PEM form that can be read: {error}"
         raise PkiError(msg) from error
 

@@ -45,7 +45,10 @@ def load_pems(texts: Sequence[str]) -> list[x509.Certificate]:
         raise ValueError(msg)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-        return [x509.load_pem_x509_certificate(text.encode("ascii")) for text in texts]
+        try:
+            return [x509.load_pem_x509_certificate(text.encode("ascii")) for text in texts]
+        except x509.InvalidVersion as error:  # no ValueError, as all others are
+            raise ValueError(str(error)) from error
 
 
 def pem_text(certificate: x509.Certificate) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from shared.pki import issue
 from shared.pki.trust import TrustError, accept_roots, choose_pinned, load_pems, pem_text, pin_of
@@ -87,3 +89,12 @@ def test_the_issuing_ca_whose_key_is_online_makes_no_roots():
         accept([OLD], [FOREIGN], [issuing.certificate, by_issuing])
     with pytest.raises(TrustError):
         choose_pinned([issuing.certificate], [pin_of(issuing.certificate)], NOW)
+
+
+def test_a_version_that_is_none():
+    """The library raises no ValueError for it."""
+    der = OLD.certificate.public_bytes(serialization.Encoding.DER)
+    at = der.index(b"\xa0\x03\x02\x01\x02")
+    body = base64.encodebytes(der[: at + 4] + b"\x07" + der[at + 5 :]).decode()
+    with pytest.raises(ValueError, match="version"):
+        load_pems([f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n"])
