@@ -9,8 +9,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 peers=${1:-.peers}
-packages=(prometheus victoria-metrics nginx haproxy tinyproxy-bin wrk openssh-server openssh-client rsyslog rsyslog-openssl)
-programs=(prometheus victoria-metrics nginx haproxy tinyproxy wrk sshd ssh ssh-keygen rsyslogd)
+packages=(
+    prometheus victoria-metrics nginx haproxy tinyproxy-bin wrk openssh-server openssh-client rsyslog rsyslog-openssl curl
+    slowhttptest
+)
+programs=(prometheus victoria-metrics nginx haproxy tinyproxy wrk sshd ssh ssh-keygen rsyslogd curl slowhttptest)
 
 say() { echo "peers: $*" >&2; }
 
