@@ -45,6 +45,10 @@ MAX_ADDRESSES: Final = 8
 """Addresses of one name that are tried."""
 
 
+_OF_THE_PROXY: Final = {"dns-failure": "proxy-dns-failure", "connection-refused": "proxy-connection-refused"}
+"""What the way to the relay is called, and what the same on the way to the proxy."""
+
+
 class ProxyChoice(NamedTuple):
     """The proxy for all relays, if any, and whom it is not for. `skips_loopback` where the environment named it."""
 
@@ -108,7 +112,8 @@ class Dialer:
                 raw = await connect(proxy.host, proxy.port)
             except OSError as error:
                 cause = handshake.explain(error, f"the proxy {proxy}")
-                raise DialError(f"proxy-{cause.code}", cause.text, "Check the proxy's address.") from error
+                code = _OF_THE_PROXY.get(cause.code, "proxy-unreachable")
+                raise DialError(code, cause.text, "Check the proxy's address.") from error
             try:
                 return await connect_through(raw, proxy, host, port)
             except ssl.SSLError as error:

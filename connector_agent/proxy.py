@@ -214,11 +214,11 @@ class _Connect(asyncio.Protocol):
             told = "refused the credentials" if self._proxy.authorization else "asks for credentials"
             self._fail("proxy-credentials-refused", f"{told} ({status}): look at proxy.auth_file")
         elif status == 403:
-            self._fail("proxy-refused", "does not allow this host and port (403): have it allowed for CONNECT")
+            self._fail("proxy-denied", "does not allow this host and port (403): have it allowed for CONNECT")
         elif status >= 500:  # that is what they say while the relay is away: no refusal, and soon over
             self._fail("proxy-cannot-connect", f"could not connect to the relay (CONNECT was answered with {status})")
         else:
-            self._fail("proxy-refused", f"answered CONNECT with {status}")
+            self._fail("proxy-denied", f"answered CONNECT with {status}")
 
     def _fail(self, code: str, what: str) -> None:
         if not self.answered.done():

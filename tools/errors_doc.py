@@ -26,6 +26,7 @@ for the code inside the tunnel.
 SECTIONS = (
     ("For senders", range(300)),
     ("For connectors: why a tunnel is refused or closed", range(300, 400)),
+    ("For connectors: why there is no tunnel", range(400, 500)),
 )
 
 ORIGINS = {

@@ -39,7 +39,7 @@ CASES = [
     (OSError(113, "No route to host"), "unreachable", False),
     (BadHandshake("ended", has_ended=True), "connection-lost", False),
     (BadHandshake("garbage"), "not-a-relay", True),
-    (ProxyError("proxy-refused", "no"), "proxy-refused", True),
+    (ProxyError("proxy-denied", "no"), "proxy-denied", True),
     (ProxyError("proxy-closed", "no"), "proxy-closed", False),
     (ProxyError("proxy-cannot-connect", "no"), "proxy-cannot-connect", False),
     (verification_error(62), "relay-wrong-name", True),

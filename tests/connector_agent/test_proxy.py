@@ -159,9 +159,9 @@ async def test_a_way_is_opened(answer):
 
 ANSWERS = {
     "407": (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "proxy-credentials-refused"),
-    "403": (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", "proxy-refused"),
+    "403": (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", "proxy-denied"),
     "502": (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "proxy-cannot-connect"),
-    "redirect": (b"HTTP/1.1 302 Found\r\nLocation: http://login\r\n\r\n", "proxy-refused"),
+    "redirect": (b"HTTP/1.1 302 Found\r\nLocation: http://login\r\n\r\n", "proxy-denied"),
     "garbage": (b"\x00\x01\r\n\r\n", "proxy-bad-answer"),
     "HTTP/2": (b"HTTP/2 200\r\n\r\n", "proxy-bad-answer"),
     "endless": (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 9000, "proxy-bad-answer"),

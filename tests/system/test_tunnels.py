@@ -284,7 +284,7 @@ async def test_a_proxy_that_forbids_the_port(tmp_path, peer):
     async with tinyproxy(tmp_path, peer, "ConnectPort 443") as port, world(tmp_path) as w:
         await w.serve()
         choice = ProxyChoice(Proxy("http", "127.0.0.1", port), skips_loopback=False)
-        await refused(w, "proxy-refused", proxies=choice, has_remedy=False)
+        await refused(w, "proxy-denied", proxies=choice, has_remedy=False)
 
 
 async def test_a_proxy_that_is_not_there(tmp_path):
