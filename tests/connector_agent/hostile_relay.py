@@ -131,9 +131,20 @@ class Script:
         return frames.tunnel_frame(frames.HELLO, json.dumps(fields).encode())
 
     def tunnel_json(self) -> bytes:
-        """What no relay may say: targets, or something of its own making."""
-        said = json.dumps({"targets": {"secret": "http"}, "config": {"targets": []}}).encode()
-        return Frame(self.random.choice((frames.TARGETS, 0x0B, 0x40, 0xFF)), 0, 0, said).serialize()
+        """What no relay may say, or not unasked: targets, a certificate, roots, or something of its own making."""
+        rnd = self.random
+        said = rnd.choice(
+            (
+                {"targets": {"secret": "http"}, "config": {"targets": []}},
+                {"roots": ["-----BEGIN CERTIFICATE-----"], "cross": []},
+                {"certificate": "-----BEGIN CERTIFICATE-----"},
+                {"error": "token-unknown", "detail": "x" * 5000},
+                {"roots": ["x"] * 1000, "cross": {}},
+                {},
+            )
+        )
+        kinds = (frames.TARGETS, frames.CERTIFICATE, frames.TRUST, frames.HINT, frames.RENEW, 0x40, 0xFF)
+        return Frame(rnd.choice(kinds), 0, 0, json.dumps(said).encode()).serialize()
 
     def odd(self) -> bytes:
         rnd = self.random
