@@ -50,7 +50,7 @@ def _run(name: str, folder: Path, seconds: int) -> bool:
     print(f"fuzz: {name}: {told[-1] if told else lines[-1] if lines else 'nothing was said'}")
     if done.returncode:
         print(done.stdout[-4000:], done.stderr[-8000:], sep="\n", file=sys.stderr)
-        print(f"fuzz: again: {' '.join([*argv, str(corpus)])} FILE", file=sys.stderr)
+        print(f"fuzz: again: {' '.join(argv)} FILE", file=sys.stderr)
     return not done.returncode
 
 

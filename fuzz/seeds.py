@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from datetime import UTC, datetime
 from typing import Final
 
@@ -30,6 +31,15 @@ _FRAMES: Final = (
     wire.reset(1, 108, refused=True) + wire.credit(0, 65536) + wire.credit(1, 1),
     wire.ping(1) + wire.pong(1, 2) + wire.drain(5.0) + wire.drain(0, ack=True),
     wire.tunnel_frame(wire.TARGETS, serialize_targets({"t": "http"})),
+    *[
+        wire.tunnel_frame(kind, json.dumps(said).encode())
+        for kind, said in (
+            (wire.RENEW, {"request": "x"}),
+            (wire.CERTIFICATE, {"certificate": "x"}),
+            (wire.TRUST, {"roots": ["x"], "cross": [], "pins": ["0" * 64]}),
+            (wire.HINT, {"within": 60}),
+        )
+    ],
 )
 
 _ROOT: Final = create_root(datetime(2026, 1, 1, tzinfo=UTC))

@@ -143,7 +143,6 @@ def _decode(data: bytes, step: int) -> tuple[bytes, bytes] | None:
         body += piece
         if is_done:
             return body, rest + data[start + step :]
-    # Whether the missing rest is still waited for, or was refused already, is not for the cut to say.
     return body, b""
 
 

@@ -191,6 +191,8 @@ class _FromStandardLogging(logging.Handler):
 
 
 _OVERFLOW: Final = "…"
+_HELD_LONGER: Final = 10
+"""So many times longer is a key remembered of which lines were held back."""
 
 
 class LogLimiter:
@@ -230,7 +232,8 @@ class LogLimiter:
         if len(self._buckets) < self._max_keys:
             return key
         oldest, (_, last, held) = next(iter(self._buckets.items()))
-        if not held and (now - last) * self._rate >= self._burst:
+        # What was held back of a key that never comes again is never told: a flood of keys must not stay for good.
+        if (now - last) * self._rate >= self._burst * (_HELD_LONGER if held else 1):
             del self._buckets[oldest]
             return key
         return _OVERFLOW

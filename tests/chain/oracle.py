@@ -88,13 +88,15 @@ def body_of(reading: Reading, data: bytes, start: int) -> tuple[bytes | None, in
 class Expected:
     """The verdict on a stream. `answers`: for each answer the statuses it may have, with its request's method.
 
-    `may_refuse`: one more refusal may come. `optional`: requests that may arrive or not.
+    `may_refuse`: one more refusal may come. `optional`: requests that may arrive or not. `is_broken`: a body is not
+    whole or malformed, so that the beginning of its request may have gone to the target before that was seen.
     """
 
     arrivals: list[tuple[Reading, bytes]] = field(default_factory=list)
     optional: list[tuple[Reading, bytes]] = field(default_factory=list)
     answers: list[tuple[bytes, set[int]]] = field(default_factory=list)
     may_refuse: bool = False
+    is_broken: bool = False
 
 
 def expect(data: bytes, *, is_whole: bool) -> Expected:
@@ -124,6 +126,7 @@ def _judge(verdict: Expected, reading: Reading, data: bytes, start: int) -> int:
     try:
         body, stop = body_of(reading, data, start)
     except BadBody:
+        verdict.is_broken = True
         # The head was good: what routes and senders say of it may come before its body is seen to be broken.
         verdict.answers.append((reading.method, {400, status} - {200}))
         return -1
@@ -131,6 +134,7 @@ def _judge(verdict: Expected, reading: Reading, data: bytes, start: int) -> int:
         verdict.answers.append((reading.method, {413}))
         return -1
     if body is None:
+        verdict.is_broken = True
         # Refused before its body has come, or its sender hangs up in the middle.
         if status != 200 and status != 403:
             verdict.answers.append((reading.method, {status}))

@@ -17,6 +17,7 @@ from tests.chain.corpus import FAMILIES, Case
 from tests.chain.oracle import REFUSALS, STATUSES, Arrival, Expected, complaint, expect
 from tests.chain.site import Site, exchange, site
 from tests.cloud_relay.ingress.wire import Answer, parse_answers
+from tests.shared.http.model import read_request, values
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -103,6 +104,18 @@ class Run:
                 if fault := complaint(reading, body, arrival, authority):
                     self.wrong.append(f"{name}: {fault}: {arrival}")
         self.wrong += [f"the target could not read: {fault}" for fault in self.site.target.faults]
+        self.wrong += [
+            f"half a request arrived: {rest!r}" for rest in self.site.target.remains if not self.is_half(rest)
+        ]
+
+    def is_half(self, rest: bytes) -> bool:
+        """Whether this is the beginning of a request of which the sender never sent a good end."""
+        end = rest.find(b"\r\n\r\n") + 4
+        if end < 4:
+            return False
+        name = b",".join(values(read_request(rest[:end], max_fields=160).headers, b"x-case")).decode()
+        expected = self.expected.get(_root(name))
+        return expected is not None and expected.is_broken
 
     def blame(self, case: Case, fault: str) -> None:
         self.wrong.append(f"{case.name}: {fault} to {case.data[:300]!r}")
@@ -173,4 +186,5 @@ def test_in_segments_of_one_byte(tmp_path, capfd, quiet_logs, monkeypatch):
     assert len(cases) >= 1000
     passed, logs = run(tmp_path, cases, 1, asyncio.new_event_loop)
     assert sum(segments) < 1.1 * len(segments), "the kernel put segments together"
+    assert passed.site.target.remains, "what is broken behind its head has begun to arrive"
     assert_right(passed, logs, capfd.readouterr().out)

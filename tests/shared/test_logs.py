@@ -221,6 +221,16 @@ class TestLimiter:
         clock.now = 10.0
         assert [limiter.admit("c") for _ in range(3)] == [0, 0, None]
 
+    def test_keys_of_which_lines_were_held_back_make_room_later(self, clock):
+        limiter = LogLimiter(rate=1.0, burst=2, max_keys=2, clock=clock)
+        for key in ("a", "b"):
+            assert [limiter.admit(key) for _ in range(4)] == [0, 0, None, None]
+        clock.now = 10.0
+        assert [limiter.admit(f"new-{n}") for n in range(3)] == [0, 0, None], "one allowance for all that find no room"
+        clock.now = 31.0
+        assert [limiter.admit("new") for _ in range(3)] == [0, 0, None]
+        assert [limiter.admit("other") for _ in range(3)] == [0, 0, None]
+
     def test_log_limited_tells_how_many_it_held_back(self, lines, clock):
         limiter = LogLimiter(rate=1.0, burst=1, clock=clock)
         log = get_logger("x")
