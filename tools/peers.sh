@@ -2,7 +2,8 @@
 # Unpacks the real peers of the tests (a Prometheus, a web server, ...) from Debian's packages into .peers/.
 #
 # Nothing is installed into the system, no maintainer script runs and no daemon starts; root is not needed. The libraries
-# that the peers need and the system lacks are unpacked beside them. `tests/support/peers.py` knows how to start them.
+# that the peers need and the system lacks are unpacked beside them. sslyze comes from PyPI, into an environment of its own.
+# `tests/support/peers.py` knows how to start them.
 #
 # usage: tools/peers.sh [folder]        (default: .peers)
 set -euo pipefail
@@ -14,13 +15,14 @@ packages=(
     slowhttptest
 )
 programs=(prometheus victoria-metrics nginx haproxy tinyproxy wrk sshd ssh ssh-keygen rsyslogd curl slowhttptest)
+sslyze=6.3.1
 
 say() { echo "peers: $*" >&2; }
 
 # Without a peer its tests are left out, loudly; under CI that is no success.
 give_up() {
     say "$*"
-    say "the tests that need one of these are left out: ${programs[*]}"
+    say "the tests that need one of these are left out: ${programs[*]} sslyze"
     [ "${CI:-}" = true ] && exit 1
     exit 0
 }
@@ -112,8 +114,27 @@ fi
 lacking=$(lacking_libraries)
 [ -z "$lacking" ] || give_up "libraries are still missing:" $lacking
 
+# A Python program with an older `cryptography` than ours, so it gets an environment of its own.
+install_sslyze() {
+    local python=python3
+    [ ! -x .venv/bin/python ] || python=.venv/bin/python
+    say "installing sslyze $sslyze"
+    rm -rf "$peers/sslyze"
+    "$python" -m venv "$peers/sslyze" &&
+        "$peers/sslyze/bin/python" -m pip install --quiet --disable-pip-version-check "sslyze==$sslyze" >&2 || return 1
+    mkdir -p "$peers/usr/bin"
+    cat >"$peers/usr/bin/sslyze" <<'END'
+#!/bin/sh
+# The libraries beside the other peers are not for Python.
+unset LD_LIBRARY_PATH
+exec "$(dirname "$0")/../../sslyze/bin/python" -m sslyze "$@"
+END
+    chmod 755 "$peers/usr/bin/sslyze"
+}
+install_sslyze || say "sslyze cannot be installed here"
+
 missing=()
-for program in "${programs[@]}"; do
+for program in "${programs[@]}" sslyze; do
     [ -n "$(find_program "$program")" ] || missing+=("$program")
 done
 library_folders > "$peers/library-path"
