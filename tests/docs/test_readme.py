@@ -21,6 +21,9 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from cloud_relay.config import RelayConfig
+from connector_agent.config import ConnectorConfig
+from shared.config import load_config
 from tests.system.programs import ROOT, Program, command, environment, free_port, until
 from tests.system.targets import BODY, open_target
 
@@ -219,6 +222,26 @@ def test_all_ports_are_replaced():
 @pytest.mark.parametrize(("name", "text"), yaml_examples(), ids=[name for name, _ in yaml_examples()])
 def test_yaml_examples_are_yaml(name, text):
     assert yaml.safe_load(text)
+
+
+def whole_configs() -> list[tuple[str, str]]:
+    """The examples of the docs that are configs of their own."""
+    titles = ("# relay.yaml", "# connector.yaml")
+    found = [(name, text) for name, text in yaml_examples() if text.splitlines()[0] in titles]
+    assert found
+    return found
+
+
+@pytest.mark.parametrize(("name", "text"), whole_configs(), ids=[name for name, _ in whole_configs()])
+def test_whole_examples_are_good_configs(name, text, tmp_path):
+    text = text.replace("/etc/qanat", str(tmp_path))
+    for file in re.findall(r"[\w/.-]+\.(?:pem|crt|key)\b", text):  # relative ones are beside the config
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    config = tmp_path / "config.yaml"
+    config.write_text(text)
+    model: type[RelayConfig | ConnectorConfig] = RelayConfig if text.startswith("# relay") else ConnectorConfig
+    assert type(load_config(config, model)) is model
 
 
 def test_links_lead_somewhere():
