@@ -84,7 +84,13 @@ def read_given_token(path: Path | None) -> JoinToken:
             return read_token(path)
         if sys.stdin.isatty():
             return parse_join_token(str(typer.prompt("Join token", hide_input=True)))
-        return parse_join_token(sys.stdin.read(MAX_INPUT))
+        given = sys.stdin.read(MAX_INPUT)
+        if not given.strip():
+            raise CommandError(
+                ExitCode.CREDENTIAL, "no join token came by standard input",
+                "See what 'cloud-relay tokens create' said, or name a file: --token-file.", "token-unreadable",
+            )  # fmt: skip
+        return parse_join_token(given)
     except PkiError as error:
         raise CommandError(ExitCode.FAILED, str(error)) from error
     except ValueError as error:

@@ -84,6 +84,16 @@ async def test_a_token_comes_by_standard_input(tmp_path: Path, monkeypatch: pyte
         assert IdentityStore(tmp_path / "state" / "connector").load_identity() is not None
 
 
+async def test_an_empty_pipe_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the command before it failed."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    assert await run("enroll", "--config", tmp_path / "c.yaml") == 7
+    assert "no join token came by standard input" in capsys.readouterr().err
+    assert not (tmp_path / "c.yaml").exists()
+
+
 async def test_a_token_is_never_taken_from_the_command_line(tmp_path: Path) -> None:
     assert await run("enroll", "qanat-join-1_x", "--config", tmp_path / "c.yaml") == 2
     assert not (tmp_path / "c.yaml").exists()
