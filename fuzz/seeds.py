@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 from datetime import UTC, datetime
 from typing import Final
 
@@ -18,6 +19,8 @@ from shared.pki.spiffe import connector_id
 from shared.protocol import Hello
 from shared.protocol import frames as wire
 from shared.protocol.hello import serialize_targets
+from shared.tcp.head import ConnectionHead, Ends, encode_connection
+from shared.tcp.proxy_v2 import encode as encode_proxy
 
 _PUSH: Final = encode_push(
     PushHead("t", "r-1", 1, "s4", "all", b"POST", b"/a?b=c", 2, [(b"Host", b"a"), (b"X", b"y")], b"websocket")
@@ -48,6 +51,19 @@ _TOKEN_JSON: Final = base64.urlsafe_b64decode(_TOKEN.removeprefix(PREFIX).partit
 _REQUEST: Final = make_request(new_key(), connector_id("q.test", "t", "l", "c"))
 _REQUEST_DER: Final = base64.b64decode(b"".join(_REQUEST.splitlines()[1:-1]))
 
+
+def _client_hello(name: str | None) -> bytes:
+    """What OpenSSL says first."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    outgoing = ssl.MemoryBIO()
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name).do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    return outgoing.read()
+
+
 SEEDS: Final[dict[str, list[bytes]]] = {
     "frames": [
         bytes([flags]) + b"".join(_FRAMES[start:]) for flags in (0xF8, 0xF9, 0xFA, 0xFB, 0xFE) for start in (0, 1)
@@ -67,5 +83,21 @@ SEEDS: Final[dict[str, list[bytes]]] = {
     "push-head": [_PUSH, _ANSWER],
     "join-token": [_TOKEN.encode(), _TOKEN_JSON],
     "certificate-request": [_REQUEST, _REQUEST_DER],
+    "token-form": [
+        b"Basic czQ6c2VjcmV0\ngrant_type=client_credentials&scope=a%20b",
+        b"\ngrant_type=client_credentials&client_id=s4&client_secret=a%2Bb+c",
+    ],
+    "token-outside": [b'{"alg":"ES256","kid":"k1","typ":"JWT"}\n{"iss":"https://i.example","aud":"q","exp":1}'],
+    "enrolment": [
+        b'{"want":"authorities"}',
+        b'{"want":"certificate","token":"abcd","secret":"' + b"0" * 64 + b'","request":"PEM"}',
+    ],
+    "client-hello": [_client_hello("a.example"), _client_hello(None)],
+    "tcp-heads": [
+        encode_proxy(Ends("192.0.2.1", 1, "192.0.2.2", 2)),
+        encode_proxy(Ends("::1", 1, "::2", 2)),
+        encode_proxy(None),
+        encode_connection(ConnectionHead("t", "r-1", 1, "s4", "syslog", Ends("192.0.2.1", 1, "192.0.2.2", 2))),
+    ],
     "certificates": [certificate_pem(_ROOT.certificate), _ROOT.certificate.public_bytes(Encoding.DER)],
 }

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
+from cloud_relay.identity.enrolment import parse_want
+from cloud_relay.oauth.compact import read_outside
+from cloud_relay.oauth.form import TokenError, read_form
 from shared.errors import LocalFault
 from shared.http.chunked import ChunkedDecoder
 from shared.http.gate import BadRequest, BadResponse, check_unfinished_request_head, find_head_end
@@ -31,6 +34,12 @@ from shared.protocol import Hello, MemoryBudget, Role, Settings, Stream
 from shared.protocol.connection import Connection
 from shared.protocol.frames import MAX_MESSAGE, parse
 from shared.protocol.hello import BadHello, parse_targets
+from shared.tcp.client_hello import BadHello as BadClientHello
+from shared.tcp.client_hello import read_client_hello
+from shared.tcp.head import decode_connection, encode_connection
+from shared.tcp.proxy_v2 import BadProxyHeader
+from shared.tcp.proxy_v2 import decode as decode_proxy
+from shared.tcp.proxy_v2 import encode as encode_proxy
 
 _NOW: Final = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -223,6 +232,68 @@ def _pem(der: bytes, kind: bytes) -> bytes:
     return b"-----BEGIN %b-----\n%b-----END %b-----\n" % (kind, base64.encodebytes(der), kind)
 
 
+def token_form(data: bytes) -> None:
+    """A request for a token is read or refused with a code of RFC 6749, wherever its credentials are."""
+    authorization, _, body = data.partition(b"\n")
+    fields = {b"content-type": b"application/x-www-form-urlencoded"}
+    for given in (fields, fields | {b"authorization": authorization}):
+        try:
+            form = read_form(b"POST", given, body)
+        except TokenError as error:
+            assert error.code in _TOKEN_ERRORS  # noqa: PT017  # a property, no test of pytest
+            continue
+        assert form.client_id
+        assert form.secrets
+
+
+def token_outside(data: bytes) -> None:
+    """What a token says of itself is read or it is none."""
+    header, _, claims = data.partition(b"\n")
+    for token in (data, b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (header, claims, b"sign"))):
+        outside = read_outside(token)
+        assert outside is None or outside.issuer is not None
+
+
+def enrolment(data: bytes) -> None:
+    """What somebody without a certificate sends is a question or refused, and bounded."""
+    try:
+        wanted = parse_want(data)
+    except ValueError:
+        return
+    assert wanted is None or (len(wanted[0]) <= 128 and len(wanted[2]) <= 4096)
+
+
+def client_hello(data: bytes) -> None:
+    """A ClientHello is read, waited for, or refused; more bytes behind it change nothing."""
+    try:
+        hello = read_client_hello(data)
+    except BadClientHello:
+        return
+    if hello is not None:
+        assert read_client_hello(data + b"more") == hello
+
+
+def tcp_heads(data: bytes) -> None:
+    """A PROXY header, and the head of a TCP connection in the tunnel: what was read is written and read the same."""
+    try:
+        header = decode_proxy(data)
+    except BadProxyHeader:
+        pass
+    else:
+        assert header.ends is None or decode_proxy(encode_proxy(header.ends)).ends == header.ends
+    try:
+        head = decode_connection(data)
+    except LocalFault:
+        return
+    assert decode_connection(encode_connection(head)) == head
+
+
+_TOKEN_ERRORS: Final = frozenset(
+    {"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
+     "invalid_scope"}
+)  # fmt: skip
+"""RFC 6749 §5.2."""
+
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "frames": frames,
     "request-head": request_head,
@@ -233,4 +304,9 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "join-token": join_token,
     "certificate-request": certificate_request,
     "certificates": certificates,
+    "token-form": token_form,
+    "token-outside": token_outside,
+    "enrolment": enrolment,
+    "client-hello": client_hello,
+    "tcp-heads": tcp_heads,
 }
