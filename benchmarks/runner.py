@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.file_server import start_file_server
 from benchmarks.network import Network, two_networks, why_no_networks
 from benchmarks.nginx import start_target
 from benchmarks.programs import ROOT, BenchmarkError
@@ -95,6 +96,8 @@ def _surroundings(scenario: Scenario) -> Iterator[Site]:
         site = Site(folder, certificate, key, authority, {}, network.cloud, network.premises)
         stack.enter_context(closing(site))
         site.targets = {"push": start_target(site), "sink": _start_sink(site)}
+        if scenario.has_file_server:
+            site.file_server = start_file_server(site)
         yield site
 
 

@@ -20,6 +20,15 @@ TARGETS = (
 )  # nginx that answers 204 at once; ours that reads each body to its end, counts it, stalls, floods
 
 
+@dataclass(frozen=True, slots=True)
+class FileServer:
+    """An sshd on the premises that scp copies to; the folder has the client's key and what it knows of the host."""
+
+    folder: Path
+    port: int
+    user: str
+
+
 @dataclass(slots=True)
 class Site:
     """The surroundings of one system. Processes that are started here are ended by `close`, the last one first."""
@@ -31,6 +40,7 @@ class Site:
     targets: Mapping[str, int]
     cloud: Side = HERE
     premises: Side = HERE
+    file_server: FileServer | None = None
     processes: list[Process] = field(default_factory=list)
 
     def start(
@@ -69,7 +79,10 @@ class Site:
         """The same surroundings for one system: a folder and processes of its own."""
         folder = self.folder / name
         folder.mkdir(mode=0o755)
-        return Site(folder, self.certificate, self.key, self.authority, self.targets, self.cloud, self.premises)
+        return Site(
+            folder, self.certificate, self.key, self.authority, self.targets, self.cloud, self.premises,
+            self.file_server,
+        )  # fmt: skip
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path, Path]:

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, Protocol
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -35,6 +36,7 @@ class Identity(NamedTuple):
 
     `issuers` are the pins of the CAs above it. `is_renew_only`: it may get a new certificate and nothing else.
     `is_stranger`: the book does not know the certificate, but may take it in, which must be done before it counts.
+    `listed`: the certificate (DER) of one whose name stands in the config's table, which may change.
     """
 
     tenant: str
@@ -46,6 +48,7 @@ class Identity(NamedTuple):
     issuers: frozenset[str] = frozenset()
     is_renew_only: bool = False
     is_stranger: bool = False
+    listed: bytes = b""
 
     def __str__(self) -> str:
         return f"{self.tenant}/{self.location}/{self.connector}"
@@ -112,6 +115,10 @@ def admit(chain: Sequence[bytes], path: str, now: datetime, policy: Policy) -> I
 def judge_again(identity: Identity, now: datetime, policy: Policy) -> Identity | Refusal:
     """Judge a connector that was admitted earlier: dates pass, and config and revocations change."""
     try:
+        if identity.listed:
+            certificate = _parse(identity.listed)
+            if _whose(certificate, certificate.extensions, policy) != identity.key:
+                raise _Refused("certificate-wrong-identity", "The relay's table says so no longer.")
         return _judge(identity, now, policy)
     except _Refused as error:
         return error.refusal
@@ -130,8 +137,10 @@ def _identify(chain: Sequence[x509.Certificate], now: datetime, policy: Policy) 
     _check_usage(extensions)
     tenant, location, connector = _whose(certificate, extensions, policy)
     identity = Identity(
-        tenant, location, connector, certificate.fingerprint(hashes.SHA256()).hex(), certificate.not_valid_after_utc,
+        tenant, location, connector, certificate.fingerprint(hashes.SHA256()).hex(),
+        min(one.not_valid_after_utc for one in chain),  # TLS has looked at no dates, those of the CAs included
         certificate.not_valid_before_utc, frozenset(pin_of(one) for one in chain[1:]),
+        listed=certificate.public_bytes(Encoding.DER) if policy.connector_of(certificate) is not None else b"",
     )  # fmt: skip
     return _judge(identity, now, policy)
 

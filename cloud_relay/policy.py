@@ -50,10 +50,13 @@ class ConfigPolicy:
         return self._table.find(certificate)
 
     def trusts(self, tenant: str, issuers: frozenset[str]) -> bool:
-        """Whether one of the CAs is the tenant's; one without files of its own has those of the relay."""
-        if self._cas is None:
+        """Whether one of the CAs is the tenant's, and none another's; one without files of its own has the relay's."""
+        cas = self._cas
+        if cas is None:
             return True
-        return not issuers.isdisjoint(self._cas.get(tenant, self._cas[""]))
+        own = cas.get(tenant, cas[""])
+        foreign = (known - own for name, known in cas.items() if name not in ("", tenant))
+        return not issuers.isdisjoint(own) and all(issuers.isdisjoint(known) for known in foreign)
 
     def standing(self, identity: Identity, now: datetime) -> Standing:
         """By the certificate's own dates, and by what was revoked or blocked."""

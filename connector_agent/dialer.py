@@ -99,7 +99,7 @@ class Dialer:
             )
         except TlsFailed as error:
             raise await self._explain_tls(error, endpoint, contexts) from error
-        except (HandshakeError, OSError, ssl.SSLError, ProxyError) as error:
+        except (HandshakeError, OSError, ssl.SSLError, ProxyError, UnicodeError) as error:  # the last: of odd names
             raise handshake.explain(error, _where(endpoint)) from error
 
     async def route(self, host: str, port: int) -> asyncio.Transport:

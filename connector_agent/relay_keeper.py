@@ -187,7 +187,7 @@ class RelayKeeper:
         finally:
             if tunnel.link is not None:
                 tunnel.link.close()
-        self._renewed += 1
+        self._renewed += error is None
         if error is None and self._renewed > 1:
             error = _as_error("certificate-expired", "It was just renewed, and still no push may come.")
         if error is not None:

@@ -46,6 +46,10 @@ class TrustedClock:
         """The time, aware, in UTC."""
         return datetime.fromtimestamp(self.timestamp(), UTC)
 
+    def wall_now(self) -> datetime:
+        """What the wall clock says, believed or not."""
+        return datetime.fromtimestamp(self._wall(), UTC)
+
     def timestamp(self) -> float:
         """The time in Unix seconds: the wall clock's, as long as it is not doubtful."""
         reckoned, wall = self._reckoned(), self._wall()

@@ -14,7 +14,12 @@ packages=(
     prometheus victoria-metrics nginx haproxy tinyproxy-bin wrk openssh-server openssh-client rsyslog rsyslog-openssl curl
     slowhttptest
 )
-programs=(prometheus victoria-metrics nginx haproxy tinyproxy wrk sshd ssh ssh-keygen rsyslogd curl slowhttptest)
+# These only name the package of the distribution's version, which is what we unpack.
+versioned=(postgresql postgresql-client)
+programs=(
+    prometheus victoria-metrics nginx haproxy tinyproxy wrk sshd ssh ssh-keygen rsyslogd curl slowhttptest
+    initdb postgres psql pgbench
+)
 sslyze=6.3.1
 
 say() { echo "peers: $*" >&2; }
@@ -60,7 +65,10 @@ unpack() {
     done
 }
 
-find_program() { find "$peers/usr/bin" "$peers/usr/sbin" -maxdepth 1 -name "$1" -perm -u+x 2>/dev/null | head -1; }
+find_program() {
+    find "$peers"/usr/bin "$peers"/usr/sbin "$peers"/usr/lib/postgresql/*/bin -maxdepth 1 -name "$1" -perm -u+x \
+        2>/dev/null | head -1
+}
 library_folders() {
     (cd "$peers" && find lib usr/lib -maxdepth 2 \( -name '*.so' -o -name '*.so.*' \) -printf '%h\n' 2>/dev/null) | sort -u
 }
@@ -73,16 +81,17 @@ lacking_libraries() {
     done | sort -u
 }
 # What a package needs, by way of libraries only. The C library is always the system's: it must fit the system's loader.
+# Perl's are for wrappers that we do not unpack; LLVM is for PostgreSQL's just-in-time compiler, which the tests turn off.
 needed_libraries() {
     apt-cache "${apt_options[@]}" depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
         --no-replaces --no-enhances "${packages[@]}" | sed -n 's/^\(\(lib\|zlib\)[a-z0-9.+-]*\)$/\1/p' | sort -u |
-        grep -Ev '^(libc6|libc-bin|libgcc-s1|libjs-.*|libperl.*|libpython.*|libsystemd-shared|libfile-.*|libnumber-.*|libtext-.*)$' |
+        grep -Ev '^(libc6|libc-bin|libgcc-s1|libjs-.*|libperl.*|libpython.*|libsystemd-shared|lib.*-perl|libllvm.*|libz3-.*)$' |
         while read -r package; do
             dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || echo "$package"
         done
 }
 
-for package in "${packages[@]}"; do
+for package in "${packages[@]}" "${versioned[@]}"; do
     knows "$package" || {
         use_own_lists
         break
@@ -91,6 +100,11 @@ done
 wanted=()
 for package in "${packages[@]}"; do
     if knows "$package"; then wanted+=("$package"); else say "no package $package in this distribution"; fi
+done
+version_of() { apt-cache "${apt_options[@]}" depends "$1" | sed -n "s/^ *|\\?Depends: \\($1-[0-9]\+\\)\$/\1/p" | head -1; }
+for package in "${versioned[@]}"; do
+    found=$(version_of "$package")
+    if [ -n "$found" ]; then wanted+=("$found"); else say "no package $package in this distribution"; fi
 done
 [ ${#wanted[@]} -gt 0 ] || give_up "none of the packages is known here"
 

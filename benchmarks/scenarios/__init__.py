@@ -7,9 +7,10 @@ from benchmarks.scenarios.bulk import SCENARIOS as BULK
 from benchmarks.scenarios.links import SCENARIOS as LINKS
 from benchmarks.scenarios.many import SCENARIOS as MANY
 from benchmarks.scenarios.mixed import SCENARIOS as MIXED
+from benchmarks.scenarios.scp import SCENARIOS as SCP
 from benchmarks.scenarios.small import SCENARIOS as SMALL
 from benchmarks.scenarios.tunnels import SCENARIOS as TUNNELS
 
-SCENARIOS: tuple[Scenario, ...] = (*SMALL, *BULK, *MIXED, *MANY, *TUNNELS, *LINKS)
+SCENARIOS: tuple[Scenario, ...] = (*SMALL, *BULK, *MIXED, *MANY, *TUNNELS, *SCP, *LINKS)
 
 __all__ = ["SCENARIOS", "Bench", "Figures", "Plan", "Scenario"]

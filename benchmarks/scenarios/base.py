@@ -45,7 +45,10 @@ class LinkShape:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One kind of load. `systems` names those that it makes sense for, None for all; `link` wants two networks."""
+    """One kind of load. `systems` names those that it makes sense for, None for all; `link` wants two networks.
+
+    `has_file_server` wants an sshd beside the other targets, and a way to it through each of the systems.
+    """
 
     name: str
     about: str
@@ -54,6 +57,7 @@ class Scenario:
     shape: Shape = ONE
     link: LinkShape | None = None
     is_quick: bool = False
+    has_file_server: bool = False
 
 
 def metered(bench: Bench, run: Callable[[], Load], *, push_bytes: int) -> Figures:

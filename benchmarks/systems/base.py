@@ -39,6 +39,10 @@ class Running:
         return [process.pid for process in self.counted]
 
 
+FILES = "files"
+"""The name of the file server among the endpoints, where there is one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """How large a system is set up; 1 each is what the benchmarks take unless the scenario is about size."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.programs import missing_programs
 from benchmarks.site import Site
-from benchmarks.systems.base import Endpoint, Running, Shape
+from benchmarks.systems.base import FILES, Endpoint, Running, Shape
 
 
 class Direct:
@@ -21,4 +21,6 @@ class Direct:
             for target, port in site.targets.items()
             for is_tls in (True, False)
         }
+        if site.file_server is not None:
+            doors[FILES, False] = Endpoint(site.file_server.port, is_tls=False, host=site.premises.address)
         return Running(doors, [], {})

@@ -15,7 +15,7 @@ import yaml
 from benchmarks.programs import ROOT, BenchmarkError, Process
 from benchmarks.side import Side, free_port
 from benchmarks.site import HOST, PASSWORD, USER, Site
-from benchmarks.systems.base import Running, Shape, both_doors
+from benchmarks.systems.base import FILES, Endpoint, Running, Shape, both_doors
 from shared.secrets import hash_secret
 
 TENANT, LOCATION, CONNECTOR = "bench", "here", "c1"
@@ -56,6 +56,7 @@ def relay_config(site: Site, ports: dict[str, int], shape: Shape) -> dict[str, A
                 "senders": [_sender(number) for number in range(shape.senders)],
                 "routes": [_route(target, f"/{target}", target) for target in site.targets]
                 + [_route(f"other-{number}", f"/other/{number}", "push") for number in range(1, shape.routes)],
+                "tcp_routes": [_tcp_route(ports)] if site.file_server is not None else [],
             },
             IDLE_TENANT: {"locations": [IDLE_LOCATION]},
         },
@@ -83,6 +84,15 @@ def _route(name: str, path: str, target: str) -> dict[str, Any]:
     }
 
 
+def _tcp_route(ports: dict[str, int]) -> dict[str, Any]:
+    return {
+        "name": FILES,
+        "listen": f"127.0.0.1:{ports[FILES]}",
+        "networks": ["127.0.0.0/8"],
+        "to": {"location": LOCATION, "target": FILES},
+    }
+
+
 def connector_config(site: Site, ports: dict[str, int]) -> dict[str, Any]:
     """connector.yaml: both targets, as many connections to each as nginx would open."""
     pki, name = site.folder / "pki", f"connector.{TENANT}.{LOCATION}.{CONNECTOR}"
@@ -101,7 +111,8 @@ def connector_config(site: Site, ports: dict[str, int]) -> dict[str, Any]:
                 "timeouts": {"first_byte": "300s"},
             }
             for target, port in site.targets.items()
-        ],
+        ]
+        + ([] if site.file_server is None else [{"name": FILES, "tcp": f"127.0.0.1:{site.file_server.port}"}]),
     }
 
 
@@ -115,7 +126,7 @@ class Qanat:
         return [name for name in commands if not _command(name).exists()]
 
     def start(self, site: Site, shape: Shape) -> Running:
-        ports = {name: free_port() for name in ("tunnel", "tls", "plain", "relay", "connector")}
+        ports = {name: free_port() for name in ("tunnel", "tls", "plain", FILES, "relay", "connector")}
         idle = [f"c{number}" for number in range(shape.idle_connectors)]
         _make_pki(site, [f"{TENANT}/{LOCATION}/{CONNECTOR}", *(f"{IDLE_TENANT}/{IDLE_LOCATION}/{one}" for one in idle)])
         relay = self._start(site, site.cloud, "relay", [str(_command("cloud-relay")), "serve"],
@@ -126,6 +137,8 @@ class Qanat:
         _wait_until_ready(connector, site.premises, ports["connector"])
         time.sleep(0.5)  # the second tunnel comes after the first
         doors = both_doors(site.targets, ports["tls"], ports["plain"])
+        if site.file_server is not None:
+            doors[FILES, False] = Endpoint(ports[FILES], is_tls=False)
         details = {
             "pki": str(site.folder / "pki"),
             "tunnel_port": str(ports["tunnel"]),

@@ -14,7 +14,7 @@ from benchmarks.nginx import start_ingress
 from benchmarks.programs import Process, missing_programs, need_program
 from benchmarks.side import free_port, wait_for_port
 from benchmarks.site import Site
-from benchmarks.systems.base import Running, Shape, both_doors
+from benchmarks.systems.base import FILES, Endpoint, Running, Shape, both_doors
 
 SSHD_CONFIG = """\
 Port {port}
@@ -86,13 +86,19 @@ class NginxSsh:
         (folder / "authorized_keys").write_text(write_ssh_key(folder / "client_key", None) + "\n")
         sshd, port = self._start_sshd(site, account)
         (folder / "known_hosts").write_text(f"[{site.cloud.address}]:{port} {host_key}\n")
-        forwards = {name: free_port() for name in site.targets}
-        ssh = self._start_client(site, account, port, forwards)
-        upstreams = {name: ("127.0.0.1", forward) for name, forward in forwards.items()}
+        ports = dict(site.targets)
+        if site.file_server is not None:
+            ports[FILES] = site.file_server.port
+        forwards = {name: (free_port(), target) for name, target in ports.items()}
+        ssh = self._start_client(site, account, port, list(forwards.values()))
+        upstreams = {name: ("127.0.0.1", forwards[name][0]) for name in site.targets}
         ingress, tls_port, plain_port = start_ingress(site, upstreams)
-        for forward in forwards.values():
+        for forward, _ in forwards.values():
             wait_for_port(forward, ssh, site.cloud)
-        return Running(both_doors(site.targets, tls_port, plain_port), [ingress, sshd, ssh], {"relay": sshd})
+        doors = both_doors(site.targets, tls_port, plain_port)
+        if FILES in forwards:
+            doors[FILES, False] = Endpoint(forwards[FILES][0], is_tls=False)
+        return Running(doors, [ingress, sshd, ssh], {"relay": sshd})
 
     def _start_sshd(self, site: Site, account: Account) -> tuple[Process, int]:
         program, port = need_program("sshd"), free_port()
@@ -103,12 +109,12 @@ class NginxSsh:
         wait_for_port(port, sshd, site.cloud, host=site.cloud.address)
         return sshd, port
 
-    def _start_client(self, site: Site, account: Account, port: int, forwards: dict[str, int]) -> Process:
+    def _start_client(self, site: Site, account: Account, port: int, forwards: list[tuple[int, int]]) -> Process:
         program = need_program("ssh")
         argv = [program.path, "-N", "-F", "/dev/null", "-i", str(site.folder / "client_key"), "-p", str(port)]
         for option in (*_CLIENT_OPTIONS, f"UserKnownHostsFile={site.folder}/known_hosts"):
             argv += ["-o", option]
-        for name, forward in forwards.items():
-            argv += ["-R", f"127.0.0.1:{forward}:127.0.0.1:{site.targets[name]}"]
+        for forward, target in forwards:
+            argv += ["-R", f"127.0.0.1:{forward}:127.0.0.1:{target}"]
         argv.append(f"{account.name}@{site.cloud.address}")
         return site.start(site.premises, argv, "ssh", program.environment)

@@ -102,8 +102,8 @@ class Book:
         connector = self.connectors[key]
         if connector.blocked_at is not None:
             return Standing.BLOCKED
-        if now < record.not_before:
-            return Standing.NOT_YET_VALID
+        if now < record.not_before:  # issued when the relay's clock was ahead: a new one is due
+            return Standing.RENEW_ONLY
         if now > record.not_after + self.renewal_grace:
             return Standing.EXPIRED
         if now > record.not_after or record.generation not in (self.active, self.other):

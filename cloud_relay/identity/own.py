@@ -51,6 +51,8 @@ class OwnCertificate:
         chain = self.chain()
         if not chain or chain[1:] != self._registrar.book.served_chain(now):
             return True
+        if now < chain[0].not_valid_before_utc:  # of a day when this host's clock was ahead
+            return True
         issuing = chain[1] if len(chain) > 1 else chain[0]
         if half_time(chain[0]) <= now:  # one that ends with its CA is not made better by making it anew
             return chain[0].not_valid_after_utc < issuing.not_valid_after_utc

@@ -159,8 +159,9 @@ class RenewalDesk:
     def retell(self) -> None:
         """The roots may have changed: whoever offered the renewal is told, if they have."""
         said = self.registrar.root_texts()
-        if said != self._said:
-            self._said = said
+        has_changed = [set(texts) for texts in said] != [set(texts) for texts in self._said]
+        self._said = said
+        if has_changed:
             for link in list(self._links):
                 self._send_trust(link)
 

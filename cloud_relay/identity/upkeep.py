@@ -151,8 +151,10 @@ class Upkeep:
         registrar, book = self.registrar, self.registrar.book
         generation, now = book.generation, registrar.now()
         issuing, root_end = generation.issuing, generation.root.not_valid_after_utc
-        if issuing is not None and (now < half_time(issuing) or issuing.not_valid_after_utc >= root_end):
-            return  # where the root itself ends, only a roll-over helps
+        if issuing is not None and issuing.not_valid_before_utc <= now:  # else this host's clock was ahead then
+            is_last = issuing.not_valid_after_utc >= root_end  # where the root itself ends, only a roll-over helps
+            if is_last or now < half_time(issuing):
+                return
         if not registrar.keys.has_root(generation) or now >= root_end:  # offline: `expiries` says when it is wanted
             return
         new, path = await asyncio.to_thread(self._make_issuing, now)

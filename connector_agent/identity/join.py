@@ -97,12 +97,14 @@ class Joiner:
                     raise
                 last = error
                 continue
-            # The roots first: an identity without them could not be used, they without it do no harm.
-            await asyncio.to_thread(self._store.save_roots, roots)
+            # The roots first: an identity without them could not be used. Those of an identity that is replaced stay
+            # until the new one is there, so that a crash in between leaves one that works.
+            await asyncio.to_thread(self._store.save_roots, [*roots, *self._store.other_roots(roots)])
             reach("connector.join.roots-written")
             await asyncio.to_thread(self._store.save_relays, token.relays)
             identity = await asyncio.to_thread(self._store.save_identity, key, chain)
             reach("connector.join.identity-written")
+            await asyncio.to_thread(self._store.save_roots, roots)
             await asyncio.to_thread(self._store.forget_join_keys)
             return Joined(identity, roots, relay)
         raise last or DialError("not-a-relay", "There is no relay to join at.", "Name one in relays.", is_refusal=True)

@@ -17,13 +17,11 @@ from connector_agent.dialer import Contexts
 from connector_agent.handshake import DialError
 from connector_agent.identity.judge import is_plausible, judge_relay
 from connector_agent.identity.renewer import RenewalFailed, Renewer
-from connector_agent.identity.store import StoreError
 from connector_agent.identity.trust import Offload, TrustKeeper
 from shared.backoff import Backoff
 from shared.control import ControlFault
 from shared.errors import FAULTS
 from shared.logs import get_logger, log_limited
-from shared.pki.files import PkiError
 from shared.pki.tls import managed_client_context
 from shared.pki.trust import pin_of
 
@@ -130,9 +128,13 @@ class ManagedIdentity:
         return self._contexts
 
     def check_relay(self, der: bytes | None) -> PeerRejected | None:
-        """Whether the relay's certificate, verified by TLS but for its dates, is valid by the clock that we believe."""
+        """Whether the relay's certificate, verified by TLS but for its dates, is valid by the clock that we believe, or
+        by the wall clock: a relay whose own clock was wrong once must not keep us from all of them."""
         clock = self.clock
-        return judge_relay(der, clock.now(), clock_error=clock.error_seconds if clock.is_doubtful else 0.0)
+        rejected = judge_relay(der, clock.now(), clock_error=clock.error_seconds if clock.is_doubtful else 0.0)
+        if rejected is None or judge_relay(der, clock.wall_now(), clock_error=0.0) is None:
+            return None
+        return rejected
 
     async def renew_over(self, tunnel: Tunnel) -> DialError | None:
         """In a renew-only session: renew at once; None when the next dial has a newer certificate than this one had."""
@@ -277,7 +279,7 @@ class ManagedIdentity:
         while True:
             try:
                 joined = await self._join()
-            except (DialError, StoreError, PkiError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001  # whatever somebody in between has sent, the next try must come
                 failed = error if isinstance(error, DialError) else DialError("cannot-join", str(error))
                 self.join_error = failed
                 log_limited(

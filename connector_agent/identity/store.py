@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -99,6 +100,13 @@ class IdentityStore:
         """At least one, or PkiError."""
         return load_certificates(self.roots_file, "list of trusted roots")
 
+    def other_roots(self, roots: Sequence[x509.Certificate]) -> list[x509.Certificate]:
+        """Those of the list, if there is one, that are not among `roots`."""
+        try:
+            return [one for one in self.load_roots() if one not in roots]
+        except PkiError:
+            return []
+
     def load_relays(self) -> list[HostPort]:
         """What the join token named; empty where there is no such file, or it says nothing that can be used."""
         try:
@@ -128,8 +136,12 @@ class IdentityStore:
         return self._pending(f"join-{token}.key")
 
     def renewal_key(self) -> PrivateKey:
-        """Likewise, for the next renewal."""
-        return self._pending(RENEWAL_KEY)
+        """Likewise, for the next renewal. One that cannot be used is worth nothing, and made anew."""
+        try:
+            return self._pending(RENEWAL_KEY)
+        except PkiError:
+            self._remove(self.folder / RENEWAL_KEY)
+            return self._pending(RENEWAL_KEY)
 
     def forget_renewal_key(self) -> None:
         """The next renewal takes another key."""
@@ -145,7 +157,7 @@ class IdentityStore:
         if path.exists():
             try:
                 key = serialization.load_pem_private_key(read_private(path), password=None)
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, UnsupportedAlgorithm) as error:
                 msg = f"{path}: the key cannot be used: {error}: remove the file"
                 raise PkiError(msg) from error
             if isinstance(key, ec.EllipticCurvePrivateKey):

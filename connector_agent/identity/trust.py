@@ -84,7 +84,7 @@ class TrustKeeper:
                 detail=str(error)[:200], trusted=len(self.roots),
             )  # fmt: skip
             return
-        if accepted == self.roots:
+        if set(accepted) == set(self.roots):
             return
         try:
             await self._offload(self._store.save_roots, accepted)

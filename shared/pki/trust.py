@@ -59,7 +59,7 @@ def pem_text(certificate: x509.Certificate) -> str:
 def choose_pinned(offered: Iterable[x509.Certificate], pins: Iterable[str], now: datetime) -> list[x509.Certificate]:
     """Those that are roots with one of these pins. TrustError when there is none."""
     wanted = set(pins)
-    chosen = [one for one in offered if pin_of(one) in wanted and _is_root(one, now)]
+    chosen = [one for one in offered if _has_pin(one, wanted) and _is_root(one, now)]
     if not chosen:
         msg = "none of the offered CA certificates has the pin: this is another relay, or somebody stands in between"
         raise TrustError(msg)
@@ -96,6 +96,14 @@ def accept_roots(
         msg = "none of the offered roots is vouched for by one that is trusted"
         raise TrustError(msg)
     return accepted
+
+
+def _has_pin(certificate: x509.Certificate, pins: set[str]) -> bool:
+    """A stranger's certificate may have a key that nobody can read."""
+    try:
+        return pin_of(certificate) in pins
+    except _UNREADABLE:
+        return False
 
 
 def _is_same(root: x509.Certificate, witness: x509.Certificate) -> bool:

@@ -8,14 +8,14 @@ import pytest
 import yaml
 
 from benchmarks.scenarios import SCENARIOS
-from benchmarks.site import Site, make_certificate
+from benchmarks.site import FileServer, Site, make_certificate
 from benchmarks.systems.base import Shape
 from benchmarks.systems.qanat import _make_pki, connector_config, relay_config
 from cloud_relay.config import RelayConfig
 from connector_agent.config import ConnectorConfig
 from shared.config import load_config
 
-PORTS = {"tunnel": 1, "tls": 2, "plain": 3, "relay": 4, "connector": 5}
+PORTS = {"tunnel": 1, "tls": 2, "plain": 3, "relay": 4, "connector": 5, "files": 6}
 
 
 @pytest.mark.parametrize("shape", [Shape(), Shape(routes=10, senders=20)], ids=repr)
@@ -33,6 +33,21 @@ def test_both_programs_take_the_configs(tmp_path: Path, shape: Shape) -> None:
     assert [target.name for target in targets] == ["push", "sink"]
 
 
+def test_a_file_server_gets_a_tcp_route(tmp_path: Path) -> None:
+    certificate, key, authority = make_certificate(tmp_path)
+    site = Site(tmp_path, certificate, key, authority, {"push": 11}, file_server=FileServer(tmp_path, 13, "daemon"))
+    own = site.subsite("qanat")
+    _make_pki(own, ["bench/here/c1"])
+    (tmp_path / "relay.yaml").write_text(yaml.safe_dump(relay_config(own, PORTS, Shape())))
+    (tmp_path / "connector.yaml").write_text(yaml.safe_dump(connector_config(own, PORTS)))
+
+    route = load_config(tmp_path / "relay.yaml", RelayConfig).tenants["bench"].tcp_routes[0]
+    target = load_config(tmp_path / "connector.yaml", ConnectorConfig).targets[-1]
+
+    assert route.to.target == target.name
+    assert (route.listen.port, str(target.tcp)) == (6, "127.0.0.1:13")
+
+
 def test_everything_that_people_run_is_on(tmp_path: Path) -> None:
     site = Site(tmp_path, tmp_path, tmp_path, tmp_path, {"push": 11, "sink": 12})
     relay, connector = relay_config(site, PORTS, Shape()), connector_config(site, PORTS)
@@ -48,5 +63,5 @@ def test_each_bar_has_a_scenario() -> None:
     names = {one.name for one in SCENARIOS}
     assert names >= {
         "small-1", "small-16", "small-64", "small-256", "bulk-1mib", "small-beside-bulk", "burst-4000-kept",
-        "burst-4000-new", "idle-tunnels", "stalled-readers", "scale-100", "long-fat", "slow-link",
+        "burst-4000-new", "idle-tunnels", "stalled-readers", "scale-100", "long-fat", "slow-link", "tcp-scp",
     }  # fmt: skip

@@ -6,6 +6,7 @@ test out, loudly, when it is missing, and fails it under CI.
 How they start without touching the system: nginx with `-p FOLDER -e FILE -c FILE -g 'daemon off;'` and all its
 temporary paths in the config; tinyproxy with `-d`; haproxy with `-db`; sshd by its whole path with `-D -e -f FILE`, and
 not as root (it would look for a user of its own): `Popen(..., user=...)` of a system account that owns the host key.
+PostgreSQL refuses to run as root too; it finds what it shares beside its programs, wherever those were unpacked.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Final, NamedTuple
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = ROOT / ".peers"
 _PROGRAM_FOLDERS: Final = ("usr/sbin", "usr/bin")
-_SYSTEM_FOLDERS: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SYSTEM_FOLDERS: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+_POSTGRES_FOLDER: Final = "usr/lib/postgresql/*/bin"  # one of each version
 
 
 class Peer(NamedTuple):
@@ -40,12 +42,17 @@ def find_peer(name: str) -> Peer | None:
         for key, value in os.environ.items()
         if not key.lower().endswith("_proxy") and key != "LD_LIBRARY_PATH"
     }
-    for folder in _PROGRAM_FOLDERS:
-        path = FOLDER / folder / name
+    for folder in _program_folders(FOLDER):
+        path = folder / name
         if path.is_file() and os.access(path, os.X_OK):
             return Peer(str(path), environment | _library_path())
-    found = shutil.which(name, path=_SYSTEM_FOLDERS)
+    folders = ":".join((*_SYSTEM_FOLDERS, *map(str, Path("/").glob(_POSTGRES_FOLDER))))
+    found = shutil.which(name, path=folders)
     return Peer(found, environment) if found else None
+
+
+def _program_folders(root: Path) -> list[Path]:
+    return [*(root / folder for folder in _PROGRAM_FOLDERS), *root.glob(_POSTGRES_FOLDER)]
 
 
 def _library_path() -> dict[str, str]:

@@ -196,3 +196,12 @@ async def test_with_another_ca_there_is_nothing_to_renew_and_all_to_warn_of(hous
     assert told
     assert other.failures == 0
     assert not (tmp_path / "elsewhere").exists()
+
+
+async def test_what_was_made_when_the_clock_was_ahead_is_made_anew(house):
+    office = house.office
+    ahead = office.now + timedelta(days=40)
+    house.own.make(house.names, ahead)
+    assert house.leaf.not_valid_before_utc > office.now
+    await house.upkeep.look()
+    assert house.leaf.not_valid_before_utc <= office.now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -54,16 +55,31 @@ def test_what_was_saved_is_loaded_and_can_be_used_for_tls(tmp_path: Path) -> Non
     assert store.load_relays() == [HostPort("relay.example.com", 443), HostPort("::1", 8443)]
 
 
-@pytest.mark.parametrize("name", [IDENTITY, RENEWAL_KEY, "join-t0k3n.key"])
+@pytest.mark.parametrize("name", [IDENTITY, "join-t0k3n.key"])
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path, name: str) -> None:
     store = store_with_identity(tmp_path, Ca())
-    store.renewal_key()
     store.join_key("t0k3n")
     (tmp_path / name).chmod(0o644)
     with pytest.raises(PkiError, match="others may read"):
-        store.load_identity() if name == IDENTITY else store.renewal_key() if name == RENEWAL_KEY else store.join_key(
-            "t0k3n"
-        )
+        store.load_identity() if name == IDENTITY else store.join_key("t0k3n")
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.chmod(0o644), lambda path: path.write_bytes(b"torn")])
+def test_a_renewal_key_that_cannot_be_used_is_made_anew(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    store = store_with_identity(tmp_path, Ca())
+    first = store.renewal_key()
+    spoil(tmp_path / RENEWAL_KEY)
+    again = store.renewal_key()
+    assert again.private_numbers() != first.private_numbers()
+    assert (tmp_path / RENEWAL_KEY).stat().st_mode & 0o777 == 0o600
+
+
+def test_the_roots_of_an_identity_that_is_replaced_stay_until_the_new_one_is_there(tmp_path: Path) -> None:
+    store, old, new = IdentityStore(tmp_path), Ca(), Ca()
+    assert store.other_roots(new.certificates) == []
+    store.save_roots(old.certificates)
+    assert store.other_roots(new.certificates) == old.certificates
+    assert store.other_roots(old.certificates) == []
 
 
 def test_a_key_is_on_disk_before_it_is_given_out_and_stays_the_same(tmp_path: Path) -> None:

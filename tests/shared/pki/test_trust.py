@@ -6,6 +6,7 @@ import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from shared.pki import issue
@@ -98,3 +99,10 @@ def test_a_version_that_is_none():
     body = base64.encodebytes(der[: at + 4] + b"\x07" + der[at + 5 :]).decode()
     with pytest.raises(ValueError, match="version"):
         load_pems([f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n"])
+
+
+def test_a_strangers_key_that_nobody_can_read_is_no_pin():
+    der = FOREIGN.certificate.public_bytes(serialization.Encoding.DER)
+    curve = bytes.fromhex("06082a8648ce3d030107")  # prime256v1, made into a curve that there is not
+    odd = x509.load_der_x509_certificate(der.replace(curve, curve[:-1] + b"\x7f"))
+    assert choose_pinned([odd, OLD.certificate], [pin_of(OLD.certificate)], NOW) == [OLD.certificate]
