@@ -261,6 +261,8 @@ class RelayApp:
         has_changed = self._service.state.set_disabled((tenant, name), time.time() if is_disabled else None)
         sender.is_disabled = is_disabled
         self._ingress.use(self._ingress.context)  # which ends what it has open
+        if self.doors is not None:
+            self.doors.tcp.recheck(self.snapshot.tcp)
         if has_changed:
             log.warning("sender switched off" if is_disabled else "sender switched on", tenant=tenant, sender=name)
         return has_changed

@@ -68,6 +68,10 @@ def _route(route: TcpRouteConfig, where: Key) -> Iterator[Flaw]:
         yield Flaw((*where, "senders"), f"senders are known by their client certificates; {what}")
     if asks and not route.senders:
         yield Flaw((*where, "senders"), "a CA signs more than the senders that are meant; name those that may send")
+    if route.limits.bytes is not None:
+        yield Flaw(
+            (*where, "limits", "bytes"), "bytes are limited on HTTP routes only; limit connections and their rate"
+        )
     if route.hold >= route.timeout:
         yield Flaw((*where, "hold"), "hold must be shorter than timeout, or no time is left for the target")
 
@@ -125,9 +129,11 @@ def _claimed_elsewhere(config: RelayConfig, route: TcpRouteConfig, name: str, at
         yield Flaw(at, f"{name} is how connectors reach the tunnel on this port; see tunnel.advertise")
     if any(ingress.listen == route.listen for ingress in config.ingress):
         for tenant, known in config.tenants.items():
-            for other in known.routes:
-                if covers(name, other.match.host):
-                    yield Flaw(at, f"{name} would take the host {other.match.host} from route {tenant}/{other.name}")
+            hosts = [(other.match.host, f"route {tenant}/{other.name}") for other in known.routes]
+            hosts += [(other.host, f"the token endpoint of tenant {tenant}") for other in known.token_endpoints]
+            for host, owner in hosts:
+                if covers(name, host):
+                    yield Flaw(at, f"{name} would take the host {host} from {owner}")
                     return
 
 

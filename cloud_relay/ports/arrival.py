@@ -86,6 +86,13 @@ class Arrival:
         let_reset(self._sock)
         self._sock.close()
 
+    def sort_by(self, sorting: Sorting) -> None:
+        """A reload: these rules count from now on. One that began under other rules for PROXY headers is reset."""
+        if sorting.proxy_from != self._sorting.proxy_from:
+            self.abort()
+        else:
+            self._sorting = sorting
+
     def _on_readable(self) -> None:
         try:
             if self._header is not None and not self._read_header(self._header):

@@ -30,17 +30,28 @@ _log = get_logger("relay.ports")
 
 
 class Port:
-    """`sorting` may be replaced at any time: it counts for connections from then on."""
+    """`sorting` may be replaced at any time: it counts for all connections that were not handed on yet."""
 
-    __slots__ = ("_acceptor", "_arrivals", "_loop", "_per_source", "metrics", "sorting")
+    __slots__ = ("_acceptor", "_arrivals", "_loop", "_per_source", "_sorting", "metrics")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, metrics: ListenerMetrics, sorting: Sorting) -> None:
         self.metrics = metrics
-        self.sorting = sorting
+        self._sorting = sorting
         self._loop = loop
         self._acceptor = Acceptor(loop, self._take)
         self._arrivals: dict[Arrival, str] = {}
         self._per_source: dict[str, int] = {}
+
+    @property
+    def sorting(self) -> Sorting:
+        """The rules in force."""
+        return self._sorting
+
+    @sorting.setter
+    def sorting(self, sorting: Sorting) -> None:
+        self._sorting = sorting
+        for arrival in list(self._arrivals):
+            arrival.sort_by(sorting)
 
     async def bind(self, host: str | None, port: int) -> None:
         """See Acceptor."""
@@ -76,6 +87,7 @@ class Port:
         held = self._per_source.get(source, 0)
         if len(self._arrivals) >= MAX_ARRIVALS or (held >= MAX_ARRIVALS_PER_SOURCE and not sorting.proxy_from):
             self.metrics.refused += 1
+            let_reset(sock)
             sock.close()
             return
         self._per_source[source] = held + 1

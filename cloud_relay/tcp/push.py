@@ -44,6 +44,7 @@ _NO_CONNECTOR: Final = FAULTS["no-connector"]
 _DEADLINE: Final = FAULTS["deadline-exceeded"]
 _CONNECTOR_ERROR: Final = FAULTS["connector-error"]
 _NO_ROUTE: Final = FAULTS["no-such-route"]
+_DISABLED: Final = FAULTS["sender-disabled"]
 _NOT_ALLOWED: Final = FAULTS["sender-not-allowed"]
 _NETWORK: Final = FAULTS["sender-network-refused"]
 
@@ -113,11 +114,13 @@ class TcpPush(Splice):
 
     def recheck(self, route: TcpRoute | None) -> None:
         """A reload: `route` is what became of ours, None: it is gone."""
-        if route is None:
+        if route is None or route.key != self.route.key:
             self.fail(_NO_ROUTE)
         elif not route.lets_in(self.ends.source):
             self.fail(_NETWORK)
-        elif self.sender is not None and not route.knows(self.sender):
+        elif self.sender is None:
+            self.route = route  # nothing is counted yet: from here on the new one's rules are what it is judged by
+        elif not route.knows(self.sender):
             self.fail(_NOT_ALLOWED)
 
     # What the edge calls.
@@ -132,6 +135,8 @@ class TcpPush(Splice):
         verdict = self.route.anonymous if book is None else book.judge(cast(TlsEdge, edge).peer_certificate())
         if isinstance(verdict, Fault):
             self.fail(verdict)
+        elif verdict.is_disabled:
+            self.fail(_DISABLED)
         else:
             self._admit(verdict)
 

@@ -83,7 +83,7 @@ class TcpRoute:
 
     def knows(self, sender: Sender) -> bool:
         """Whether a sender of an earlier config may still use it."""
-        return self.book is None or sender.name in {one.name for one in self.book.senders}
+        return self.book is None or any(one.name == sender.name and not one.is_disabled for one in self.book.senders)
 
     def __repr__(self) -> str:
         return f"<TcpRoute {self.tenant}/{self.name} -> {self.location}/{self.target}>"

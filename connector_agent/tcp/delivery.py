@@ -82,7 +82,10 @@ class TcpDelivery(Splice):
             target.metrics.connect_failures += 1
             target.last_fault = error
             self.detail = error.detail
-            self.fail(error.fault, refused=True)
+            if self._is_connecting:
+                self.fail(error.fault, refused=True)
+            else:  # too late by a moment: something has gone to the target
+                self.fail(self.EDGE_LOST, refused=False)
 
     def _make_edge(self) -> PlainEdge:
         return PlainEdge(self)

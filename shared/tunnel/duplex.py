@@ -261,7 +261,7 @@ class Duplex(asyncio.Protocol):
     def _on_timer(self) -> None:
         now = self._now()
         if self.is_over:
-            self._transport.abort()
+            cut_off(self._transport)  # what it has not taken by now would be missing: that must not look like an end
         elif self._is_closing:
             self._lose()  # no goodbye from the peer, or no end from the tunnel
         elif self.tunnel_ended and not self._can_half_close and not self._is_finishing:
