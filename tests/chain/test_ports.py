@@ -214,10 +214,15 @@ def test_client_certificates_are_the_senders_credential(run, tmp_path):
                     await TlsClient(port, name, pki.ca, pair).read_nothing()
                 await until(lambda: code in [line.get("code") for line in made.relay_lines])  # noqa: B023 - at once
             assert len(ends) == 1
+            made.relay.set_sender_disabled("acme", "plant", is_disabled=True)
+            await until(lambda: ends[0].events[-1:] == ["reset"])
+            with pytest.raises((ConnectionError, ssl.SSLError)):
+                await TlsClient(port, name, pki.ca, known).read_nothing()
+            await until(lambda: made.relay_lines[-1].get("code") == "sender-disabled")
             assert good.sock is not None
             good.sock.close()
-            await until(lambda: len(made.relay_lines) == 4)
-            assert made.relay_lines[-1]["sender"] == "plant"
+            await until(lambda: len(made.relay_lines) == 5)
+            assert made.relay_lines[3]["sender"] == "plant"
 
     run(main)
 

@@ -103,6 +103,9 @@ BAD: dict[str, tuple[Callable[[Document], Document], str]] = {
         f"{WHERE}[1]: all that share :6514",
     ),
     "a name of an HTTP route": (lambda d: document(d, route("frun")), f"{WHERE}[0].name: there is already a route"),
+    "bytes, which nobody would count": (
+        lambda d: document(d, route(limits={"bytes": "1MiB/s"})), f"{WHERE}[0].limits.bytes: bytes are limited on HTTP",
+    ),
     "a wildcard for everything": (lambda d: document(d, route(sni="*.com")), "a wildcard for a whole top-level domain"),
     "an address for a name": (lambda d: document(d, route(sni="10.0.0.1")), "not a server name"),
 }  # fmt: skip
