@@ -20,10 +20,11 @@ from shared.pki.tls import KeyPair
 from shared.tcp.head import Ends as Addresses
 from shared.tcp.proxy_v2 import decode, encode
 from tests.cloud_relay.conftest import sha256
-from tests.support.chain import Chain, chain, free_port, tcp_route
+from tests.support.chain import Chain, chain, tcp_route
 from tests.support.development import Pki
 from tests.support.ends import EdgeEnd, dial, edge_server, until
 from tests.support.hellos import REAL, message, records
+from tests.support.ports import free_port
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

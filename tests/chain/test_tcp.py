@@ -14,8 +14,9 @@ import pytest
 import uvloop
 
 from shared.exits import CommandError
-from tests.support.chain import Chain, chain, free_port, tcp_route
+from tests.support.chain import Chain, chain, tcp_route
 from tests.support.ends import CHECKS, EdgeEnd, Ends, dial, edge_server, until
+from tests.support.ports import free_port
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

@@ -24,7 +24,8 @@ import yaml
 from cloud_relay.config import RelayConfig
 from connector_agent.config import ConnectorConfig
 from shared.config import load_config
-from tests.system.programs import ROOT, Program, command, environment, free_port, until
+from tests.support.ports import free_port
+from tests.system.programs import ROOT, Program, command, environment, until
 from tests.system.targets import BODY, open_target
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

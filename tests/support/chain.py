@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from shared.outcome import Outcome
 from shared.process import StopRequest
 from tests.support.development import TRUST_DOMAIN, Pki
 from tests.support.ends import until
+from tests.support.ports import free_port
 
 LOOPBACK = ["127.0.0.0/8"]
 
@@ -65,12 +65,6 @@ class Chain:
     def lose_tunnels(self) -> None:
         for session in self.relay.registry.sessions():
             session.link.abort()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def tcp_route(name: str, port: int, **more: Any) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from multidict import CIMultiDictProxy
 from shared.control import control_request
 from shared.errors import FAULTS
 from shared.secrets import hash_secret, new_secret
-from tests.system.programs import Program, command, environment, free_port, until
+from tests.support.ports import free_port
+from tests.system.programs import Program, command, environment, until
 from tests.system.targets import Target
 
 TENANT: Final = "acme"

@@ -16,8 +16,9 @@ from cloud_relay.identity.upkeep import Upkeep
 from shared.clock import TrustedClock
 from shared.config import read_config
 from shared.control import control_request
+from tests.support.ports import free_port
 from tests.system.kit import LOCATION, TENANT, TRUST_DOMAIN, Site
-from tests.system.programs import ROOT, Program, command, environment, free_port, until
+from tests.system.programs import ROOT, Program, command, environment, until
 
 CRASHING = ROOT / "tests" / "support" / "crashing.py"
 

@@ -7,7 +7,6 @@ import contextlib
 import inspect
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -20,7 +19,6 @@ from typing import Any, Final
 from benchmarks.procfs import read_peak_rss_mib, read_rss_mib
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-_EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 async def until(check: Callable[[], Any], what: str, timeout: float = 20.0) -> Any:
@@ -38,22 +36,6 @@ async def until(check: Callable[[], Any], what: str, timeout: float = 20.0) -> A
             return answer
         assert time.monotonic() < deadline, f"did not come in {timeout:.0f} s: {what}"
         await asyncio.sleep(0.01)
-
-
-def free_port() -> int:
-    """A port that nobody listens on, and that no connection gets as its own: it must stay free while a program is dead.
-
-    Somebody who keeps dialling a dead port of the ephemeral range ends up connected to itself.
-    """
-    low = int(_EPHEMERAL.read_text().split()[0])
-    while True:
-        port = random.randrange(max(1024, low - 16384), low)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def listens(port: int) -> bool:

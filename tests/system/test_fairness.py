@@ -13,7 +13,7 @@ from benchmarks.load.bulk import Bulk
 from tests.system.kit import Site, assert_honest
 from tests.system.programs import Program, until
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.system, pytest.mark.timing, pytest.mark.timeout(180)]
 
 GB = 1_000_000_000
 MAX_GROWTH_MIB = 64

@@ -21,8 +21,9 @@ from tests.chain.site import RawTarget
 from tests.cloud_relay.conftest import sha256
 from tests.shared.http.model import values
 from tests.support.peers import Peer
+from tests.support.ports import free_port
 from tests.system.kit import Site
-from tests.system.programs import free_port, listens, until
+from tests.system.programs import listens, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(150)]
 
@@ -203,6 +204,7 @@ async def latencies(site: Site, seconds: float) -> list[float]:
     return sorted(took)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("attack", ATTACKS)
 async def test_slow_attackers_do_not_slow_others(site, target, peer, record_property, attack):
     site.expose(target)

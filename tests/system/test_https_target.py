@@ -9,8 +9,9 @@ import trustme
 
 from benchmarks.nginx import main_config
 from tests.support.peers import Peer
+from tests.support.ports import free_port
 from tests.system.kit import Site, assert_honest
-from tests.system.programs import free_port, listens, until
+from tests.system.programs import listens, until
 
 pytestmark = pytest.mark.system
 

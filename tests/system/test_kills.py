@@ -13,7 +13,7 @@ from tests.system.load import Load
 from tests.system.programs import listens, until
 from tests.system.targets import Target, open_target
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.system, pytest.mark.timing, pytest.mark.timeout(120)]
 
 BAR = 1.0
 """Seconds from being back until pushes flow (issue)."""

@@ -19,7 +19,8 @@ import pytest
 
 from benchmarks.systems.ssh import account_of_sshd
 from tests.support.peers import Peer
-from tests.system.programs import free_port, listens, until
+from tests.support.ports import free_port
+from tests.system.programs import listens, until
 
 pytestmark = pytest.mark.system
 

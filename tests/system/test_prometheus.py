@@ -12,8 +12,9 @@ import pytest
 import yaml
 from aiohttp import web
 
+from tests.support.ports import free_port
 from tests.system.kit import USER, Site
-from tests.system.programs import Program, free_port, until
+from tests.system.programs import Program, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import trustme
 
+from tests.support.ports import free_port
 from tests.system.kit import Site
-from tests.system.programs import free_port, listens, until
+from tests.system.programs import listens, until
 
 pytestmark = pytest.mark.system
 

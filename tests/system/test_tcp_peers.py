@@ -28,8 +28,9 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
 from benchmarks.systems.ssh import SSHD_CONFIG, account_of_sshd, write_ssh_key
 from shared.tcp.proxy_v2 import decode, size_of
+from tests.support.ports import free_port
 from tests.system.kit import Site
-from tests.system.programs import free_port, listens, until
+from tests.system.programs import listens, until
 
 pytestmark = pytest.mark.system
 

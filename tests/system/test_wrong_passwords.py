@@ -12,7 +12,7 @@ import pytest
 from shared.secrets import hash_password
 from tests.system.kit import USER, Site
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.system, pytest.mark.timing, pytest.mark.timeout(120)]
 
 PER_SECOND = 1000
 CONNECTIONS = 20
