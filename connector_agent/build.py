@@ -97,6 +97,7 @@ def make_tcp_targets(config: ConnectorConfig, metrics: ConnectorMetrics) -> list
             max_connections=target.limits.connections,
             idle=target.timeouts.idle or TCP_IDLE,
             tells_source=target.proxy_protocol,
+            probe=target.probe.spec("tcp"),
             fingerprint=target,
         )
         for target in config.targets
@@ -136,6 +137,7 @@ def _make_target(
         max_body=config.limits.body,
         timeouts=Timeouts(config.timeouts.first_byte, config.timeouts.idle or HTTP_IDLE),
         upgrades=bool(config.upgrade),
+        probe=config.probe.spec(url.scheme),
         fingerprint=(config, materials.digest),
     )
 

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
 
+from connector_agent.config_probe import ProbeConfig
 from connector_agent.headers_policy import check_content_type, check_header_name, check_header_value
 from shared.config import ConfigFile, ConfigModel, ConfigPath, Flaw, HostPort, HostPortField
 from shared.config.common import LogConfig, ObserveConfig
@@ -232,6 +233,7 @@ class TargetConfig(ConfigModel):
     """Where its addresses must lie, whatever DNS says. Link-local and multicast ones are never dialled."""
     limits: TargetLimitsConfig = TargetLimitsConfig()
     timeouts: TimeoutsConfig = TimeoutsConfig()
+    probe: ProbeConfig = ProbeConfig()
 
     @model_validator(mode="before")
     @classmethod

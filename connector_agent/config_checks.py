@@ -65,6 +65,7 @@ def _target(target: TargetConfig, where: Key) -> Iterator[Flaw]:
     if (target.url is None) == (target.tcp is None):
         yield Flaw(where, f"target {name!r} needs a url, or tcp, and not both")
         return
+    yield from _probe(target, (*where, "probe"))
     if target.tcp is not None:
         yield from _tcp(target, target.tcp, where)
         return
@@ -101,6 +102,17 @@ def _tcp(target: TargetConfig, address: HostPort, where: Key) -> Iterator[Flaw]:
     if "first_byte" in target.timeouts.model_fields_set:
         yield Flaw((*where, "timeouts", "first_byte"), "first_byte is for targets with a url")
     yield from _refused(address.host, (*where, "tcp"), target)
+
+
+def _probe(target: TargetConfig, where: Key) -> Iterator[Flaw]:
+    probe, scheme = target.probe, target.url.scheme if target.url is not None else "tcp"
+    if probe.kind == "tls" and scheme != "https":
+        yield Flaw((*where, "kind"), "tls is for targets with an https url; write tcp, or leave kind out")
+    if probe.kind == "http" and scheme == "tcp":
+        yield Flaw((*where, "kind"), "http is for targets with a url; write tcp, or leave kind out")
+    if probe.kind != "http":
+        for key in sorted(probe.model_fields_set & {"method", "path", "status"}):
+            yield Flaw((*where, key), f"{key} is for probes of kind http; add kind: http, or drop {key}")
 
 
 def _tls(target: TargetConfig, where: Key) -> Iterator[Flaw]:

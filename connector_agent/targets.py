@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from connector_agent.access import AccessRules
 from connector_agent.headers_policy import HeaderPolicy
 from connector_agent.metrics import TargetMetrics
+from connector_agent.probe.spec import DEFAULT, ProbeSpec
 from connector_agent.upstream.pool import UpstreamPool
 
 REMOVAL_GRACE: Final = 0.9
@@ -40,6 +41,7 @@ class Target:
         "metrics",
         "name",
         "pool",
+        "probe",
         "timeouts",
         "upgrades",
         "url",
@@ -57,6 +59,7 @@ class Target:
         max_body: int = 0,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
         upgrades: bool = False,
+        probe: ProbeSpec = DEFAULT,
         fingerprint: object = None,
     ) -> None:
         """`fingerprint` compares equal as long as nothing of the target's config has changed."""
@@ -69,6 +72,7 @@ class Target:
         self.max_body = max_body
         self.timeouts = timeouts
         self.upgrades = upgrades
+        self.probe = probe
         self.fingerprint = fingerprint
 
     def __repr__(self) -> str:

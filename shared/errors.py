@@ -186,6 +186,8 @@ _ENTRIES: Final = (
           "Look at the target's log.", retry_after=True),
     Fault("target-idle", 197, 504, _C, "Nothing moved on the connection to the target for too long.",
           "Raise the target's timeouts.idle in the connector's config if that is its nature.", retry_after=True),
+    Fault("target-unexpected-status", 199, 502, _G, "The target answers its probe with a status that is not expected.",
+          "Look at the target; or mend probe.path or probe.status in the connector's config.", retry_after=True),
     # Why a tunnel is refused or closed; no sender sees these.
     Fault("certificate-required", 300, 401, _R, "The tunnel needs a client certificate.",
           "Enrol this connector, or point tls.certificate and tls.key at its certificate."),

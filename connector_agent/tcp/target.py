@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from connector_agent.probe.spec import DEFAULT, ProbeSpec
 from shared.errors import FAULTS
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class TcpTarget:
 
     __slots__ = (
         "deliveries", "endpoint", "fingerprint", "idle", "last_fault", "max_connections", "metrics", "name",
-        "tells_source",
+        "probe", "tells_source",
     )  # fmt: skip
 
     def __init__(
@@ -32,6 +33,7 @@ class TcpTarget:
         max_connections: int,
         idle: float,
         tells_source: bool = False,
+        probe: ProbeSpec = DEFAULT,
         fingerprint: object = None,
     ) -> None:
         self.name = name
@@ -40,6 +42,7 @@ class TcpTarget:
         self.max_connections = max_connections
         self.idle = idle
         self.tells_source = tells_source
+        self.probe = probe
         self.fingerprint = fingerprint
         self.deliveries: set[TcpDelivery] = set()
         self.last_fault: LocalFault | None = None

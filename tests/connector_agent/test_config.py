@@ -180,3 +180,49 @@ def test_the_schema_describes_every_field(folder: Path) -> None:
     schema = json_schema(ConnectorConfig)
     assert "relays" in schema["properties"]
     assert schema["$defs"]["AllowConfig"]["properties"]["path"]["description"]
+
+
+@pytest.mark.parametrize(
+    ("written", "described"),
+    [
+        ("url: https://t, A", "tls"),
+        ("url: http://t, A", "tcp"),
+        ("tcp: t:514", "tcp"),
+        ("url: https://t, A, probe: {kind: tcp, interval: 1m}", "tcp"),
+        ("url: https://t, A, probe: {kind: none}", "none"),
+        ("url: http://t, A, probe: {kind: http, path: /-/healthy}", "GET /-/healthy, expecting 2xx"),
+        (
+            "url: http://t, A, probe: {kind: http, method: HEAD, path: '/ping?sap-client=100', status: [200, 4xx]}",
+            "HEAD /ping?sap-client=100, expecting 200, 4xx",
+        ),
+        ("url: http://t, A, probe: {kind: http, status: 401}", "GET /, expecting 401"),
+    ],
+)
+def test_probes(folder: Path, written: str, described: str) -> None:
+    written = written.replace("A", ALLOW, 1)
+    target = load(folder, HEAD + f"targets: [{{name: t, {written}}}]\n").targets[0]
+    assert target.probe.spec(target.url.scheme if target.url is not None else "tcp").describe() == described
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("url: http://t, A, probe: {kind: tls}", "tls is for targets with an https url"),
+        ("tcp: t:514, probe: {kind: http}", "http is for targets with a url"),
+        ("url: http://t, A, probe: {path: /x}", "path is for probes of kind http; add kind: http"),
+        ("url: http://t, A, probe: {kind: http, method: POST}", "'GET', 'HEAD' or 'OPTIONS'"),
+        ("url: http://t, A, probe: {kind: http, path: //x}", "not a path"),
+        ("url: http://t, A, probe: {kind: http, path: 'x y'}", "not a path"),
+        ("url: http://t, A, probe: {kind: http, status: []}", "must not be empty"),
+        ("url: http://t, A, probe: {kind: http, status: [20]}", "not a status"),
+        ("url: http://t, A, probe: {kind: http, status: [true]}", "not a status"),
+        ("url: http://t, A, probe: {interval: 10ms}", "greater than or equal to 1"),
+        ("url: http://t, A, probe: {timeout: 11s}", "less than or equal to 10"),
+        ("url: http://t, A, probe: {every: 1s}", "this key is not known"),
+    ],
+)
+def test_probes_that_are_not_taken(folder: Path, written: str, told: str) -> None:
+    written = written.replace("A", ALLOW, 1)
+    found = problems(folder, HEAD + f"targets: [{{name: t, {written}}}]\n")
+    assert len(found) == 1
+    assert told in found[0]
