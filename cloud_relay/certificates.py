@@ -1,4 +1,4 @@
-"""Client certificates as a sender's credential: verified by TLS, ascribed to a tenant and a sender here, push by push.
+"""Client certificates as a sender's credential: verified by TLS, ascribed to a sender here, at each push and later on.
 
 The listener asks for a certificate and trusts the CAs of all tenants at once, so TLS says only that *somebody's* CA
 signed it. It counts for a tenant only if a CA of that tenant's own bundle is in the chain that OpenSSL built, and for a
@@ -6,6 +6,9 @@ sender only if its whole subject, or one of its alternative names, is pinned the
 the sender named by SNI: whoever chose the connection's certificate by one name cannot push under another.
 
 An identity is made once for a connection and judged anew for each push: against the config in force, and the clock.
+
+A TCP route has one CA bundle of its own, and its connections live long: they are judged at the handshake, after each
+reload, and when their certificate ends.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from shared.errors import FAULTS, Fault
 from shared.pki.tls import named_host
@@ -28,6 +32,12 @@ if TYPE_CHECKING:
 
 EXPIRED: Final = FAULTS["sender-certificate-expired"]
 WRONG_NAME: Final = FAULTS["server-name-mismatch"]
+REQUIRED: Final = FAULTS["sender-certificate-required"]
+UNKNOWN: Final = FAULTS["sender-certificate-unknown"]
+
+_UNREADABLE: Final = (
+    ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm,
+)  # fmt: skip
 
 Pin: TypeAlias = "x509.Name | str"
 """A whole subject, or an alternative name as "dns:push.example.com", "uri:…", "email:…"."""
@@ -36,7 +46,8 @@ Pin: TypeAlias = "x509.Name | str"
 class PeerCertificate:
     """What a client certificate says, parsed once. `host` is the name that the client gave by SNI, None without one.
 
-    `authorities` are the SHA-256 of the CA certificates in its chain. Dates are Unix times, the narrowest of the chain.
+    `authorities` are the SHA-256 of the CA certificates in its chain; one that is trusted itself is its own CA. Dates
+    are Unix times, the narrowest of the chain.
     """
 
     __slots__ = ("_found", "authorities", "host", "not_after", "not_before", "pins")
@@ -46,7 +57,7 @@ class PeerCertificate:
         parsed = [x509.load_der_x509_certificate(one) for one in chain]
         leaf = parsed[0]
         self.host = None if host is None else host.encode("ascii", "replace")
-        self.authorities = frozenset(hashlib.sha256(one).digest() for one in chain[1:])
+        self.authorities = frozenset(hashlib.sha256(one).digest() for one in chain[1:] or chain)
         self.not_before = max(one.not_valid_before_utc.timestamp() for one in parsed)
         self.not_after = min(one.not_valid_after_utc.timestamp() for one in parsed)
         self.pins: frozenset[Pin] = frozenset([leaf.subject, *alternative_names(leaf)])
@@ -58,6 +69,10 @@ class PeerCertificate:
             self._found = (known, known.find(self))
         return self._found[1]
 
+    def is_in_time(self, now: float) -> bool:
+        """Whether all of its chain is valid at this Unix time."""
+        return self.not_before <= now < self.not_after
+
     def __repr__(self) -> str:
         return f"<PeerCertificate {sorted(map(str, self.pins))} by {len(self.authorities)} CAs>"
 
@@ -66,7 +81,7 @@ def alternative_names(certificate: x509.Certificate) -> list[str]:
     """The alternative names that can be pinned."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *_UNREADABLE):
         return []
     return [
         *(f"dns:{name.lower()}" for name in names.get_values_for_type(x509.DNSName)),
@@ -80,9 +95,15 @@ def read_peer(connection: ssl.SSLObject | None) -> PeerCertificate | None:
     chain = () if connection is None else verified_chain(connection)
     if connection is None or len(chain) < 2:  # a leaf that stands for its own CA names no tenant
         return None
+    return read_chain(chain, named_host(connection))
+
+
+def read_chain(chain: Sequence[bytes], host: str | None = None) -> PeerCertificate | None:
+    """A chain that TLS has verified, the leaf first; None if OpenSSL took it, but it is so odd that it cannot be
+    read."""
     try:
-        return PeerCertificate(chain, named_host(connection))
-    except ValueError:  # OpenSSL took it, but it is so odd that its names cannot be read
+        return PeerCertificate(chain, host)
+    except _UNREADABLE:
         return None
 
 
@@ -94,12 +115,12 @@ class CertificateOwner(NamedTuple):
 
 
 class SenderCertificates:
-    """The client certificates that count in one tenant under one config."""
+    """The client certificates that count in one tenant, or on one TCP route, under one config."""
 
     __slots__ = ("_authorities", "_owners")
 
     def __init__(self, authorities: Iterable[x509.Certificate], owners: Iterable[CertificateOwner]) -> None:
-        """`authorities` are the tenant's own CA certificates. Of one pin there is one owner: the config sees to it."""
+        """`authorities` are its own CA certificates. Of one pin there is one owner: the config sees to it."""
         self._authorities: Final = frozenset(fingerprint(one) for one in authorities)
         self._owners: Mapping[Pin, Sender] = {pin: owner.sender for owner in owners for pin in owner.pins}
 
@@ -117,7 +138,7 @@ class SenderCertificates:
             return None
         if peer.host is None or peer.host != without_port(host):
             return WRONG_NAME
-        return sender if peer.not_before <= time.time() < peer.not_after else EXPIRED
+        return sender if peer.is_in_time(time.time()) else EXPIRED
 
 
 def fingerprint(certificate: x509.Certificate) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -135,11 +135,7 @@ class RealmMaker:
         return NoKeys() if known is None else FileKeys(known)
 
     def _certificates(self) -> SenderCertificates | None:
-        owners = [
-            CertificateOwner(self._senders[one.name], pins_of(one.certificate))
-            for one in self._tenant.senders
-            if one.certificate is not None
-        ]
+        owners = owners_of(self._tenant.senders, self._senders)
         return SenderCertificates(self._trust.authorities.get(self._name, ()), owners) if owners else None
 
     def _unchanged(self, before: TenantConfig) -> dict[str, Sender]:
@@ -168,6 +164,13 @@ class NoKeys:
 def credential_id(secret: StoredSecret) -> str:
     """A short name of a secret: it tells two of them apart, and nothing else about them."""
     return hashlib.sha256(b"credential\0" + secret.salt + b"\0" + secret.digest).hexdigest()[:16]
+
+
+def owners_of(known: Iterable[SenderConfig], senders: Mapping[str, Sender]) -> list[CertificateOwner]:
+    """Those of `known` that are known by a certificate, with what is pinned of it."""
+    return [
+        CertificateOwner(senders[one.name], pins_of(one.certificate)) for one in known if one.certificate is not None
+    ]
 
 
 def pins_of(config: PinConfig) -> list[x509.Name | str]:

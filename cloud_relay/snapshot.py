@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from cloud_relay.config.checks_tcp import pins_of
+from cloud_relay.certificates import SenderCertificates
 from cloud_relay.config.models import RelayConfig, RouteConfig, SenderConfig, TenantConfig
 from cloud_relay.config.parts import SenderLimitsConfig
 from cloud_relay.config.tcp import TcpRouteConfig
@@ -18,12 +18,11 @@ from cloud_relay.limits import Gate, Limits
 from cloud_relay.metrics import RelayMetrics, SenderMetrics
 from cloud_relay.oauth.endpoint import TokenEndpoint
 from cloud_relay.oauth.form import MAX_FORM
-from cloud_relay.realms import RealmMaker, SenderServices, schemes_of
+from cloud_relay.realms import RealmMaker, SenderServices, owners_of, schemes_of
 from cloud_relay.routing import Route, RoutingTable
 from cloud_relay.sender_state import SenderState
 from cloud_relay.senders import Realm, Sender
 from cloud_relay.tcp.routes import TcpRoute, TcpRouteState
-from cloud_relay.tcp.senders import CertificateBook, Pin
 from cloud_relay.trust import NO_TRUST, SenderTrust
 from shared.errors import FAULTS
 
@@ -85,7 +84,9 @@ class SnapshotBuilder:
             schemes = {sender.name: schemes_of(sender) for sender in tenant.senders}
             shared = self._shared(name, tenant)
             for one in tenant.tcp_routes:
-                tcp[name, one.name] = self._tcp_route(name, one, tenant, senders, shared)
+                tcp[name, one.name] = self._tcp_route(
+                    name, one, _certificates(name, one, tenant, senders, trust), shared
+                )
             routes += [self._route(name, route, senders, schemes, realm, shared) for route in tenant.routes]
             if shared is not None:
                 gates.add((name, "tenant", ""))
@@ -178,24 +179,17 @@ class SnapshotBuilder:
         self,
         tenant: str,
         config: TcpRouteConfig,
-        known: TenantConfig,
-        senders: dict[str, Sender],
+        certificates: SenderCertificates | None,
         shared: Gate | None,
     ) -> TcpRoute:
         key = (tenant, config.name)
-        pinned = [
-            (Pin(*pin), senders[one.name])
-            for one in known.senders
-            if one.name in config.senders
-            for pin in pins_of(one)
-        ]
         return TcpRoute(
             tenant=tenant,
             name=config.name,
             location=config.to.location,
             target=config.to.target,
             networks=config.networks,
-            book=CertificateBook(pinned) if config.tls is not None and config.tls.client_ca is not None else None,
+            certificates=certificates,
             anonymous=Sender(tenant, "", Gate(), SenderMetrics(tenant, "")),
             shared=shared,
             gate=self.limits.gate(tenant, "tcp", config.name, *_figures(config.limits)),
@@ -209,6 +203,16 @@ class SnapshotBuilder:
             tells_ends=config.tell_source,
             arrives_at=config.arrives_at,
         )
+
+
+def _certificates(
+    name: str, route: TcpRouteConfig, tenant: TenantConfig, senders: dict[str, Sender], trust: SenderTrust
+) -> SenderCertificates | None:
+    """Those that count on a TCP route; None where nobody is asked for one."""
+    if route.tls is None or route.tls.client_ca is None:
+        return None
+    known = [one for one in tenant.senders if one.name in route.senders]
+    return SenderCertificates(trust.tcp.get((name, route.name), ()), owners_of(known, senders))
 
 
 def _figures(limits: SenderLimitsConfig) -> tuple[int, float, float, float, float]:

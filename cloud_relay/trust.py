@@ -1,4 +1,4 @@
-"""What the files of a config say about whom to believe: the tenants' CAs for senders, and issuers' keys."""
+"""What the files of a config say about whom to believe: CAs of senders, by tenant and TCP route; keys of issuers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 
 class SenderTrust(NamedTuple):
-    """CA certificates by tenant, and key sets by file."""
+    """CA certificates by tenant, key sets by file, and the CA certificates of TCP routes by tenant and route."""
 
     authorities: Mapping[str, Sequence[x509.Certificate]]
     keys: Mapping[Path, KeySet]
+    tcp: Mapping[tuple[str, str], Sequence[x509.Certificate]]
 
 
-NO_TRUST: Final = SenderTrust({}, {})
+NO_TRUST: Final = SenderTrust({}, {}, {})
 """Believes nobody: for whoever looks at routes only."""
 
 
@@ -33,7 +34,12 @@ def load_trust(config: RelayConfig) -> SenderTrust:
         name: load_certificates(tenant.sender_ca) for name, tenant in tenants if tenant.sender_ca is not None
     }  # fmt: skip
     files = {issuer.jwks_file for _, tenant in tenants for issuer in tenant.issuers if issuer.jwks_file is not None}
-    return SenderTrust(authorities, {path: read_key_file(path) for path in files})
+    tcp = {
+        (name, route.name): load_certificates(route.tls.client_ca)
+        for name, tenant in tenants for route in tenant.tcp_routes
+        if route.tls is not None and route.tls.client_ca is not None
+    }  # fmt: skip
+    return SenderTrust(authorities, {path: read_key_file(path) for path in files}, tcp)
 
 
 def asked_for(config: RelayConfig) -> list[Path]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
-from cryptography import x509
-
-from cloud_relay.config.models import RelayConfig, SenderConfig, TenantConfig
+from cloud_relay.config.models import RelayConfig, TenantConfig
 from cloud_relay.config.tcp import TcpRouteConfig
 from shared.config import Flaw, Listen
 from shared.config.problems import Key
@@ -86,17 +84,6 @@ def _senders(tenant: TenantConfig, where: Key) -> Iterator[Flaw]:
                     (*where, index, "senders", position),
                     f'sender {name!r} has no certificate; add certificate: {{san: "dns:…"}}, or subject',
                 )
-
-
-def pins_of(sender: SenderConfig) -> list[tuple[str, str]]:
-    """What stands in a sender's certificate: (kind, value), subjects in one way of writing."""
-    pin = sender.certificate
-    if pin is None:
-        return []
-    names = [
-        (kind, value.lower() if kind == "dns" else value) for kind, _, value in (san.partition(":") for san in pin.san)
-    ]
-    return [*names, *(("subject", x509.Name.from_rfc4514_string(one).rfc4514_string()) for one in pin.subject)]
 
 
 # --- between routes

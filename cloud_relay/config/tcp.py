@@ -81,7 +81,8 @@ class TcpRouteConfig(ConfigModel):
     """The target must be of kind tcp."""
     limits: TcpRouteLimitsConfig = TcpRouteLimitsConfig()
     hold: Annotated[Duration, Field(le=60)] = 3.0
-    """How long a connection waits for a connector that exposes the target."""
+    """How long a connection waits for a connector that exposes the target. As `timeout`, it counts from when the
+    connection is ready: after its TLS handshake, ClientHello or PROXY header."""
     timeout: Annotated[Duration, Field(ge=0.1, le=3600)] = 10.0
     """How long until the target has taken the connection, `hold` included."""
     idle: Annotated[Duration, Field(ge=0.1, le=604_800)] = 3600.0

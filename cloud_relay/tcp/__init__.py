@@ -2,7 +2,6 @@
 
 routes     what a route resolves to, and what of it outlives a reload
 metrics    what is counted
-senders    which sender a client certificate is
 push       one connection
 context    what they all share
 entrance   takes sockets that a port hands on

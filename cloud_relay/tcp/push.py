@@ -17,6 +17,7 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Final, cast
 
+from cloud_relay.certificates import UNKNOWN, PeerCertificate, read_chain
 from cloud_relay.ingress.retry import can_mend, fault_of, may_wait
 from cloud_relay.senders import Sender
 from cloud_relay.sources import source_key
@@ -44,18 +45,20 @@ _NO_CONNECTOR: Final = FAULTS["no-connector"]
 _DEADLINE: Final = FAULTS["deadline-exceeded"]
 _CONNECTOR_ERROR: Final = FAULTS["connector-error"]
 _NO_ROUTE: Final = FAULTS["no-such-route"]
-_DISABLED: Final = FAULTS["sender-disabled"]
 _NOT_ALLOWED: Final = FAULTS["sender-not-allowed"]
 _NETWORK: Final = FAULTS["sender-network-refused"]
 
 
 class TcpPush(Splice):
-    """A sender's connection. For the access line: loop's times `began` and `connected_at` (0.0: never), `waited`."""
+    """A sender's connection. For the access line: loop's times `began` and `connected_at` (0.0: never), `waited`.
+
+    `peer` is the client certificate that TLS has verified, where the route asks for one.
+    """
 
     __slots__ = (
-        "_context", "_early", "_early_size", "_held_since", "_is_admitted", "_newborn", "_sock", "_tls", "_tried",
-        "_until", "_waiter", "attempt", "began", "connected_at", "ends", "request_id", "route", "sender", "server_name",
-        "session", "waited",
+        "_context", "_early", "_early_size", "_held_since", "_is_admitted", "_newborn", "_ready_at", "_sock", "_tls",
+        "_tried", "_until", "_waiter", "attempt", "began", "connected_at", "ends", "peer", "request_id", "route",
+        "sender", "server_name", "session", "waited",
     )  # fmt: skip
 
     IDLE = FAULTS["idle-timeout"]
@@ -78,6 +81,7 @@ class TcpPush(Splice):
         self.began = self._progress
         self.connected_at = self.waited = 0.0
         self.sender: Sender | None = None
+        self.peer: PeerCertificate | None = None
         self.session: TunnelSession | None = None
         self.attempt = 0
         self._context = context
@@ -85,7 +89,7 @@ class TcpPush(Splice):
         self._tls = tls
         self._early: list[bytes] | None = []
         self._early_size = 0
-        self._until = self._held_since = 0.0
+        self._ready_at = self._until = self._held_since = 0.0
         self._waiter: Waiter | None = None
         self._tried: tuple[TunnelSession, ...] = ()
         self._is_admitted = False
@@ -120,8 +124,12 @@ class TcpPush(Splice):
             self.fail(_NETWORK)
         elif self.sender is None:
             self.route = route  # nothing is counted yet: from here on the new one's rules are what it is judged by
-        elif not route.knows(self.sender):
-            self.fail(_NOT_ALLOWED)
+        else:
+            verdict = route.judge(self.peer)
+            if isinstance(verdict, Fault):
+                self.fail(verdict)
+            elif verdict.name != self.sender.name:
+                self.fail(_NOT_ALLOWED)
 
     # What the edge calls.
 
@@ -131,13 +139,14 @@ class TcpPush(Splice):
         if self.is_over:
             edge.reset()
             return
-        book = self.route.book
-        verdict = self.route.anonymous if book is None else book.judge(cast(TlsEdge, edge).peer_certificate())
+        chain = cast(TlsEdge, edge).peer_chain() if self.route.certificates is not None else ()
+        self.peer = read_chain(chain) if chain else None
+        verdict = UNKNOWN if chain and self.peer is None else self.route.judge(self.peer)
         if isinstance(verdict, Fault):
             self.fail(verdict)
-        elif verdict.is_disabled:
-            self.fail(_DISABLED)
         else:
+            if self.peer is not None:
+                self._context.watch(self)
             self._admit(verdict)
 
     def on_bytes(self, data: bytes) -> None:
@@ -211,6 +220,7 @@ class TcpPush(Splice):
             return
         self._is_admitted = True
         self._context.ingress.retries.earn()
+        self._ready_at = now  # a slow handshake takes nothing of the time that a connector has to come back
         self._until = now + self.route.timeout
         self._choose_and_open(now)
 
@@ -230,7 +240,7 @@ class TcpPush(Splice):
 
     def _hold(self, now: float) -> None:
         """There is no connector: wait for one, for a moment."""
-        until = min(self.began + self.route.hold, self._until)
+        until = min(self._ready_at + self.route.hold, self._until)
         if now >= until:
             self.fail(_NO_CONNECTOR)
             return

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from cloud_relay.certificates import EXPIRED, REQUIRED, UNKNOWN
 from cloud_relay.ports.networks import Network, is_within
 from cloud_relay.registry import exposed_as
+from cloud_relay.senders import SWITCHED_OFF
 from shared.errors import FAULTS, Fault
 
 if TYPE_CHECKING:
+    from cloud_relay.certificates import PeerCertificate, SenderCertificates
     from cloud_relay.limits import Gate
     from cloud_relay.senders import Sender
     from cloud_relay.tcp.metrics import TcpRouteMetrics
-    from cloud_relay.tcp.senders import CertificateBook
 
 
 class TcpRouteState:
@@ -44,8 +47,8 @@ class TcpRouteState:
 class TcpRoute:
     """One TCP route with everything resolved that a connection needs.
 
-    `networks` are those that senders may come from; empty: any, and then `book` is there. `book` says which sender a
-    client certificate is; None: nobody is asked for one, and all count as `anonymous`. `shared`: the tenant's limits,
+    `networks` are those that senders may come from; empty: any, and then `certificates` is there. It says which sender
+    a client certificate is; None: nobody is asked for one, and all count as `anonymous`. `shared`: the tenant's limits,
     if it has any. Seconds: `hold` for a connector to be there, `timeout` for the target to take the connection, `hold`
     included, `idle` without a byte either way.
     """
@@ -55,7 +58,7 @@ class TcpRoute:
     location: str
     target: str
     networks: tuple[Network, ...]
-    book: CertificateBook | None
+    certificates: SenderCertificates | None
     anonymous: Sender
     gate: Gate
     shared: Gate | None
@@ -81,9 +84,21 @@ class TcpRoute:
         """Whether an address, as a socket names its peer, may connect."""
         return not self.networks or is_within(source, self.networks)
 
-    def knows(self, sender: Sender) -> bool:
-        """Whether a sender of an earlier config may still use it."""
-        return self.book is None or any(one.name == sender.name and not one.is_disabled for one in self.book.senders)
+    def judge(self, peer: PeerCertificate | None) -> Sender | Fault:
+        """Who sends, by the client certificate that TLS has verified, now or earlier; None: none was shown.
+
+        A chain alone admits nobody: a CA of a company signs more than its senders.
+        """
+        if self.certificates is None:
+            return self.anonymous
+        if peer is None:
+            return REQUIRED
+        sender = peer.sender_of(self.certificates)
+        if sender is None:
+            return UNKNOWN
+        if sender.is_disabled:
+            return SWITCHED_OFF
+        return sender if peer.is_in_time(time.time()) else EXPIRED
 
     def __repr__(self) -> str:
         return f"<TcpRoute {self.tenant}/{self.name} -> {self.location}/{self.target}>"

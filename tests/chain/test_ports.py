@@ -1,30 +1,27 @@
-"""TLS ended at the relay, sealed routes by SNI, shared ports, and the PROXY protocol, through the whole chain."""
+"""Sealed routes by SNI, shared ports, and the PROXY protocol, through the whole chain."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
 from cloud_relay.show import status_tables
-from shared.pki import issue
-from shared.pki.tls import KeyPair
 from shared.tcp.head import Ends as Addresses
 from shared.tcp.proxy_v2 import decode, encode
 from tests.cloud_relay.conftest import sha256
-from tests.support.chain import Chain, chain, tcp_route
+from tests.support.chain import chain, tcp_route
 from tests.support.development import Pki
-from tests.support.ends import EdgeEnd, dial, edge_server, until
+from tests.support.ends import dial, until
 from tests.support.hellos import REAL, message, records
 from tests.support.ports import free_port
+from tests.support.tls_ends import TlsClient, files, listener
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -34,225 +31,6 @@ def run(request: pytest.FixtureRequest) -> Callable[[Any], None]:
             runner.run(main())
 
     return runs
-
-
-@asynccontextmanager
-async def listener() -> AsyncIterator[tuple[int, list[EdgeEnd]]]:
-    """A plain target."""
-    ends: list[EdgeEnd] = []
-    server = await edge_server(ends.append)
-    yield server.sockets[0].getsockname()[1], ends
-    for end in ends:
-        end.reset()
-    server.close()
-
-
-class TlsClient:
-    """A TLS client of the standard library, in threads: it cuts and reads alerts as real ones do."""
-
-    def __init__(self, port: int, name: str | None, ca: Path, pair: KeyPair | None = None) -> None:
-        self.port = port
-        self.name = name
-        self.context = ssl.create_default_context(cafile=str(ca))
-        self.context.check_hostname = False
-        if name is None:
-            self.context.verify_mode = ssl.CERT_NONE
-        if pair is not None:
-            self.context.load_cert_chain(pair.certificate, pair.key)
-        self.sock: ssl.SSLSocket | None = None
-
-    async def connect(self) -> TlsClient:
-        def blocking() -> ssl.SSLSocket:
-            raw = socket.create_connection(("127.0.0.1", self.port), timeout=8)
-            try:
-                return self.context.wrap_socket(raw, server_hostname=self.name)
-            except BaseException:
-                raw.close()
-                raise
-
-        self.sock = await asyncio.to_thread(blocking)
-        return self
-
-    async def read_nothing(self) -> None:
-        """Connect and read; in TLS 1.3 a client that is not welcome learns it only now."""
-        await self.connect()
-        assert self.sock is not None
-        with self.sock:
-            await self.call(read_all)
-
-    async def call(self, what: Callable[[ssl.SSLSocket], Any]) -> Any:
-        assert self.sock is not None
-        return await asyncio.to_thread(what, self.sock)
-
-
-def read_all(sock: ssl.SSLSocket) -> bytes:
-    """Until close_notify; SSLEOFError or ConnectionResetError where there is none."""
-    sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]  # the stubs do not know it
-    data = b""
-    while more := sock.recv(65536):
-        data += more
-    return data
-
-
-def files(pair: KeyPair) -> dict[str, str]:
-    return {"certificate": str(pair.certificate), "key": str(pair.key)}
-
-
-# --- TLS ended at the relay
-
-
-@asynccontextmanager
-async def tls_world(folder: Path, **route: Any) -> AsyncIterator[tuple[Chain, int, list[EdgeEnd]]]:
-    port = free_port()
-    (folder / "edge").mkdir()
-    pair = Pki(folder / "edge")
-    tls = files(pair.server("logs.example.com")) | route.pop("tls", {})
-    if "client_ca" in tls:
-        tls["client_ca"] = str(pair.ca)
-    senders = [{"name": "plant", "certificate": {"san": "dns:plant-1.example.com"}}]
-    async with (
-        listener() as (target, ends),
-        chain(folder, [tcp_route("logs", port, tls=tls, **route)], [{"name": "logs", "tcp": f"127.0.0.1:{target}"}],
-              senders=senders) as made,
-    ):  # fmt: skip
-        made.pki = pair
-        yield made, port, ends
-
-
-def test_the_end_of_tls_is_passed_on_and_its_lack_is_a_reset(run, tmp_path):
-    async def main() -> None:
-        async with tls_world(tmp_path) as (made, port, ends):
-            good = await TlsClient(port, "logs.example.com", made.pki.ca).connect()
-            await good.call(lambda sock: sock.sendall(b"q" * 200_000))
-            await until(lambda: ends and len(ends[0].data) == 200_000)
-            ends[0].send(b"a" * 300_000)
-            ends[0].end()  # the target is done; the sender hears of it only when it is done too
-            await asyncio.sleep(0.05)
-            await good.call(lambda sock: sock.sendall(b"more"))
-            await until(lambda: len(ends[0].data) == 200_004)
-            assert "eof" not in ends[0].events
-
-            def finish(sock: ssl.SSLSocket) -> bytes:
-                data = b""
-                while len(data) < 300_000:
-                    data += sock.recv(65536)
-                sock.unwrap().close()  # close_notify, and waits for the relay's
-                return data
-
-            assert await good.call(finish) == b"a" * 300_000
-            await until(lambda: ends[0].events[-2:] == ["eof", "closed"])
-
-            cut = await TlsClient(port, "logs.example.com", made.pki.ca).connect()
-            await cut.call(lambda sock: sock.sendall(b"half a li"))
-            await until(lambda: len(ends) == 2 and ends[1].data == b"half a li")
-            assert cut.sock is not None
-            cut.sock.shutdown(socket.SHUT_WR)  # a FIN without close_notify
-            await until(lambda: ends[1].events[-1:] == ["reset"])
-            assert "eof" not in ends[1].events
-            cut.sock.close()
-            assert [line.get("code") for line in made.relay_lines] == [None, "sender-reset"]
-
-    run(main)
-
-
-def test_a_target_that_half_closes_last(run, tmp_path):
-    """TLS senders that say close_notify may still read what the target answers."""
-
-    async def main() -> None:
-        async with tls_world(tmp_path) as (made, port, ends):
-            client = await TlsClient(port, "logs.example.com", made.pki.ca).connect()
-
-            def ask(sock: ssl.SSLSocket) -> None:
-                sock.sendall(b"question")
-                sock.settimeout(0.05)
-                with contextlib.suppress(TimeoutError, ssl.SSLWantReadError):
-                    sock.unwrap()
-                sock.settimeout(8)
-
-            await client.call(ask)
-            await until(lambda: ends and "eof" in ends[0].events)
-            ends[0].send(b"answer")
-            ends[0].end()
-            await until(lambda: made.relay_lines)
-            assert made.relay_lines[0]["bytes_out"] == 6
-            assert "code" not in made.relay_lines[0]
-            assert client.sock is not None
-            client.sock.close()
-
-    run(main)
-
-
-def test_a_reset_of_the_target_shows_no_close_notify(run, tmp_path):
-    async def main() -> None:
-        async with tls_world(tmp_path) as (made, port, ends):
-            client = await TlsClient(port, "logs.example.com", made.pki.ca).connect()
-            await client.call(lambda sock: sock.sendall(b"x"))
-            await until(lambda: ends and ends[0].data)
-            ends[0].reset()
-            with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
-                await client.call(read_all)
-            assert client.sock is not None
-            client.sock.close()
-
-    run(main)
-
-
-def test_client_certificates_are_the_senders_credential(run, tmp_path):
-    async def main() -> None:
-        async with tls_world(tmp_path, tls={"client_ca": "x"}, senders=["plant"], networks=[]) as (made, port, ends):
-            pki, name = made.pki, "logs.example.com"
-            known, other = _client(pki, "plant-1.example.com"), _client(pki, "plant-2.example.com")
-            foreign = _client(Pki(tmp_path), "plant-1.example.com")
-            good = await TlsClient(port, name, pki.ca, known).connect()
-            await good.call(lambda sock: sock.sendall(b"x"))
-            await until(lambda: ends and ends[0].data == b"x")
-            for pair, code in (
-                (None, "sender-certificate-required"),
-                (other, "sender-certificate-unknown"),
-                (foreign, "sender-tls-failed"),
-            ):
-                with pytest.raises((ConnectionError, ssl.SSLError)):
-                    await TlsClient(port, name, pki.ca, pair).read_nothing()
-                await until(lambda: code in [line.get("code") for line in made.relay_lines])  # noqa: B023 - at once
-            assert len(ends) == 1
-            made.relay.set_sender_disabled("acme", "plant", is_disabled=True)
-            await until(lambda: ends[0].events[-1:] == ["reset"])
-            with pytest.raises((ConnectionError, ssl.SSLError)):
-                await TlsClient(port, name, pki.ca, known).read_nothing()
-            await until(lambda: made.relay_lines[-1].get("code") == "sender-disabled")
-            assert good.sock is not None
-            good.sock.close()
-            await until(lambda: len(made.relay_lines) == 5)
-            assert made.relay_lines[3]["sender"] == "plant"
-
-    run(main)
-
-
-def _client(pki: Pki, name: str) -> KeyPair:
-    """A certificate that a TLS client may show."""
-    key = issue.new_key()
-    names = issue.server_names([name])
-    certificate = issue._leaf(
-        pki.issuing, "sender", names, (issue._CLIENT,), key.public_key(), pki.now, issue.LEAF_LIFETIME
-    )  # fmt: skip
-    return pki.write(f"client-{name}", certificate, key)
-
-
-def test_a_handshake_that_never_ends_is_cut_off(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("cloud_relay.tcp.push.HANDSHAKE_TIMEOUT", 0.3)
-
-    async def main() -> None:
-        async with tls_world(tmp_path) as (made, port, ends):
-            for said in (b"", REAL[:40]):
-                near = await dial(port)
-                if said:
-                    near.send(said)
-                await until(lambda: near.events == ["reset"])  # noqa: B023 - awaited at once
-            assert [line["code"] for line in made.relay_lines] == ["sender-tls-failed"] * 2
-            assert not made.doors.tcp.connections
-            assert not ends
-
-    run(main)
 
 
 # --- sealed
