@@ -50,6 +50,7 @@ from shared.outcome import Outcome
 from shared.process import StopRequest
 from shared.protocol import MemoryBudget
 from shared.reloading import Reloader
+from shared.service_manager import ServiceManager
 from shared.status import version
 from shared.tasks import cancel, spawn
 from shared.tunnel.gaps import GapWatch
@@ -59,6 +60,9 @@ FORGET_AFTER: Final = 600.0
 
 TUNNEL_GRACE: Final = 2.0
 """Seconds that tunnels get at the end, to say goodbye in good order."""
+
+STOP_GRACE: Final = 5.0
+"""Seconds that ending everything at once may take after that, on a busy machine."""
 
 log = get_logger("relay")
 
@@ -74,7 +78,8 @@ class IdentityParts(TypedDict, total=False):
 class RelayApp:
     """One relay. Make it inside a running event loop, `start` it once, `stop` it once."""
 
-    def __init__(self, path: Path, loaded: Loaded[RelayConfig]) -> None:
+    def __init__(self, path: Path, loaded: Loaded[RelayConfig], manager: ServiceManager | None = None) -> None:
+        """`manager` is told of reloads; the rest is told to it by who runs this."""
         config = loaded.config
         self.path = path
         self.started_at = time.time()
@@ -90,7 +95,8 @@ class RelayApp:
         self.snapshot = self._builder.build(config)
         self._access_log = AccessLog(loop, 1) if config.log.access == "stdout" else _NoAccessLog()
         self._ingress = Ingress(loop, self._context(), _report_bug, RelayState.STARTING)
-        self._reloader = Reloader(path, loaded, RelayConfig, self._apply, log)
+        told = (manager or ServiceManager()).reloading
+        self._reloader = Reloader(path, loaded, RelayConfig, self._apply, log, told=told)
         self._tasks: list[asyncio.Task[Any]] = []
         self._control: ControlServer | None = None
         self.clock = TrustedClock()
@@ -238,6 +244,16 @@ class RelayApp:
     def health(self) -> HealthReport:
         """What /readyz answers."""
         return health.report(self.state, self.snapshot.routes, self.tunnels_of)
+
+    def describe(self) -> str:
+        """What the service manager shows."""
+        return health.sentence(self.health(), self.registry.sessions(), self.limits.in_flight)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that draining and stopping may take."""
+        drain = self.config.drain
+        return drain.delay + drain.timeout + TUNNEL_GRACE + STOP_GRACE
 
     def status(self) -> dict[str, Any]:
         """What `cloud-relay status` shows."""

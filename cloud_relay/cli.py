@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
@@ -51,12 +52,14 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from cloud_relay.app import RelayApp
     from shared.logs import get_logger, setup_logging
     from shared.process import run_program
+    from shared.service_manager import ServiceManager
 
     loaded = _load(config)
     setup_logging(loaded.config.log.format, loaded.config.log.level)
+    manager = ServiceManager.from_environment(os.environ)
     for warning in _warnings(loaded.config):
         get_logger("relay").warning("doubtful config", **warning)
-    run_program(lambda: RelayApp(config, loaded))
+    run_program(lambda: RelayApp(config, loaded, manager), manager)
 
 
 @app.command()

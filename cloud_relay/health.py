@@ -10,10 +10,16 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from shared.cli import counted
 from shared.observe import HealthReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from cloud_relay.status import SessionView
+
+MAX_NAMED: Final = 3
+"""Red routes that the sentence names."""
 
 MAX_LISTED: Final = 200
 """Red routes that a report names. Whoever needs more asks `cloud-relay status`."""
@@ -53,3 +59,19 @@ def report(state: RelayState, routes: Sequence[Routed] | None, tunnels: Callable
         "routes": {"green": len(known) - len(red), "red": len(red), "red_names": sorted(red)[:MAX_LISTED]},
     }
     return HealthReport(ready=state is RelayState.SERVING and routes is not None, detail=detail)
+
+
+def sentence(health: HealthReport, sessions: Sequence[SessionView], in_flight: int) -> str:
+    """The report and who is attached, for people, in a line."""
+    state, routes = health.detail["state"], health.detail["routes"]
+    if state == RelayState.DRAINING.value:
+        return f"draining, {counted(in_flight, 'push', 'pushes')} in flight"
+    if state != RelayState.SERVING.value:
+        return str(state)
+    connectors = {(one.identity.tenant, one.identity.location, one.identity.connector) for one in sessions}
+    attached = f"{counted(len(sessions), 'tunnel')} of {counted(len(connectors), 'connector')} attached"
+    red, names = routes["red"], routes["red_names"]
+    if not red:
+        return f"{attached}, {counted(routes['green'], 'route')} green"
+    more = ", …" if red > MAX_NAMED else ""
+    return f"{attached}, {red} of {counted(red + routes['green'], 'route')} red: {', '.join(names[:MAX_NAMED])}{more}"

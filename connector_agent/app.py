@@ -38,12 +38,16 @@ from shared.outcome import Outcome
 from shared.process import StopRequest
 from shared.protocol import MemoryBudget
 from shared.reloading import Reloader
+from shared.service_manager import ServiceManager
 from shared.tasks import cancel, spawn
 from shared.timers import precise_clock
 from shared.tunnel.gaps import GapWatch
 
 LOOK_AT_CERTIFICATES: Final = 3600.0
 """Seconds after which what is about to expire is told again in the log."""
+
+STOP_GRACE: Final = 5.0
+"""Seconds that ending everything may take after a drain, on a busy machine."""
 
 log = get_logger("connector")
 
@@ -84,13 +88,15 @@ class ConnectorApp:
         loaded: Loaded[ConnectorConfig],
         make_tunnels: Callable[[ConnectorApp], Tunnels],
         materials: dict[str, Materials] | None = None,
+        manager: ServiceManager | None = None,
     ) -> None:
-        """Reads what targets name, unless `materials` holds it. Raises PkiError."""
+        """Reads what targets name, unless `materials` holds it. `manager` is told of reloads. Raises PkiError."""
         config = loaded.config
         self.path = path
         self.state = ConnectorState.STARTING
         self.started_at = time.time()
-        self._reloader = Reloader(path, loaded, ConnectorConfig, self._apply, log)
+        told = (manager or ServiceManager()).reloading
+        self._reloader = Reloader(path, loaded, ConnectorConfig, self._apply, log, told=told)
         self._loop = loop = asyncio.get_running_loop()
         self.budget = MemoryBudget(config.memory.budget)
         self.gaps = GapWatch(loop)
@@ -225,6 +231,15 @@ class ConnectorApp:
     def health(self) -> HealthReport:
         """What /readyz answers."""
         return health.report(self.state, self.tunnels.open_count, self.target_states())
+
+    def describe(self) -> str:
+        """What the service manager shows."""
+        return health.sentence(self.health(), self.tunnels.describe(), self.in_flight)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that draining and stopping may take."""
+        return self.config.drain.timeout + STOP_GRACE
 
     def target_states(self) -> dict[str, str]:
         """How each target is: "ok", "failing", or "unknown"."""

@@ -36,13 +36,15 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from connector_agent.wiring import make_tunnels
     from shared.logs import get_logger, setup_logging
     from shared.process import run_program
+    from shared.service_manager import ServiceManager
 
     loaded = _load(config)
     materials = _read_materials(loaded.config)
     setup_logging(loaded.config.log.format, loaded.config.log.level)
+    manager = ServiceManager.from_environment(os.environ)
     for warning in _warnings(loaded.config):
         get_logger("connector").warning("doubtful config", **warning)
-    run_program(lambda: ConnectorApp(config, loaded, make_tunnels, materials))
+    run_program(lambda: ConnectorApp(config, loaded, make_tunnels, materials, manager), manager)
 
 
 @app.command()

@@ -6,15 +6,20 @@ Targets are detail: an orchestrator that restarted the connector for a dead targ
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from shared.cli import counted
 from shared.observe import HealthReport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from connector_agent.targets import Target
     from connector_agent.tcp.target import TcpTarget
+
+
+MAX_NAMED: Final = 3
+"""Failing targets, or causes, that the sentence names."""
 
 
 class ConnectorState(enum.Enum):
@@ -49,3 +54,25 @@ def report(state: ConnectorState, tunnels: int, targets: Mapping[str, str]) -> H
         "targets": dict(targets),
     }
     return HealthReport(ready=state is ConnectorState.SERVING and tunnels > 0, detail=detail)
+
+
+def sentence(health: HealthReport, tunnels: Sequence[Mapping[str, Any]], in_flight: int) -> str:
+    """The report for people, in a line. `tunnels` are the rows of `status`, which say why one is not up."""
+    state, count = health.detail["state"], health.detail["tunnels"]
+    if state == ConnectorState.DRAINING.value:
+        return f"draining, {counted(in_flight, 'push', 'pushes')} in flight"
+    if state != ConnectorState.SERVING.value:
+        return str(state)
+    causes = dict.fromkeys(f"{row['code']} at {row['relay']}" for row in tunnels if row["code"])
+    up = f"{counted(count, 'tunnel')} up" if count else "no tunnel is up"
+    if causes:
+        up += f" ({_some(causes)})"
+    states: Mapping[str, str] = health.detail["targets"]
+    failing = sorted(name for name, one in states.items() if one == "failing")
+    targets = counted(len(states), "target")
+    return f"{up}, {len(failing)} of {targets} failing: {_some(failing)}" if failing else f"{up}, {targets}"
+
+
+def _some(texts: Iterable[str]) -> str:
+    listed = list(texts)
+    return ", ".join(listed[:MAX_NAMED] + ["…"] * (len(listed) > MAX_NAMED))

@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from shared.service_manager import ServiceManager
 from shared.tasks import cancel, spawn
 
 MAX_OPEN_FILES: Final = 1 << 20
@@ -36,6 +37,13 @@ class Program(Protocol):
     def request_reload(self) -> None:
         """Reload soon. Must not raise."""
 
+    def describe(self) -> str:
+        """How it is, in a sentence, for whoever asks the service manager. Must not raise."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds that `drain` and `stop` may take together."""
+
 
 class StopRequest:
     """Asks the program to end: once in good order, twice at once."""
@@ -52,14 +60,14 @@ class StopRequest:
         self.is_wanted.set()
 
 
-def run_program(make: Callable[[], Program]) -> None:
+def run_program(make: Callable[[], Program], manager: ServiceManager | None = None) -> None:
     """Make a program inside a fresh event loop, run it until a signal or a request ends it, and clean up.
 
-    What `start` raises passes through.
+    `manager` is told when it serves, how it is, and when it ends. What `start` raises passes through.
     """
     raise_file_limit()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_supervise(make))
+        runner.run(_supervise(make, manager or ServiceManager()))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -90,7 +98,7 @@ def tune_gc() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
-async def _supervise(make: Callable[[], Program]) -> None:
+async def _supervise(make: Callable[[], Program], manager: ServiceManager) -> None:
     loop = asyncio.get_running_loop()
     program = make()
     stop_request = StopRequest()
@@ -104,10 +112,13 @@ async def _supervise(make: Callable[[], Program]) -> None:
     try:
         await program.start(stop_request)
         tune_gc()
+        manager.ready(program.describe)
         await stop_request.is_wanted.wait()
+        manager.stopping(program.patience)
         await _drain(program, stop_request)
     finally:
         await program.stop()
+        manager.close()
         for number in handlers:
             loop.remove_signal_handler(number)
 

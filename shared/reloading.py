@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Generic, NoReturn, TypeVar
 
@@ -37,7 +38,9 @@ class Reloader(Generic[Model]):
         apply: Callable[[Loaded[Model]], Awaitable[Outcome]],
         log: Logger,
         watcher: Callable[..., ReloadWatcher] = ReloadWatcher,
+        told: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
+        """`told` is entered for as long as a reload lasts."""
         self.path = path
         self.loaded = loaded
         self.last: Outcome | None = None
@@ -46,6 +49,7 @@ class Reloader(Generic[Model]):
         self._log = log
         self._refused: list[Path] = []
         self._watcher = watcher(self.watched, self._on_change)
+        self._told = told
         self._lock = asyncio.Lock()
 
     def watched(self) -> list[Path]:
@@ -67,9 +71,10 @@ class Reloader(Generic[Model]):
     async def reload(self) -> Outcome:
         """Read everything again, and use it if all of it is good; else keep everything."""
         async with self._lock:
-            self._watcher.prime()  # what is read now is not news to the watcher
-            outcome = self.last = await self._read_and_apply()
-            self._watcher.adopt()
+            with self._told():
+                self._watcher.prime()  # what is read now is not news to the watcher
+                outcome = self.last = await self._read_and_apply()
+                self._watcher.adopt()
         describe_outcome(self._log, outcome, self.path)
         return outcome
 

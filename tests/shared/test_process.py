@@ -8,10 +8,13 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from shared.process import StopRequest, raise_file_limit, run_program
+from shared.service_manager import ServiceManager
+from tests.support.manager import Manager
 
 
 class Script:
@@ -43,6 +46,13 @@ class Script:
     def request_reload(self) -> None:
         self.log.append("reload")
 
+    def describe(self) -> str:
+        return self.log[-1]
+
+    @property
+    def patience(self) -> float:
+        return 7.5
+
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
@@ -52,6 +62,25 @@ def as_before() -> Iterator[None]:
     gc.unfreeze()
     gc.set_threshold(*thresholds)
     resource.setrlimit(resource.RLIMIT_NOFILE, files)
+
+
+def test_the_service_manager_is_told(tmp_path: Path) -> None:
+    with Manager(tmp_path) as systemd:
+        run_program(lambda: Script(signal.SIGTERM), ServiceManager.from_environment(systemd.environment()))
+        ready, stopping = systemd.hear()
+    assert ready == ["READY=1", "STATUS=start"]
+    assert stopping[:2] == ["STOPPING=1", "EXTEND_TIMEOUT_USEC=7500000"]
+
+
+def test_the_service_manager_hears_nothing_of_a_start_that_failed(tmp_path: Path) -> None:
+    class Broken(Script):
+        async def start(self, stop_request: StopRequest) -> None:
+            raise OSError("no")
+
+    with Manager(tmp_path) as systemd:
+        with pytest.raises(OSError, match="no"):
+            run_program(Broken, ServiceManager.from_environment(systemd.environment()))
+        assert systemd.hear() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

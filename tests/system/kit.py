@@ -198,9 +198,10 @@ class Site:
         self.programs.append(program)
         return program
 
-    def launch_relay(self) -> Program:
+    def launch_relay(self, **variables: str) -> Program:
         """Start the relay, and do not wait for it."""
-        self._relay = self.run("relay", command("cloud-relay"), "serve", "--config", str(self.write("relay")))
+        argv = (command("cloud-relay"), "serve", "--config", str(self.write("relay")))
+        self._relay = self.run("relay", *argv, variables=environment(**variables))
         return self._relay
 
     def launch_connector(self, name: str = "c1", **variables: str) -> Program:
