@@ -3,6 +3,7 @@
 acceptor    binds an address and accepts
 sorting     who gets a connection: by the port alone, or by the server name in its ClientHello
 arrival     one connection between accept and being handed on
+crowd       who waits at a port, and who has to make way
 port        one address, whose sorting a reload replaces
 """
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from shared.errors import FAULTS, Fault
 from shared.tcp.client_hello import (
@@ -40,20 +39,31 @@ _BAD_HELLO: Final = FAULTS["bad-client-hello"]
 _UNKNOWN_NAME: Final = FAULTS["unknown-server-name"]
 _BAD_PROXY: Final = FAULTS["bad-proxy-header"]
 
-OnRefused = Callable[[Ends, Fault, str], None]
-"""Told of what is refused: its ends, why, and a detail for the log."""
+
+class ArrivalOwner(Protocol):
+    """Who keeps count of them."""
+
+    def told(self, arrival: Arrival, ends: Ends) -> None:
+        """The PROXY header has named another source; not called where it names none."""
+
+    def pushed_out(self) -> None:
+        """It had to make way. `left` follows."""
+
+    def refused(self, ends: Ends, fault: Fault, detail: str) -> None:
+        """It is refused: why, and a detail for the log. `left` follows."""
+
+    def left(self, arrival: Arrival) -> None:
+        """The last call: it was handed on, or is closed."""
 
 
 class Arrival:
-    """One connection. `on_end` is called once, when it was handed on or is closed."""
+    """One connection, of which `owner` is told."""
 
     __slots__ = (
-        "_buffer",
         "_ends",
         "_header",
         "_loop",
-        "_on_end",
-        "_on_refused",
+        "_owner",
         "_reads",
         "_sock",
         "_sorting",
@@ -66,15 +76,13 @@ class Arrival:
         sock: socket.socket,
         ends: Ends,
         sorting: Sorting,
-        on_refused: OnRefused,
-        on_end: Callable[[Arrival], None],
+        owner: ArrivalOwner,
     ) -> None:
         self._loop = loop
         self._sock = sock
         self._ends = ends
         self._sorting = sorting
-        self._on_refused = on_refused
-        self._on_end = on_end
+        self._owner = owner
         self._header: bytearray | None = bytearray() if sorting.proxy_from else None
         self._reads = 0
         self._timer = loop.call_later(DEADLINE, self._on_deadline)
@@ -85,6 +93,11 @@ class Arrival:
         self._leave()
         let_reset(self._sock)
         self._sock.close()
+
+    def make_way(self) -> None:
+        """Reset it: others have waited less."""
+        self._owner.pushed_out()
+        self.abort()
 
     def sort_by(self, sorting: Sorting) -> None:
         """A reload: these rules count from now on. One that began under other rules for PROXY headers is reset."""
@@ -121,6 +134,7 @@ class Arrival:
         told = decode(bytes(header))
         if told.ends is not None:
             self._ends = told.ends
+            self._owner.told(self, told.ends)
         self._header = None
         return True
 
@@ -176,7 +190,7 @@ class Arrival:
             self._hand_on(self._sorting.default, None)
 
     def _refuse(self, fault: Fault, detail: str, alert: int | None = None) -> None:
-        self._on_refused(self._ends, fault, detail)
+        self._owner.refused(self._ends, fault, detail)
         self._timer.cancel()
         if alert is None:
             self.abort()
@@ -208,4 +222,4 @@ class Arrival:
     def _leave(self) -> None:
         self._timer.cancel()
         self._loop.remove_reader(self._sock)
-        self._on_end(self)
+        self._owner.left(self)

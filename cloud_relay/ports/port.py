@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from cloud_relay.ports.acceptor import Acceptor
 from cloud_relay.ports.arrival import Arrival
+from cloud_relay.ports.crowd import Crowd
 from cloud_relay.ports.networks import is_within
 from cloud_relay.sources import source_key
 from shared.errors import FAULTS, Fault
@@ -23,7 +24,10 @@ MAX_ARRIVALS: Final = 4096
 """Connections that are looked at, at once: as many as the kernel holds before."""
 
 MAX_ARRIVALS_PER_SOURCE: Final = 256
-"""The same of one source; a trusted load balancer may have all."""
+"""The same of one source: the one that the PROXY header names, where there is one."""
+
+MAX_UNTOLD_PER_BALANCER: Final = 1024
+"""Of those that a load balancer has brought and not yet said of whom they are."""
 
 _PROXY_REFUSED: Final = FAULTS["proxy-refused"]
 _log = get_logger("relay.ports")
@@ -32,15 +36,14 @@ _log = get_logger("relay.ports")
 class Port:
     """`sorting` may be replaced at any time: it counts for all connections that were not handed on yet."""
 
-    __slots__ = ("_acceptor", "_arrivals", "_loop", "_per_source", "_sorting", "metrics")
+    __slots__ = ("_acceptor", "_crowd", "_loop", "_sorting", "metrics")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, metrics: ListenerMetrics, sorting: Sorting) -> None:
         self.metrics = metrics
         self._sorting = sorting
         self._loop = loop
         self._acceptor = Acceptor(loop, self._take)
-        self._arrivals: dict[Arrival, str] = {}
-        self._per_source: dict[str, int] = {}
+        self._crowd: Crowd[Arrival] = Crowd(MAX_ARRIVALS)
 
     @property
     def sorting(self) -> Sorting:
@@ -50,7 +53,7 @@ class Port:
     @sorting.setter
     def sorting(self, sorting: Sorting) -> None:
         self._sorting = sorting
-        for arrival in list(self._arrivals):
+        for arrival in self._crowd.everybody():
             arrival.sort_by(sorting)
 
     async def bind(self, host: str | None, port: int) -> None:
@@ -69,44 +72,46 @@ class Port:
     def stop(self) -> None:
         """Close the port, and reset what was not handed on yet."""
         self._acceptor.stop()
-        for arrival in list(self._arrivals):
+        for arrival in self._crowd.everybody():
             arrival.abort()
+
+    # --- what arrivals call
+
+    def told(self, arrival: Arrival, ends: Ends) -> None:
+        """The PROXY header says whose connection it is."""
+        self._crowd.move(arrival, source_key(ends.source), MAX_ARRIVALS_PER_SOURCE)
+
+    def pushed_out(self) -> None:
+        """One had to make way for others."""
+        self.metrics.refused += 1
+
+    def left(self, arrival: Arrival) -> None:
+        """It was handed on, or is closed."""
+        self._crowd.leave(arrival)
+
+    def refused(self, ends: Ends, fault: Fault, detail: str) -> None:
+        """It had to be refused: `detail` is for the log."""
+        self.metrics.failed(fault)
+        log_limited(
+            _log, "warning", fault.code, "connection refused", code=fault.code, source=ends.source, detail=detail,
+            listener=self.metrics.listener,
+        )  # fmt: skip
+
+    # --- within
 
     def _take(self, sock: socket.socket, ends: Ends) -> None:
         sorting = self.sorting
         if sorting.proxy_from:
             if not is_within(ends.source, sorting.proxy_from):
-                self._refused(ends, _PROXY_REFUSED, "")
+                self.refused(ends, _PROXY_REFUSED, "")
                 let_reset(sock)
                 sock.close()
                 return
         elif not sorting.looks and sorting.default is not None:
             sorting.default.take(sock, ends, None)
             return
-        source = source_key(ends.source)
-        held = self._per_source.get(source, 0)
-        if len(self._arrivals) >= MAX_ARRIVALS or (held >= MAX_ARRIVALS_PER_SOURCE and not sorting.proxy_from):
-            self.metrics.refused += 1
-            let_reset(sock)
-            sock.close()
-            return
-        self._per_source[source] = held + 1
-        arrival = Arrival(self._loop, sock, ends, sorting, self._refused, self._left)
-        self._arrivals[arrival] = source
-
-    def _left(self, arrival: Arrival) -> None:
-        source = self._arrivals.pop(arrival, None)
-        if source is None:
-            return
-        left = self._per_source[source] - 1
-        if left:
-            self._per_source[source] = left
+        source, arrival = source_key(ends.source), Arrival(self._loop, sock, ends, sorting, self)
+        if sorting.proxy_from:
+            self._crowd.join(arrival, f"balancer {source}", MAX_UNTOLD_PER_BALANCER)
         else:
-            del self._per_source[source]
-
-    def _refused(self, ends: Ends, fault: Fault, detail: str) -> None:
-        self.metrics.failed(fault)
-        log_limited(
-            _log, "warning", fault.code, "connection refused", code=fault.code, source=ends.source, detail=detail,
-            listener=self.metrics.listener,
-        )  # fmt: skip
+            self._crowd.join(arrival, source, MAX_ARRIVALS_PER_SOURCE)

@@ -270,3 +270,36 @@ def test_the_ingress_takes_the_address_from_the_proxy_header(run, tmp_path):
             near.reset()
 
     run(main)
+
+
+async def test_nobody_fills_a_port_for_others(tmp_path, monkeypatch):
+    """Neither a client behind the load balancer that says no ClientHello, nor a balancer that says no PROXY header."""
+    monkeypatch.setattr("cloud_relay.ports.port.MAX_ARRIVALS_PER_SOURCE", 4)
+    monkeypatch.setattr("cloud_relay.ports.port.MAX_UNTOLD_PER_BALANCER", 6)
+    port, hello = free_port(), REAL
+    async with (
+        listener() as (target, ends),
+        chain(
+            tmp_path,
+            [tcp_route("a", port, sni="otlp.example.com", proxy_from=["127.0.0.0/8"], networks=["192.0.2.0/24"])],
+            [{"name": "a", "tcp": f"127.0.0.1:{target}"}],
+        ) as made,
+    ):  # fmt: skip
+        metrics = made.relay.metrics.listener(f"127.0.0.1:{port}")
+        greedy = []
+        for _ in range(12):
+            greedy.append(await dial(port))
+            greedy[-1].send(encode(TOLD._replace(source="192.0.2.66")))
+        await until(lambda: [one.events for one in greedy].count(["reset"]) == 8)
+        good = await dial(port)
+        good.send(encode(TOLD) + hello)
+        await until(lambda: ends and ends[0].data == hello)
+        silent = [await dial(port) for _ in range(10)]
+        await until(lambda: [one.events for one in silent] == [["reset"]] * 4 + [[]] * 6)  # the oldest made way
+        other = await dial(port)
+        other.send(encode(TOLD) + hello)
+        await until(lambda: len(ends) == 2 and ends[1].data == hello)
+        assert metrics.refused == 8 + 4 + 1
+        assert [one.events for one in greedy].count([]) == 4, "the greedy one lost its own only"
+        for one in (*greedy, *silent, good, other):
+            one.reset()
