@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv peers demo compile test test-compiled fuzz check format bench bench-quick docs clean
+.PHONY: help venv peers demo compile test test-compiled fuzz chaos check format bench bench-quick docs clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || grep '##' Makefile
@@ -53,6 +53,12 @@ test-compiled: compile  ## the tests of the three packages, against the compiled
 fuzz: .venv/stamp  ## fuzz every parser for FUZZ_SECONDS (60) each; FUZZ_TARGETS names some of them
 	$(BIN)/python -m fuzz --seconds $(or $(FUZZ_SECONDS),60) $(FUZZ_TARGETS)
 
+# Without any of the variables every fault is played once. A failed run tells how to play it again.
+chaos: .venv/stamp .peers/stamp  ## faults with a ledger: CHAOS_RUNS=200, CHAOS_SECONDS=60, CHAOS_SEED=7, CHAOS_FAULT=kill-relay
+	$(BIN)/python -m chaos $(if $(CHAOS_RUNS),--runs $(CHAOS_RUNS)) $(if $(CHAOS_SECONDS),--seconds $(CHAOS_SECONDS)) \
+		$(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(if $(CHAOS_AGAIN),--again $(CHAOS_AGAIN)) \
+		$(if $(CHAOS_FAULT),--fault $(CHAOS_FAULT))
+
 check: .venv/stamp  ## ruff, mypy, the direction of imports, generated documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -74,4 +80,4 @@ bench-quick: .venv/stamp .peers/stamp  ## the same, short: a smoke test with fig
 	$(BIN)/python -m benchmarks --quick
 
 clean:  ## everything that can be made again
-	rm -rf .venv .peers build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz
+	rm -rf .venv .peers build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz .chaos

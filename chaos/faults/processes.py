@@ -1,0 +1,98 @@
+"""Processes that are killed, or stop for a while: relay, connectors, targets."""
+
+from __future__ import annotations
+
+import signal
+from typing import Final
+
+from chaos.configs import ACME, CONNECTORS, GLOBEX
+from chaos.fault import Fault, Parameters, seconds_of, span
+from chaos.pushes import TENANTS
+from chaos.stage import Stage
+from chaos.terms import NOTICED, Terms
+
+ALL: Final = frozenset(TENANTS)
+LOST: Final = frozenset({"tunnel-lost"})
+"""How a push ends that may have been delivered when its tunnel was lost."""
+
+AWAY: Final = frozenset({"tunnel-lost", "tunnel-refused", "no-connector"})
+"""How pushes end while a location has no connector."""
+
+NO_TARGET: Final = frozenset({"target-unreachable", "target-lost"})
+
+
+async def kill_relay(stage: Stage, parameters: Parameters) -> None:
+    site = stage.site
+    stage.begins("SIGKILL to the relay")
+    await site.relay.kill()
+    await stage.lasts(seconds_of(parameters))
+    site.launch_relay()
+    stage.ends("the relay listens again", await site.relay_listens())
+
+
+async def kill_connector(stage: Stage, parameters: Parameters) -> None:
+    site, name = stage.site, str(parameters["victim"])
+    stage.begins(f"SIGKILL to connector {name}")
+    await site.programs[name].kill()
+    await stage.lasts(seconds_of(parameters))
+    site.launch_connector(name)
+    stage.ends(f"connector {name} is up again", await site.connector_is_up(name))
+
+
+async def kill_target(stage: Stage, parameters: Parameters) -> None:
+    site, tenant = stage.site, str(parameters["victim"])
+    stage.begins(f"SIGKILL to the target of {tenant}")
+    await site.programs[f"{tenant}-target"].kill()
+    await stage.lasts(seconds_of(parameters))
+    site.start_target(tenant)
+    stage.ends("the target listens again", await site.target_listens(tenant))
+
+
+async def stop_process(stage: Stage, parameters: Parameters) -> None:
+    """SIGSTOP, and SIGCONT after a while."""
+    program = stage.site.programs[str(parameters["victim"])]
+    stage.begins(f"SIGSTOP to {program.name}")
+    program.signal(signal.SIGSTOP)
+    try:
+        await stage.lasts(seconds_of(parameters))
+    finally:
+        program.signal(signal.SIGCONT)
+    stage.ends(f"SIGCONT to {program.name}")
+
+
+def _of_victim(parameters: Parameters) -> frozenset[str]:
+    victim = str(parameters["victim"])
+    return frozenset({CONNECTORS.get(victim, victim.removesuffix("-target"))})
+
+
+def _relay_away(_: Parameters) -> Terms:
+    return Terms(hurts=ALL, is_silent=True, holds_up=True)
+
+
+def _connector_lost(_: Parameters) -> Terms:
+    return Terms(hurts=frozenset({ACME}), spares_idempotent=True, codes=LOST, slowest=NOTICED)
+
+
+def _only_connector_lost(_: Parameters) -> Terms:
+    return Terms(hurts=frozenset({GLOBEX}), codes=AWAY, slowest=NOTICED)
+
+
+def _target_away(parameters: Parameters) -> Terms:
+    return Terms(hurts=_of_victim(parameters), codes=NO_TARGET)
+
+
+FAULTS: Final = (
+    Fault("kill-relay", "SIGKILL of the relay, and a new start", kill_relay, _relay_away, span(0.05, 2.5)),
+    Fault(
+        "kill-connector", "SIGKILL of one connector of two, and a new start", kill_connector, _connector_lost,
+        span(0.05, 2.0, victim=("c1", "c2")),
+    ),
+    Fault(
+        "kill-only-connector", "SIGKILL of a location's only connector, and a new start", kill_connector,
+        _only_connector_lost, span(0.05, 2.0, victim=("x1",)),
+    ),
+    Fault(
+        "kill-target", "SIGKILL of a target, and a new start", kill_target, _target_away,
+        span(0.05, 2.0, victim=TENANTS),
+    ),
+)  # fmt: skip

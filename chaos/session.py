@@ -1,0 +1,67 @@
+"""Many runs on as few sites as it takes: one, until a run fails; then another, so that no failure causes the next."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from chaos.network import Network
+from chaos.outcome import Outcome
+from chaos.runner import Run
+from chaos.schedule import Plan
+from chaos.site import Site
+
+
+class Session:
+    """Plays plans. `network` is where the sites stand; what a failed run leaves behind goes to `kept`."""
+
+    def __init__(self, network: Network, kept: Path, tell: Callable[[Outcome], None]) -> None:
+        self.outcomes: list[Outcome] = []
+        self._network = network
+        self._kept = kept
+        self._tell = tell
+        self._site: Site | None = None
+
+    async def play(self, plans: Iterable[Plan], until: float) -> None:
+        """Play them one after the other; none is begun after `until` (monotonic seconds)."""
+        try:
+            for plan in plans:
+                if time.monotonic() >= until and self.outcomes:
+                    break
+                outcome = await self._play(plan)
+                self.outcomes.append(outcome)
+                self._tell(outcome)
+        finally:
+            await self._leave(None)
+
+    async def _play(self, plan: Plan) -> Outcome:
+        try:
+            site = self._site or await self._enter()
+            outcome = await Run(site, plan).play()
+        except Exception:  # noqa: BLE001 - whatever broke is this run's finding, and the next one gets another site
+            outcome = Outcome(plan.number, plan.fault.name, plan.text, [traceback.format_exc(limit=-4)])
+        if not outcome.is_good:
+            await self._leave(plan)
+        return outcome
+
+    async def _enter(self) -> Site:
+        folder = Path(tempfile.mkdtemp(prefix="qanat-chaos-"))
+        self._site = site = Site(folder, self._network)
+        return await site.__aenter__()
+
+    async def _leave(self, failed: Plan | None) -> None:
+        site, self._site = self._site, None
+        if site is None:
+            return
+        await site.stop()
+        if failed is not None:
+            kept = self._kept / f"run-{failed.number}-{failed.fault.name}"
+            shutil.rmtree(kept, ignore_errors=True)
+            with contextlib.suppress(shutil.Error):  # sockets cannot be copied
+                shutil.copytree(site.folder, kept)
+        shutil.rmtree(site.folder, ignore_errors=True)

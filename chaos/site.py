@@ -1,0 +1,262 @@
+"""The site of the fault suite: relay, three connectors, two targets and two tenants' senders, as processes.
+
+Started once for many runs: what a fault breaks, it mends. What was written down is read by `records`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import trustme
+import yaml
+
+from benchmarks.side import Side
+from chaos.configs import (
+    CONNECTORS,
+    TRUST_DOMAIN,
+    Keys,
+    connector_config,
+    full_name,
+    host_of,
+    relay_config,
+)
+from chaos.journal import Reader, Writer
+from chaos.network import LOOPBACK, Network
+from chaos.pushes import TENANTS
+from chaos.sender import Spec
+from cloud_relay.identity.found import found
+from shared.control import control_request
+from shared.exits import CommandError
+from tests.system.programs import Program, command, environment, until
+
+LEAF_LIFETIME: Final = "20s"
+"""Of the certificates of connectors and relay: renewals go on through every fault."""
+
+RELAY: Final = "relay"
+TUNNELS: Final = 2
+"""Of each connector."""
+
+
+class Site:
+    """One relay and all around it, in `folder`, whose path must be short: it holds control sockets."""
+
+    def __init__(self, folder: Path, network: Network = LOOPBACK) -> None:
+        self.folder = folder
+        self.network = network
+        self.keys = Keys.make()
+        self.programs: dict[str, Program] = {}
+        self._readers: dict[str, Reader] = {}
+        self._orders: dict[str, Writer] = {}
+        self._access_lines = Reader(folder / "relay.out")
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _start(self) -> None:
+        self._make_certificate()
+        self._write(RELAY, relay_config(self.folder, self.network, self.keys, LEAF_LIFETIME))
+        await found(self.folder / "relay-state", TRUST_DOMAIN, "r1", datetime.now(UTC))
+        for tenant in TENANTS:
+            self.start_target(tenant)
+            self._start_sender(tenant)
+        self.launch_relay()
+        await self.relay_listens()
+        for name in CONNECTORS:
+            self._write(name, connector_config(self.folder, self.network, self.keys, name))
+            await self._invite(name)
+            self.launch_connector(name)
+        await self.comes_to_rest(20.0)
+
+    async def stop(self) -> None:
+        """End all processes, by their ids."""
+        for program in reversed(self.programs.values()):
+            await program.kill()
+
+    # --- programs
+
+    @property
+    def relay(self) -> Program:
+        return self.programs[RELAY]
+
+    def run(self, name: str, side: Side, *argv: str, variables: dict[str, str] | None = None) -> Program:
+        """Start a program on one side; it ends with the site."""
+        program = self.programs[name] = Program(name, side.command(list(argv)), self.folder, variables)
+        return program
+
+    def launch_relay(self) -> Program:
+        """Start the relay, and do not wait for it."""
+        argv = (command("cloud-relay"), "serve", "--config", str(self._config(RELAY)))
+        return self.run(RELAY, self.network.cloud, *argv)
+
+    def launch_connector(self, name: str) -> Program:
+        """Start a connector, and do not wait for it."""
+        argv = (command("connector-agent"), "run", "--config", str(self._config(name)))
+        return self.run(name, self.network.premises, *argv, variables=environment())
+
+    def start_target(self, tenant: str) -> Program:
+        """Start a tenant's target, and do not wait for it."""
+        argv = (sys.executable, "-m", "chaos.target", tenant, str(self._journal(f"{tenant}-target")))
+        where = (self.network.targets, str(self.keys.ports[tenant]))
+        return self.run(f"{tenant}-target", self.network.monitoring, *argv, *where)
+
+    def _start_sender(self, tenant: str) -> None:
+        name = f"{tenant}-sender"
+        orders = self._journal(f"{name}-orders")
+        spec = Spec(
+            tenant, host_of(tenant), self.network.ingress, self.keys.ports["ingress"], str(self.folder / "ca.pem"),
+            self.keys.tokens[tenant], str(self._journal(name)), str(orders),
+        )  # fmt: skip
+        path = self.folder / f"{name}.json"
+        spec.write(path)
+        self._orders[tenant] = Writer(orders)
+        self.run(name, self.network.senders, sys.executable, "-m", "chaos.sender", str(path))
+
+    async def relay_listens(self) -> float:
+        """Until the relay takes senders' connections; when that was."""
+        return await self._listens(RELAY, self.network.ingress, self.keys.ports["ingress"], self.network.cloud)
+
+    async def target_listens(self, tenant: str) -> float:
+        """Likewise of a target."""
+        where = (self.network.targets, self.keys.ports[tenant], self.network.monitoring)
+        return await self._listens(f"{tenant}-target", *where)
+
+    async def connector_is_up(self, name: str) -> float:
+        """Until a connector's process has started, with a tunnel or without; when that was."""
+        return await self._listens(name, "127.0.0.1", self.keys.ports[name], self.network.premises)
+
+    async def _listens(self, name: str, host: str, port: int, side: Side) -> float:
+        def knock() -> bool:
+            assert self.programs[name].is_running, f"{name} ended by itself\n{self.programs[name].err[-2000:]}"
+            try:
+                side.connect(port, host=host).close()
+            except OSError:
+                return False
+            return True
+
+        await until(knock, f"{name} listens")
+        return time.monotonic()
+
+    # --- pushes
+
+    def push(self, run: str) -> None:
+        """All senders begin."""
+        for orders in self._orders.values():
+            orders.write(do="push", run=run)
+
+    def settle(self, patience: float) -> None:
+        """All senders come to an end; each says `settled` then."""
+        for orders in self._orders.values():
+            orders.write(do="settle", patience=patience)
+
+    def records(self) -> list[dict[str, Any]]:
+        """What senders and targets have written down since the last call."""
+        return [record for reader in self._readers.values() for record in reader.read()]
+
+    def tries_by_relay(self) -> dict[str, int]:
+        """How often the relay tried each try of a sender, by its access lines since the last call."""
+        return {
+            str(line["sender_request_id"]): int(line.get("attempt", 0))
+            for line in self._access_lines.read()
+            if "sender_request_id" in line
+        }
+
+    # --- state
+
+    async def status(self, name: str) -> dict[str, Any] | None:
+        """What `status --json` of the relay or a connector says; None while it does not answer."""
+        with contextlib.suppress(CommandError):
+            return await control_request(
+                self.folder / f"{name}-state" / "control.sock", "GET", "/v1/status", patience=2.0
+            )
+        return None
+
+    async def comes_to_rest(self, patience: float) -> None:
+        """Until every connector has its tunnels, and nothing is under way any more.
+
+        Raises:
+            AssertionError: it does not; with what is not as it should be.
+        """
+        lacking: list[str] = []
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            lacking = await self._unrest()
+            if not lacking:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"not at rest after {patience:.0f} s: {'; '.join(lacking)}")
+
+    async def _unrest(self) -> list[str]:
+        status = await self.status(RELAY)
+        if status is None:
+            return ["the relay does not answer"]
+        open_tunnels = {
+            connector["connector"]: [one["state"] for one in connector["tunnels"]]
+            for tenant in status["tenants"]
+            for location in tenant["locations"]
+            for connector in location["connectors"]
+        }
+        found = [
+            f"{name} has tunnels {open_tunnels.get(name, [])}"
+            for name in CONNECTORS
+            if open_tunnels.get(name, []) != ["open"] * TUNNELS
+        ]
+        connections = sum(one.get("connections", 0) for one in status["listeners"])
+        for text, count in (
+            ("pushes in flight", status["in_flight"]),
+            ("bytes held", status["memory"]["used"]),
+            ("sender connections", connections),
+        ):
+            if count:
+                found.append(f"the relay has {count} {text}")
+        return found
+
+    # --- files
+
+    def _config(self, name: str) -> Path:
+        return self.folder / f"{name}.yaml"
+
+    def _write(self, name: str, config: dict[str, Any]) -> None:
+        self._config(name).write_text(yaml.safe_dump(config, sort_keys=False))
+
+    def _journal(self, name: str) -> Path:
+        path = self.folder / f"{name}.journal"
+        if not name.endswith("-orders"):
+            self._readers.setdefault(name, Reader(path))
+        return path
+
+    def _make_certificate(self) -> None:
+        """For the ingress."""
+        authority = trustme.CA()
+        leaf = authority.issue_cert(*(host_of(tenant) for tenant in TENANTS))
+        (self.folder / "ca.pem").write_bytes(authority.cert_pem.bytes())
+        (self.folder / "ingress.pem").write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+        key = self.folder / "ingress.key"
+        key.touch(mode=0o600)
+        key.write_bytes(leaf.private_key_pem.bytes())
+
+    async def _invite(self, name: str) -> None:
+        """A join token for a connector, which it uses at its first start."""
+        control = self.folder / "relay-state" / "control.sock"
+        made = await control_request(
+            control, "POST", "/v1/identity/tokens-create", {"connector": full_name(name), "targets": None}
+        )
+        file = self.folder / f"{name}.token"
+        file.touch(mode=0o600)
+        file.write_text(f"{made['join_token']}\n")
