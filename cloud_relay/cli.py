@@ -157,9 +157,9 @@ add_identity_commands(app, DEFAULT_CONFIG)
 
 def _load(path: Path) -> Loaded[RelayConfig]:
     from cloud_relay.config import RelayConfig
-    from shared.config import read_config
+    from shared.cli import read_own_config
 
-    return read_config(path, RelayConfig)
+    return read_own_config(path, RelayConfig)
 
 
 def _warnings(config: RelayConfig) -> list[dict[str, str]]:

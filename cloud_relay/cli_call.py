@@ -41,21 +41,21 @@ def user_name() -> str:
 def read_relay_config(path: Path) -> RelayConfig:
     """The relay's config; ConfigError says what is wrong with it."""
     from cloud_relay.config import RelayConfig
-    from shared.config import read_config
+    from shared.cli import read_own_config
 
-    return read_config(path, RelayConfig).config
+    return read_own_config(path, RelayConfig).config
 
 
 async def _call_here(path: Path, command: str, asked: dict[str, Any]) -> dict[str, Any]:
     from cloud_relay.identity.book import Book
     from cloud_relay.identity.desk import Desk, perform
     from cloud_relay.identity.office import check_fits, open_office
-    from cloud_relay.identity.owner import as_owner
     from cloud_relay.identity.store import STATE_FILE
     from cloud_relay.identity.upkeep import Upkeep
     from shared.clock import TrustedClock
     from shared.control import ControlFault
     from shared.logs import setup_logging
+    from shared.owner import as_owner
 
     setup_logging("console", "error", io.StringIO())  # what fails is said by the command itself
     config = read_relay_config(path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeVar
 import typer
 
 from cloud_relay.cli_call import read_relay_config, user_name
-from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, emit
+from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, credentials_directory, emit
 
 if TYPE_CHECKING:
     from cloud_relay.identity.found import NewConfig
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 LISTEN: Final = ":8443"
 STATE_DIR: Final = "/var/lib/qanat-relay"
 
+Given = TypeVar("Given")
 Value = TypeVar("Value")
 
 
@@ -113,17 +114,32 @@ def _new_config(options: _Options) -> NewConfig:
     if options.tenant is not None:
         _checked("--tenant", check_name, options.tenant)
     locations = [_checked("--location", check_name, one) for one in dict.fromkeys(options.location)]
-    read_passphrase(options.passphrase_file)
+    passphrase = _checked("--passphrase-file", _passphrase_file, options.passphrase_file)
+    read_passphrase(passphrase.path)
     state_dir = _checked("--state-dir", _check_text, str(options.state_dir or STATE_DIR))
-    passphrase_file = None
-    if options.passphrase_file is not None:
-        passphrase_file = _checked("--passphrase-file", _check_text, str(options.passphrase_file.absolute()))
-    return NewConfig(state_dir, domain, listen, relays, options.tenant, locations, passphrase_file)
+    return NewConfig(state_dir, domain, listen, relays, options.tenant, locations, passphrase.written)
 
 
-def _checked(option: str, check: Callable[[str], Value], text: str) -> Value:
+class _PassphraseFile(NamedTuple):
+    """Where it is, and how the config says it."""
+
+    path: Path | None = None
+    written: str | None = None
+
+
+def _passphrase_file(given: Path | None) -> _PassphraseFile:
+    from shared.config.model import resolve_credential
+
+    if given is None:
+        return _PassphraseFile()
+    if str(given).startswith("$"):
+        return _PassphraseFile(resolve_credential(str(given), credentials_directory()), str(given))
+    return _PassphraseFile(given, _check_text(str(given.absolute())))
+
+
+def _checked(option: str, check: Callable[[Given], Value], given: Given) -> Value:
     try:
-        return check(text)
+        return check(given)
     except ValueError as error:
         raise CommandError(ExitCode.USAGE, f"{option}: {error}") from error
 

@@ -80,6 +80,8 @@ def _offline_list(path: Path) -> list[dict[str, Any]]:
 
 def _switch_offline(path: Path, tenant: str, name: str, *, is_disabled: bool) -> dict[str, Any]:
     """No relay runs: write into its state, under the lock that it takes too."""
+    from shared.owner import as_owner
+
     config, state = _offline(path)
     entry = config.tenants.get(tenant)
     if entry is None or name not in {one.name for one in entry.senders}:
@@ -87,7 +89,8 @@ def _switch_offline(path: Path, tenant: str, name: str, *, is_disabled: bool) ->
         raise CommandError(ExitCode.NOT_FOUND, "the config has no such sender", remedy, "unknown-sender")
     try:
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        has_changed = state.set_disabled((tenant, name), time.time() if is_disabled else None)
+        with as_owner(config.state_dir):  # root's, too, is a file that the relay's user can read
+            has_changed = state.set_disabled((tenant, name), time.time() if is_disabled else None)
     except OSError as error:
         message = f"{state.path} cannot be written: {error.strerror or error}"
         raise CommandError(ExitCode.FAILED, message, code="state-unusable") from error
@@ -97,10 +100,10 @@ def _switch_offline(path: Path, tenant: str, name: str, *, is_disabled: bool) ->
 def _offline(path: Path) -> tuple[RelayConfig, SenderFile]:
     from cloud_relay.config import RelayConfig
     from cloud_relay.sender_state import FILE, SenderFile
-    from shared.config import read_config
+    from shared.cli import read_own_config
     from shared.pki.files import PkiError
 
-    config = read_config(path, RelayConfig).config
+    config = read_own_config(path, RelayConfig).config
     state = SenderFile(config.state_dir / FILE)
     try:
         state.load()

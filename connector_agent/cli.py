@@ -78,9 +78,9 @@ add_common_commands(app, Program("connector-agent", "connector", DEFAULT_CONFIG,
 
 def _load(path: Path) -> Loaded[ConnectorConfig]:
     from connector_agent.config import ConnectorConfig
-    from shared.config import read_config
+    from shared.cli import read_own_config
 
-    return read_config(path, ConnectorConfig)
+    return read_own_config(path, ConnectorConfig)
 
 
 def _read_materials(config: ConnectorConfig) -> dict[str, Materials]:

@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn, cast
+from typing import Annotated, Any, Final, NoReturn, TypeVar, cast
 
 import orjson
 import typer
@@ -21,7 +21,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from shared.config import ConfigError
+from shared.config import ConfigError, ConfigModel, Loaded, read_config
 from shared.exits import CommandError, ExitCode
 
 __all__ = [
@@ -30,17 +30,21 @@ __all__ = [
     "ExitCode",
     "JsonOption",
     "counted",
+    "credentials_directory",
     "emit",
     "invoke",
     "make_app",
     "make_table",
     "note",
+    "read_own_config",
     "run",
     "to_json",
 ]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object; errors as problem JSON on stderr.")]
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The config file.", show_default=True)]
+
+Model = TypeVar("Model", bound=ConfigModel)
 
 _INTERRUPTED: Final = 130
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -108,6 +112,17 @@ def printable(value: object) -> str:
 def counted(count: int, singular: str, plural: str = "") -> str:
     """ "1 route", "2 routes"; `plural` where an s does not make it."""
     return f"{count} {singular if count == 1 else plural or singular + 's'}"
+
+
+def read_own_config(path: Path, model: type[Model]) -> Loaded[Model]:
+    """The config that a command was given, with the credentials that the environment names. ConfigError."""
+    return read_config(path, model, credentials_directory())
+
+
+def credentials_directory() -> Path | None:
+    """Where the service manager has put this service's secrets, if it has."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return Path(folder) if folder else None
 
 
 def note(message: str) -> None:

@@ -80,7 +80,7 @@ class Reloader(Generic[Model]):
 
     async def _read_and_apply(self) -> Outcome:
         try:
-            loaded = await asyncio.to_thread(read_config, self.path, self._model)
+            loaded = await asyncio.to_thread(read_config, self.path, self._model, self.loaded.credentials)
         except ConfigError as error:
             self._refused = list(error.looked_at)
             return Outcome.refused(error.problems)

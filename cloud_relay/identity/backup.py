@@ -29,10 +29,10 @@ from cloud_relay.config import RelayConfig
 from cloud_relay.identity.book import Book
 from cloud_relay.identity.events import Event
 from cloud_relay.identity.keys import CA_FOLDER, KeyFolder
-from cloud_relay.identity.owner import as_owner
 from cloud_relay.identity.store import STATE_FILE, SqliteStore, StateError
 from cloud_relay.oauth import keys as token_keys
 from shared.exits import CommandError, ExitCode
+from shared.owner import as_owner
 from shared.pki.files import write_private
 
 MAGIC: Final = b"qanat-backup-1\n"

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from cloud_relay.identity.events import Kind, new_event
 from cloud_relay.identity.keys import KeyFolder
-from cloud_relay.identity.owner import as_owner, held, make_state_dir
 from cloud_relay.identity.rollover import creation_events
-from cloud_relay.identity.store import STATE_FILE, SqliteStore, StateError
+from cloud_relay.identity.store import STATE_FILE, SqliteStore, StateError, held
 from shared.config import HostPort, Listen
 from shared.exits import CommandError, ExitCode
+from shared.owner import as_owner, make_state_dir
 from shared.pki import issue
 from shared.pki.spiffe import relay_id
 from shared.pki.trust import pin_of

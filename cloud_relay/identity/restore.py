@@ -25,11 +25,11 @@ from cloud_relay.identity.events import Event, Kind, new_event
 from cloud_relay.identity.keys import CA_FOLDER
 from cloud_relay.identity.losses import distrusted, losses
 from cloud_relay.identity.own import OWN_FILE
-from cloud_relay.identity.owner import as_owner, held, make_state_dir
-from cloud_relay.identity.store import STATE_FILE, SqliteStore, StateError
+from cloud_relay.identity.store import STATE_FILE, SqliteStore, StateError, held
 from cloud_relay.sender_state import merge_disabled
 from shared.clock import rfc3339
 from shared.exits import CommandError, ExitCode
+from shared.owner import as_owner, make_state_dir
 from shared.pki.files import write_private
 
 RESTORING: Final = "restoring"

@@ -11,8 +11,9 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
@@ -96,6 +97,17 @@ class StateLock:
         number, self._number = self._number, None
         if number is not None:
             os.close(number)
+
+
+@contextmanager
+def held(state_dir: Path) -> Iterator[None]:
+    """Be the one process that has the state meanwhile. CommandError if another has it."""
+    lock = StateLock(state_dir)
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class SqliteStore:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, emit, make_app, note
+from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, emit, make_app, note, read_own_config
 from shared.commands import ask
 
 if TYPE_CHECKING:
@@ -128,9 +128,9 @@ def enroll_with(path: Path, token: JoinToken, *, replace: bool, say: Any) -> dic
     """Redeem the token into the config's state_dir. CommandError says what is in the way."""
     from connector_agent.config import ConnectorConfig
     from connector_agent.identity.store import IdentityStore
-    from shared.config import load_config
+    from shared.owner import as_owner
 
-    config = load_config(path, ConnectorConfig)
+    config = read_own_config(path, ConnectorConfig).config
     if config.tls is not None:
         raise CommandError(
             ExitCode.REFUSED, f"{path} has tls: this connector's certificate comes from your own CA",
@@ -140,7 +140,8 @@ def enroll_with(path: Path, token: JoinToken, *, replace: bool, say: Any) -> dic
     refuse_second(store, replace=replace)
     relays = config.relay_addresses() or list(token.relays)
     say(f"Joining as {token.identity} at {', '.join(map(str, relays))}.")
-    joined = asyncio.run(_join(config, store, token))
+    with as_owner(config.state_dir):  # root's, too, are files that the connector's user can read
+        joined = asyncio.run(_join(config, store, token))
     return {
         "id": str(joined.identity.id),
         "relay": str(joined.relay),
@@ -208,10 +209,9 @@ def _offline(path: Path) -> dict[str, Any]:
     from connector_agent.identity.manager import ManagedIdentity
     from connector_agent.identity.store import IdentityStore
     from shared.clock import TrustedClock
-    from shared.config import load_config
     from shared.pki.files import PkiError
 
-    config = load_config(path, ConnectorConfig)
+    config = read_own_config(path, ConnectorConfig).config
 
     async def look() -> dict[str, Any]:
         identity = (

@@ -6,7 +6,8 @@
 
     config = load_config(Path("relay.yaml"), RelayConfig)      # or ConfigError
 
-Files of `include: [conf.d/*.yaml]` are merged into the main one; relative paths are relative to the file they stand in.
+Files of `include: [conf.d/*.yaml]` are merged into the main one; relative paths are relative to the file they stand in;
+`$CREDENTIALS_DIRECTORY/NAME` is a secret that systemd, or whoever else sets that variable, has handed over.
 """
 
 from shared.config.load import Loaded, json_schema, load_config, read_config

@@ -32,6 +32,8 @@ class Loaded(Generic[Model]):
     sources: tuple[Path, ...]
     folders: tuple[Path, ...]
     files: tuple[Path, ...]
+    credentials: Path | None = None
+    """Where `$CREDENTIALS_DIRECTORY` led."""
 
     def watched(self) -> list[Path]:
         """All paths whose change may mean another config, or other certificates."""
@@ -43,15 +45,18 @@ def load_config(path: Path, model: type[Model]) -> Model:
     return read_config(path, model).config
 
 
-def read_config(path: Path, model: type[Model]) -> Loaded[Model]:
-    """As `load_config`, together with the files that it came from, for whoever watches them."""
-    sources, folders, context = [Path(path).absolute()], list[Path](), LoadContext()
+def read_config(path: Path, model: type[Model], credentials: Path | None = None) -> Loaded[Model]:
+    """As `load_config`, together with the files that it came from, for whoever watches them.
+
+    `credentials` is what `$CREDENTIALS_DIRECTORY` stands for in the config's paths.
+    """
+    sources, folders, context = [Path(path).absolute()], list[Path](), LoadContext(credentials)
     try:
         config = _validated(_read_all(sources, folders), model, context)
     except ConfigError as error:
         error.looked_at = tuple(dict.fromkeys((*sources, *folders, *context.files)))
         raise
-    return Loaded(config, tuple(sources), tuple(folders), tuple(dict.fromkeys(context.files)))
+    return Loaded(config, tuple(sources), tuple(folders), tuple(dict.fromkeys(context.files)), credentials)
 
 
 def _validated(tree: Tree, model: type[Model], context: LoadContext) -> Model:

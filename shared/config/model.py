@@ -16,6 +16,7 @@ from shared.config.tree import Text
 
 _LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?", re.ASCII)
+_CREDENTIAL: Final = re.compile(r"\$CREDENTIALS_DIRECTORY/([^/\0]{1,255})")
 _PORT: Final = re.compile(r"0|[1-9][0-9]{0,4}", re.ASCII)
 
 
@@ -44,23 +45,43 @@ class ConfigModel(BaseModel):
 
 @dataclass(slots=True)
 class LoadContext:
-    """Validation context of one load; collects the files that the config names, there or not, for whoever watches."""
+    """Validation context of one load; collects the files that the config names, there or not, for whoever watches.
 
+    `credentials` is where the service manager has put this service's secrets, if it has.
+    """
+
+    credentials: Path | None = None
     files: list[Path] = field(default_factory=list)
 
 
-def _resolve(value: object) -> object:
+def resolve_credential(text: str, credentials: Path | None) -> Path:
+    """The file that `$CREDENTIALS_DIRECTORY/NAME` stands for. ValueError says what is wrong."""
+    match = _CREDENTIAL.fullmatch(text)
+    if match is None or match[1] in {".", ".."}:
+        raise ValueError("nothing but $CREDENTIALS_DIRECTORY/NAME may begin with a $")
+    if credentials is None:
+        raise ValueError(
+            "$CREDENTIALS_DIRECTORY is not set: systemd sets it for a service with LoadCredential; in a shell, set it "
+            "to the folder that the credentials come from, as CREDENTIALS_DIRECTORY=/etc/credstore"
+        )
+    return credentials / match[1]
+
+
+def _resolve(value: object, info: ValidationInfo) -> object:
     """Relative to the file that the value stands in; a value that does not come from a file stays as it is."""
     if isinstance(value, str):
         if not value or "\0" in value:
             raise ValueError("a path must not be empty, nor hold a NUL character")
+        if value.startswith("$"):
+            context = info.context if isinstance(info.context, LoadContext) else LoadContext()
+            return resolve_credential(value, context.credentials)
         source = value.source if isinstance(value, Text) else None
         value = source.parent / value if source else Path(value)
     return value
 
 
 def _existing(value: object, info: ValidationInfo) -> object:
-    path = _resolve(value)
+    path = _resolve(value, info)
     if isinstance(path, Path):
         if isinstance(info.context, LoadContext):
             info.context.files.append(path)
@@ -75,11 +96,12 @@ def _existing(value: object, info: ValidationInfo) -> object:
 _PATH_SCHEMA: Final = WithJsonSchema({"type": "string", "format": "path", "minLength": 1})
 
 ConfigPath = Annotated[Path, BeforeValidator(_resolve), _PATH_SCHEMA]
-"""A path, relative to the config file that it stands in. Nothing is said about whether it exists, and it is not
-watched."""
+"""A path, relative to the config file that it stands in, or `$CREDENTIALS_DIRECTORY/NAME`. Nothing is said about
+whether it exists, and it is not watched."""
 
 ConfigFile = Annotated[Path, BeforeValidator(_existing), _PATH_SCHEMA]
-"""A file that exists and can be read, relative to the config file that it stands in."""
+"""A file that exists and can be read, relative to the config file that it stands in, or
+`$CREDENTIALS_DIRECTORY/NAME`."""
 
 
 class Listen(NamedTuple):

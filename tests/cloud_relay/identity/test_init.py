@@ -62,6 +62,25 @@ def test_what_cannot_be_is_said_before_anything_is_written(tmp_path, capsys, nam
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_passphrase_among_the_credentials_of_systemd(tmp_path, capsys, monkeypatch):
+    shell = Shell(tmp_path / "relay.yaml", capsys)
+    named = "$CREDENTIALS_DIRECTORY/passphrase"
+    ours = ("--state-dir", "state", "--passphrase-file", named)
+    assert "CREDENTIALS_DIRECTORY is not set" in shell.problem(2, *INIT, *ours)["title"]
+    assert not shell.config.exists()
+    secret = tmp_path / "credentials" / "passphrase"
+    secret.parent.mkdir()
+    secret.touch(mode=0o600)
+    secret.write_text("a long passphrase\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(secret.parent))
+    assert shell.json(*INIT, *ours)["config_written"]
+    assert named in shell.config.read_text()
+    assert "ENCRYPTED" in next((tmp_path / "state" / "ca").glob("*.key")).read_text()
+    assert shell.json("check")["warnings"] == []
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    assert "is not set" in shell.problem(3, "check")["detail"]
+
+
 def test_a_passphrase_that_cannot_be_used_leaves_no_config(tmp_path, capsys):
     shell = Shell(tmp_path / "relay.yaml", capsys)
     (tmp_path / "short").write_text("x\n")

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from cloud_relay.identity.owner import as_owner
 from shared.exits import CommandError
+from shared.owner import as_owner
 from tests.cloud_relay.identity.shell import INIT, Shell
 
 NOBODY = 65_534
@@ -113,3 +113,16 @@ def test_all_that_commands_make_is_the_owners(open_folder, capsys):
     assert {"state.db", "state.lock", "relay.pem"} <= {path.name for path in made}
     assert len(list(state.glob("ca/root-*.key"))) == 2
     assert Path(file).stat().st_uid == os.geteuid()
+
+
+def test_a_sender_that_is_switched_off_without_a_relay_stays_the_owners(open_folder, capsys):
+    state = open_folder / "state"
+    state.mkdir(mode=0o700)
+    user = os.geteuid() or NOBODY
+    os.chown(state, user, -1)
+    shell = Shell(open_folder / "relay.yaml", capsys)
+    shell.json(*INIT, "--state-dir", str(state))
+    with shell.config.open("a") as config:  # it ends with the tenant
+        config.write(f"    senders: [{{name: s4, bearer: {{token_hash: 'sha256:{'0' * 64}'}}}}]\n")
+    assert shell.json("senders", "disable", "acme/s4")["changed"]
+    assert {path.stat().st_uid for path in state.rglob("*")} == {user}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -65,6 +67,21 @@ async def test_enroll_writes_a_config_that_runs(tmp_path: Path, capsys: pytest.C
         assert found is not None
         assert found.id == relay.identity
         assert await run("check", "--config", path) == 0
+
+
+async def test_what_root_enrols_belongs_to_the_owner_of_the_state(tmp_path: Path) -> None:
+    user = os.geteuid() or 65_534
+    with tempfile.TemporaryDirectory() as place:  # every user may pass through, which is not so of pytest's own
+        folder = Path(place)
+        folder.chmod(0o755)
+        (folder / "state").mkdir(mode=0o700)
+        os.chown(folder / "state", user, -1)
+        async with relay_double(tmp_path) as relay:
+            path = config_file(folder, relays=f"relays: ['wss://localhost:{relay.port}']\n")
+            assert await run("enroll", "--token-file", token_file(folder, relay), "--config", path) == 0
+        made = {one.name: one.stat().st_uid for one in (folder / "state").rglob("*")}
+    assert "identity.pem" in made
+    assert set(made.values()) == {user}
 
 
 async def test_enroll_tells_scripts_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

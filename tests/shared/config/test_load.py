@@ -218,6 +218,32 @@ class TestPaths:
             "relay.yaml:1: key: a path must not be empty, nor hold a NUL character"
         ]
 
+    def test_a_credential_of_the_service_manager(self, write, tmp_path):
+        write("secret", "credentials/k.pem")
+        path = write("key: $CREDENTIALS_DIRECTORY/k.pem\nstate_dir: $CREDENTIALS_DIRECTORY/not-there\n")
+        loaded = read_config(path, Config, tmp_path / "credentials")
+        assert loaded.config.key == tmp_path / "credentials" / "k.pem"
+        assert loaded.config.state_dir == tmp_path / "credentials" / "not-there"
+        assert loaded.watched() == [path, tmp_path / "credentials" / "k.pem"]
+        assert read_config(path, Config, loaded.credentials) == loaded
+
+    def test_a_credential_without_a_service_manager(self, write):
+        (problem,) = problems_of(write("key: $CREDENTIALS_DIRECTORY/k.pem"))
+        assert problem.startswith("relay.yaml:1: key: $CREDENTIALS_DIRECTORY is not set: ")
+        assert problem.endswith("as CREDENTIALS_DIRECTORY=/etc/credstore")
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "$HOME/k.pem",
+            "${CREDENTIALS_DIRECTORY}/k.pem",
+            *(f"$CREDENTIALS_DIRECTORY{rest}" for rest in ("", "/", "/a/b", "/..", "X/a")),
+        ],
+    )
+    def test_nothing_else_is_expanded(self, write, tmp_path, path):
+        with pytest.raises(ConfigError, match=r"nothing but \$CREDENTIALS_DIRECTORY/NAME may begin with a \$"):
+            read_config(write(f"key: {path}"), Config, tmp_path)
+
     def test_without_a_file_a_path_is_taken_as_it_is(self):
         assert Config(state_dir=Path("a")).state_dir == Path("a")
 

@@ -1,7 +1,7 @@
-"""A command at work in the state directory: alone, and as the relay's user, also if root runs it.
+"""A command at work in the state directory: as the daemon's user, also if root runs it.
 
 As root, a command does what it does there with the rights of the directory's owner. So its files can be read by the
-relay, and whoever owns the directory cannot lead root to other files by a symbolic link.
+daemon, and whoever owns the directory cannot lead root to other files by a symbolic link.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cloud_relay.identity.store import StateLock
 from shared.exits import CommandError, ExitCode
 
 
@@ -36,23 +35,12 @@ def as_owner(state_dir: Path) -> Iterator[None]:
         _become_root(before)
         raise CommandError(
             ExitCode.REFUSED, f"{state_dir} belongs to the user {user}, whose rights cannot be had: {error.strerror}",
-            f"Run it as that user: runuser -u {_name(user)} -- cloud-relay …",
+            f"Run it as that user: runuser -u {_name(user)} -- …",
         ) from error  # fmt: skip
     try:
         yield
     finally:
         _become_root(before)
-
-
-@contextmanager
-def held(state_dir: Path) -> Iterator[None]:
-    """Be the one process that has the state meanwhile. CommandError if another has it."""
-    lock = StateLock(state_dir)
-    lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def make_state_dir(state_dir: Path) -> None:
