@@ -21,10 +21,12 @@ from connector_agent.control import identity_routes
 from connector_agent.dispatch import Dispatcher
 from connector_agent.health import ConnectorState
 from connector_agent.metrics import ConnectorMetrics
+from connector_agent.probe.service import ProbeService
 from connector_agent.reloading import describe_changes, restart_keys
 from connector_agent.status import status_view
-from connector_agent.targets import TargetTable
+from connector_agent.targets import Target, TargetTable
 from connector_agent.tcp.service import TcpService
+from connector_agent.tcp.target import TcpTarget
 from connector_agent.tunnels import IdentityView
 from shared.access_log import AccessLog
 from shared.config import Loaded
@@ -102,13 +104,16 @@ class ConnectorApp:
         self.gaps = GapWatch(loop)
         self.metrics = ConnectorMetrics()
         found = read_materials(config) if materials is None else materials
-        self.targets = TargetTable(make_targets(config, found, self.metrics, loop, _log_connect_fault))
+        self.probes = ProbeService(self._find_target, loop)
+        self.targets = TargetTable(make_targets(config, found, self.metrics, loop, self._on_connect_fault))
         self._access_log = AccessLog(loop, 1) if config.log.access == "stdout" else None
         self.tcp = TcpService(
             make_tcp_targets(config, self.metrics), loop, precise_clock(loop), self.metrics, self._access_log,
-            _log_connect_fault,
+            self._on_connect_fault,
         )  # fmt: skip
-        self.dispatcher = Dispatcher(self.targets, loop, self.metrics, self._access_log, self.gaps, self.tcp)
+        self.dispatcher = Dispatcher(
+            self.targets, loop, self.metrics, self._access_log, self.gaps, self.tcp, self.probes
+        )  # fmt: skip
         self.tunnels = make_tunnels(self)
         self._tasks: list[asyncio.Task[Any]] = []
         self._control: ControlServer | None = None
@@ -168,6 +173,7 @@ class ConnectorApp:
         timeout = self.config.drain.timeout
         self.state = ConnectorState.DRAINING
         log.info("draining", in_flight=self.dispatcher.in_flight, timeout=timeout)
+        self.probes.close()
         await self.tunnels.drain(timeout)
 
     async def stop(self) -> None:
@@ -175,6 +181,7 @@ class ConnectorApp:
         self.state = ConnectorState.STOPPED
         await cancel(*self._tasks)
         lost = self.dispatcher.in_flight
+        self.probes.close()
         self.dispatcher.abort("connector-draining")
         await self.tunnels.close()
         self.targets.close()
@@ -211,11 +218,12 @@ class ConnectorApp:
         """From here on nothing can fail, and nothing waits: a push sees the old targets or the new ones."""
         old = self.config
         announced = self.announcement()
-        targets = make_targets(new, materials, self.metrics, self._loop, _log_connect_fault)
+        targets = make_targets(new, materials, self.metrics, self._loop, self._on_connect_fault)
         changes = self.targets.replace(targets).joined(self.tcp.replace(make_tcp_targets(new, self.metrics)))
         self._certificates = target_certificates(materials)
         self.dispatcher.forget()
         self.dispatcher.recheck()
+        self.probes.keep_only({**self.targets.by_name, **self.tcp.by_name})
         self.metrics.keep_only(set(self.targets.by_name))
         self.metrics.tcp.keep_only(set(self.tcp.by_name))
         if self.announcement() != announced:
@@ -243,8 +251,9 @@ class ConnectorApp:
 
     def target_states(self) -> dict[str, str]:
         """How each target is: "ok", "failing", or "unknown"."""
-        states = {name: health.target_state(target) for name, target in self.targets.by_name.items()}
-        return states | {name: health.tcp_target_state(target) for name, target in self.tcp.by_name.items()}
+        standing = self.probes.standing
+        states = {name: health.target_state(one, standing(one)) for name, one in self.targets.by_name.items()}
+        return states | {name: health.tcp_target_state(one, standing(one)) for name, one in self.tcp.by_name.items()}
 
     def status(self) -> dict[str, Any]:
         """What `connector-agent status` shows."""
@@ -304,7 +313,11 @@ class ConnectorApp:
         gauge("qanat_connector_memory_used_bytes", "Bytes of pushes under way.", lambda: self.budget.used)
         gauge("qanat_connector_memory_budget_bytes", "memory.budget.", lambda: self.budget.limit)
         gauge("qanat_connector_tunnels", "Tunnels that are up.", lambda: self.tunnels.open_count)
-        gauge("qanat_connector_target_up", "Whether the last push got an answer.", self._up, ("target",))
+        gauge("qanat_connector_target_up", "Whether the last push or probe got an answer.", self._up, ("target",))
+        probed = self.probes.measured
+        gauge("qanat_connector_probe_success", "What the last probe found.", lambda: probed("good"), ("target",))
+        gauge("qanat_connector_probe_duration_seconds", "How long it took.", lambda: probed("seconds"), ("target",))
+        gauge("qanat_connector_probe_timestamp_seconds", "When it was.", lambda: probed("at"), ("target",))
         self._add_certificate_gauges()
         gauge("qanat_connector_connections", "Connections to the target.", self._connections, ("target", "state"))
 
@@ -333,6 +346,13 @@ class ConnectorApp:
 
     def _clock_doubt(self) -> float:
         return float(self._clock().get("is_doubtful", False))
+
+    def _find_target(self, name: str) -> Target | TcpTarget | None:
+        return self.targets.get(name) or self.tcp.by_name.get(name)
+
+    def _on_connect_fault(self, target: str, fault: LocalFault) -> None:
+        self.probes.doubt(target)
+        _log_connect_fault(target, fault)
 
     def _up(self) -> dict[tuple[str, ...], float]:
         states = self.target_states()

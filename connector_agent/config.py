@@ -268,6 +268,8 @@ class ConnectorConfig(ConfigModel):
     join: JoinConfig | None = None
     tunnels: Annotated[int, Field(ge=1, le=16)] = 2
     """Tunnels to each relay. With two, the loss of one delays nothing."""
+    standby: bool = False
+    """Take pushes only for targets that no other connector of the location, not itself on standby, can serve."""
     proxy: ProxyConfig | None = None
     targets: Annotated[tuple[TargetConfig, ...], Field(max_length=MAX_TARGETS)] = ()
     observe: ObserveConfig | None = None

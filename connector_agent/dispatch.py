@@ -16,6 +16,7 @@ from shared.access_log import timestamp
 from shared.errors import FAULTS
 from shared.http.push_head import HeadError, PushHead, TemplateMemo, decode_varying
 from shared.logs import LogLimiter
+from shared.probe import MARK as PROBE_MARK
 from shared.tcp.head import MARK
 from shared.timers import precise_clock
 
@@ -44,6 +45,13 @@ class LineWriter(Protocol):
         """Queue one that is JSON already, its newline included."""
 
 
+class StreamTaker(Protocol):
+    """Who takes streams of a kind of its own."""
+
+    def on_stream(self, stream: StreamEnd, head: bytes, body: bytes, end: bool) -> None:
+        """See Dispatcher."""
+
+
 class Dispatcher:
     """Takes streams from every tunnel of the process. `in_flight` counts deliveries that are not over.
 
@@ -52,8 +60,8 @@ class Dispatcher:
     """
 
     __slots__ = (
-        "_access_log", "_metrics", "_refusals", "_targets", "_tcp", "_templates", "_under_way", "is_closed", "look",
-        "now",
+        "_access_log", "_metrics", "_probes", "_refusals", "_targets", "_tcp", "_templates", "_under_way", "is_closed",
+        "look", "now",
     )  # fmt: skip
 
     def __init__(
@@ -64,10 +72,12 @@ class Dispatcher:
         access_log: LineWriter | None,
         gaps: GapWatch,
         tcp: TcpService | None = None,
+        probes: StreamTaker | None = None,
     ) -> None:
-        """`tcp` takes what is no HTTP; None: there is none."""
+        """`tcp` takes what is no HTTP, `probes` the questions how a target is; None: there is none."""
         self._targets = targets
         self._tcp = tcp or TcpService((), loop, precise_clock(loop), metrics, access_log, lambda _name, _fault: None)
+        self._probes = probes
         self._templates = TemplateMemo()
         self.now = precise_clock(loop)
         self._metrics = metrics
@@ -91,6 +101,9 @@ class Dispatcher:
         except HeadError as error:
             if head.startswith(MARK):  # looked at only here, so that it costs a push nothing
                 self._tcp.on_stream(stream, head, body, end)
+                return
+            if self._probes is not None and head.startswith(PROBE_MARK):
+                self._probes.on_stream(stream, head, body, end)
                 return
             self._refuse(stream, None, error.fault.code, body)
             return

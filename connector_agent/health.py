@@ -14,6 +14,7 @@ from shared.observe import HealthReport
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from connector_agent.probe.run import ProbeResult
     from connector_agent.targets import Target
     from connector_agent.tcp.target import TcpTarget
 
@@ -31,16 +32,23 @@ class ConnectorState(enum.Enum):
     STOPPED = "stopped"
 
 
-def target_state(target: Target) -> str:
-    """What the last push or connect told: "ok", "failing", or "unknown" before the first."""
+def target_state(target: Target, probe: ProbeResult | None = None) -> str:
+    """What the last push, connect or probe told: "ok", "failing", or "unknown" before the first.
+
+    `probe` is the last one's result, unless something spoke against it since.
+    """
     metrics = target.metrics
+    if probe is not None and probe.at >= metrics.last_at:
+        return "ok" if probe.is_good else "failing"
     if target.pool.last_fault is not None or (metrics.last_at and not metrics.last_status):
         return "failing"
     return "ok" if metrics.last_at else "unknown"
 
 
-def tcp_target_state(target: TcpTarget) -> str:
-    """The same of a tcp target: what the last connect told."""
+def tcp_target_state(target: TcpTarget, probe: ProbeResult | None = None) -> str:
+    """The same of a tcp target: what the last connect or probe told."""
+    if probe is not None:
+        return "ok" if probe.is_good else "failing"
     if target.last_fault is not None:
         return "failing"
     return "ok" if target.metrics.connects else "unknown"

@@ -7,7 +7,7 @@ from typing import Final
 from connector_agent.config import ConnectorConfig
 from connector_agent.targets import Changes
 
-RESTART_KEYS: Final = ("relays", "state_dir", "tls", "join", "tunnels", "proxy", "observe", "log", "memory")
+RESTART_KEYS: Final = ("relays", "state_dir", "tls", "join", "tunnels", "standby", "proxy", "observe", "log", "memory")
 """What is used once, at the start."""
 
 

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from shared.cli import counted, make_table
+from shared.units import format_duration
 
 _COLORS: Final = {"ok": "green", "failing": "red", "open": "green"}
 
@@ -16,7 +17,7 @@ def status_tables(status: dict[str, Any]) -> RenderableType:
     """A status for people."""
     head = (
         f"connector {status['state']} since {status['started_at']}, version {status['version']}, "
-        f"{counted(status['in_flight'], 'push', 'pushes')} in flight"
+        f"{counted(status['in_flight'], 'push', 'pushes')} in flight{', on standby' if status.get('standby') else ''}"
     )
     parts: list[RenderableType] = [Text(head)]
     reload = status["reload"]
@@ -65,11 +66,24 @@ def _targets(targets: list[dict[str, Any]]) -> RenderableType:
     for one in targets:
         last, fault = one["last"], one["connect_fault"]
         told = "-" if last is None else f"{last['code'] or last['status']} at {last['at']}"
-        if fault is not None:
+        if fault is not None and one["state"] == "failing":
             told = f"{fault['code']}: {fault['detail']}"
         answers = ", ".join(f"{count} × {status}" for status, count in one["answers"].items())
-        rows.append((one["target"], one["url"], _colored(one["state"]), one["pushes"], answers or "-", told))
-    return make_table(("target", "url", "state", "pushes", "answers", "last"), rows)
+        rows.append((
+            one["target"], one["url"], _colored(one["state"]), _probe(one.get("probe", {})), one["pushes"],
+            answers or "-", told,
+        ))  # fmt: skip
+    return make_table(("target", "url", "state", "probe", "pushes", "answers", "last"), rows)
+
+
+def _probe(probe: dict[str, Any]) -> Text:
+    """What the last probe found, and when: "ok in 1.2 ms, 3.0 s ago"."""
+    if "age_s" not in probe:
+        return Text("none" if probe.get("state") == "none" else "not asked for yet")
+    ago = f"{format_duration(probe['age_s'])} ago"
+    if probe["state"] == "ok":
+        return Text(f"ok in {probe['took_ms']} ms, {ago}", style="green")
+    return Text(f"{probe['code']}, {ago}: {probe['detail']}", style="red")
 
 
 def _colored(state: str) -> Text:

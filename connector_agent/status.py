@@ -10,6 +10,7 @@ from shared.status import answers_view, process_view, timestamp
 
 if TYPE_CHECKING:
     from connector_agent.app import ConnectorApp
+    from connector_agent.probe.service import ProbeService
     from connector_agent.targets import Target
     from connector_agent.tcp.target import TcpTarget
 
@@ -18,23 +19,25 @@ def status_view(app: ConnectorApp) -> dict[str, Any]:
     """The whole status. Everything in it is JSON-able; it names internal addresses, and stays on this host."""
     return {
         **process_view(app),
+        "standby": app.config.standby,
         "in_flight": app.in_flight,
         "memory": app.memory(),
         **app.identity_view(),
         "tunnels": app.tunnels.describe(),
-        "targets": [_target(target) for target in app.targets.by_name.values()]
-        + [_tcp_target(target) for target in app.tcp.by_name.values()],
+        "targets": [_target(target, app.probes) for target in app.targets.by_name.values()]
+        + [_tcp_target(target, app.probes) for target in app.tcp.by_name.values()],
     }
 
 
-def _tcp_target(target: TcpTarget) -> dict[str, Any]:
+def _tcp_target(target: TcpTarget, probes: ProbeService) -> dict[str, Any]:
     metrics, fault = target.metrics, target.last_fault
     return {
         "target": target.name,
         "kind": "tcp",
         "url": f"tcp://{target.endpoint}",
         "address": str(target.endpoint),
-        "state": tcp_target_state(target),
+        "state": tcp_target_state(target, probes.standing(target)),
+        "probe": probes.describe(target),
         "in_flight": len(target.deliveries),
         "pushes": metrics.connections,
         "answers": {},
@@ -46,7 +49,7 @@ def _tcp_target(target: TcpTarget) -> dict[str, Any]:
     }
 
 
-def _target(target: Target) -> dict[str, Any]:
+def _target(target: Target, probes: ProbeService) -> dict[str, Any]:
     metrics, pool = target.metrics, target.pool
     fault = pool.last_fault
     return {
@@ -54,7 +57,8 @@ def _target(target: Target) -> dict[str, Any]:
         "kind": "http",
         "url": target.url.decode("ascii"),
         "address": str(HostPort(pool.endpoint.host, pool.endpoint.port)),
-        "state": target_state(target),
+        "state": target_state(target, probes.standing(target)),
+        "probe": probes.describe(target),
         "in_flight": metrics.in_flight,
         "pushes": metrics.pushes,
         "answers": answers_view(metrics.by_class),

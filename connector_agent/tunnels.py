@@ -80,6 +80,7 @@ class Tunnels:
         targets: Callable[[], Mapping[str, str]],
         *,
         count: int = 2,
+        standby: bool = False,
         budget: MemoryBudget,
         gaps: GapWatch,
         settings: Settings | None = None,
@@ -100,6 +101,7 @@ class Tunnels:
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._count = count
+        self._standby = standby
         self._dialer = dialer
         self._keeper = keeper
         self.identity = identity
@@ -203,7 +205,11 @@ class Tunnels:
     def _make_link(self, tunnel: Tunnel) -> Link:
         capabilities = CAPABILITIES if self._keeper is None else CAPABILITIES | {RENEWAL}
         hello = Hello(
-            software=self._software, instance=self._instance, capabilities=capabilities, targets=dict(self._targets())
+            software=self._software,
+            instance=self._instance,
+            capabilities=capabilities,
+            targets=dict(self._targets()),
+            standby=self._standby,
         )
         return Link(
             Role.CONNECTOR, tunnel, hello, settings=self._settings, budget=self._budget, gaps=self._gaps,

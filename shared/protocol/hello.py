@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 PROTOCOL_VERSIONS: Final = (1,)
-CAPABILITIES: Final = frozenset({"http", "drain-ack", "tcp"})
+CAPABILITIES: Final = frozenset({"http", "drain-ack", "tcp", "probe"})
 RENEWAL: Final = "renewal"
 """The capability of a side that takes the renewal's frames: not where the CA is the operator's own."""
 
@@ -41,6 +41,8 @@ class Hello:
     max_streams: int = 4096
     targets: Mapping[str, str] = field(default_factory=dict)
     """From the connector: name → kind."""
+    standby: bool = False
+    """From the connector: it wants pushes only where no other one of its location can take them."""
     session: str = ""
     worker: int = 0
     clock: int = 0
@@ -58,8 +60,8 @@ class Hello:
                 "software": self.software, "instance": self.instance, "versions": list(self.versions),
                 "capabilities": sorted(self.capabilities), "stream_credit": self.stream_credit,
                 "tunnel_credit": self.tunnel_credit, "max_streams": self.max_streams, "targets": dict(self.targets),
-                "session": self.session, "worker": self.worker, "clock": self.clock, "wall": self.wall,
-                "reconnect_spread": self.reconnect_spread, "renew_only": self.renew_only,
+                "standby": self.standby, "session": self.session, "worker": self.worker, "clock": self.clock,
+                "wall": self.wall, "reconnect_spread": self.reconnect_spread, "renew_only": self.renew_only,
             },
             separators=(",", ":"),
         ).encode()  # fmt: skip
@@ -77,6 +79,7 @@ class Hello:
             tunnel_credit=_whole(fields.get("tunnel_credit", 262144), "tunnel_credit", 65536, 1 << 31),
             max_streams=_whole(fields.get("max_streams", 100), "max_streams", 1, 1 << 20),
             targets=_targets(fields),
+            standby=_flag(fields, "standby"),
             session=_text(fields, "session"),
             worker=_whole(fields.get("worker", 0), "worker", 0, 1 << 16),
             clock=_whole(fields.get("clock", 0), "clock", 0, 1 << 63),

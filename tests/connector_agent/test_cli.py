@@ -104,20 +104,29 @@ def test_usage() -> None:
     assert invoke(app, ["nonsense"]) == 2
 
 
-def test_status_tables() -> None:
+def test_status_tables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from connector_agent.show import status_tables
     from shared.cli import emit
 
+    monkeypatch.setenv("COLUMNS", "250")
     status = {
-        "state": "serving", "started_at": "now", "version": "1", "in_flight": 0,
+        "state": "serving", "started_at": "now", "version": "1", "in_flight": 0, "standby": True,
         "reload": {"taken": False, "at": "then", "lines": ["bad"]},
         "tunnels": [{"relay": "r:1", "state": "open", "age_s": 1.0, "rtt_ms": None, "in_flight": 0, "error": None}],
         "targets": [
             {
                 "target": "t", "url": "http://t", "state": "failing", "pushes": 3, "answers": {"2xx": 2},
                 "last": {"at": "x", "status": None, "code": "target-lost"},
-                "connect_fault": {"code": "target-unreachable", "detail": "refused"},
+                "connect_fault": {"code": "target-unreachable", "detail": "refused"}, "probe": probe,
             }
+            for probe in (
+                {"state": "unknown", "does": "tcp"}, {"state": "none", "does": "none"},
+                {"state": "ok", "does": "tcp", "took_ms": 1.5, "age_s": 3.0},
+                {"state": "failing", "code": "target-too-slow", "detail": "h:1: no result", "age_s": 70.0},
+            )
         ],
     }  # fmt: skip
     emit(status, schema="x", json=False, table=lambda: status_tables(status))
+    shown = " ".join(capsys.readouterr().out.split())
+    for told in ("on standby", "not asked for yet", "ok in 1.5 ms, 3s ago", "target-too-slow, 1m10s ago"):
+        assert told in shown
