@@ -7,17 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from connector_agent.cli_check import add_check_command
 from connector_agent.identity.cli import add_identity_commands
-from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, counted, emit, make_app
+from connector_agent.loading import load, read_every_file, warnings_of
+from shared.cli import ConfigOption, make_app
 from shared.cli import run as run_cli
 from shared.commands import Program, add_common_commands
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from connector_agent.build import Materials
     from connector_agent.config import ConnectorConfig
-    from shared.config import Loaded
 
 DEFAULT_CONFIG: Final = Path("/etc/qanat/connector.yaml")
 
@@ -38,26 +38,13 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from shared.process import run_program
     from shared.service_manager import ServiceManager
 
-    loaded = _load(config)
-    materials = _read_materials(loaded.config)
+    loaded = load(config)
+    materials = read_every_file(loaded.config)
     setup_logging(loaded.config.log.format, loaded.config.log.level)
     manager = ServiceManager.from_environment(os.environ)
-    for warning in _warnings(loaded.config):
+    for warning in warnings_of(loaded.config):
         get_logger("connector").warning("doubtful config", **warning)
     run_program(lambda: ConnectorApp(config, loaded, make_tunnels, materials, manager), manager)
-
-
-@app.command()
-def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Look whether the connector would start with this config, and what in it is doubtful. Starts nothing."""
-    loaded = _load(config)
-    _read_materials(loaded.config)
-    warnings = _warnings(loaded.config)
-    targets = [target.name for target in loaded.config.targets]
-    lines = [f"{config} is good: {counted(len(targets), 'target')}"]
-    lines += [f"warning: {warning['key']}: {warning['message']}" for warning in warnings]
-    data = {"config": str(config), "targets": targets, "warnings": warnings}
-    emit(data, schema="qanat.connector.check.v1", json=as_json, table="\n".join(lines))
 
 
 def _model() -> type[ConnectorConfig]:
@@ -72,34 +59,6 @@ def _tables() -> Callable[[dict[str, Any]], RenderableType]:
     return status_tables
 
 
+add_check_command(app, DEFAULT_CONFIG)
 add_identity_commands(app, DEFAULT_CONFIG)
 add_common_commands(app, Program("connector-agent", "connector", DEFAULT_CONFIG, _model, _tables))
-
-
-def _load(path: Path) -> Loaded[ConnectorConfig]:
-    from connector_agent.config import ConnectorConfig
-    from shared.cli import read_own_config
-
-    return read_own_config(path, ConnectorConfig)
-
-
-def _read_materials(config: ConnectorConfig) -> dict[str, Materials]:
-    """Read every file that the config names, those of the tunnels and of the proxy included."""
-    from connector_agent.build import read_materials
-    from connector_agent.proxy import ProxyError
-    from connector_agent.wiring import check_identity, choose_proxies
-    from shared.pki.files import PkiError
-
-    try:
-        check_identity(config)
-        choose_proxies(config, os.environ)
-        return read_materials(config)
-    except (PkiError, ProxyError) as error:
-        raise CommandError(ExitCode.CONFIG, str(error)) from error
-
-
-def _warnings(config: ConnectorConfig) -> list[dict[str, str]]:
-    from connector_agent.config_checks import find_warnings
-    from shared.config.problems import dotted
-
-    return [{"key": dotted(flaw.key), "message": flaw.message} for flaw in find_warnings(config)]

@@ -8,8 +8,6 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, cast
 
-from cryptography import x509
-
 from connector_agent import handshake
 from connector_agent.handshake import DialError
 from connector_agent.proxy import (
@@ -21,6 +19,8 @@ from connector_agent.proxy import (
     no_proxy_from_environment,
     proxy_from_environment,
 )
+from connector_agent.tls_probe import probe_tls
+from shared.pki.tls import unverified_client_context
 from shared.tunnel.tls import ReadBuffers
 from shared.tunnel.websocket_client import (
     CheckPeer,
@@ -132,20 +132,9 @@ class Dialer:
 
     async def _probe_issuer(self, endpoint: Endpoint) -> str | None:
         """Who signed what the server shows. The connection is unverified, and nothing is sent on it."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
         raw = await self.route(endpoint.host, endpoint.port)
-        probe = _IssuerProbe(asyncio.get_running_loop(), context, self._buffers, endpoint, _no_receiver)
-        raw.set_protocol(probe)
-        probe.connection_made(raw)
-        raw.resume_reading()
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await probe.opened
-            return probe.issuer
-        finally:
-            probe.abort()
+        shown = await probe_tls(raw, unverified_client_context(), self._buffers, endpoint)
+        return None if shown.certificate is None else shown.certificate.issuer.rfc4514_string()
 
     async def _gets_in_without(self, endpoint: Endpoint, context: ssl.SSLContext) -> bool:
         """Whether the relay lets a client without a certificate in, as far as telling it that it needs one."""
@@ -155,24 +144,6 @@ class Dialer:
         except HandshakeRefused as error:
             return handshake.explain_refusal(error).code == "certificate-required"
         return False
-
-
-class _IssuerProbe(ClientTransport):
-    """Shakes hands in TLS, and goes no further."""
-
-    __slots__ = ("issuer",)
-    issuer: str | None
-
-    def tls_established(self) -> None:
-        der = self.peer_certificate()
-        self.issuer = None
-        if der is not None:
-            try:
-                self.issuer = x509.load_der_x509_certificate(der).issuer.rfc4514_string()
-            except ValueError:
-                pass
-        if not self.opened.done():
-            self.opened.set_result(None)
 
 
 def _no_receiver(transport: ClientTransport) -> MessageReceiver:

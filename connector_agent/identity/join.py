@@ -87,7 +87,7 @@ class Joiner:
         last: DialError | None = None
         for relay in relays:
             try:
-                pinned = await self._authorities(token, relay)
+                pinned = await self.authorities(token, relay)
                 reach("connector.join.authorities-known")
                 answer = await self._redeem(token, relay, pinned, request)
                 reach("connector.join.answered")
@@ -109,7 +109,7 @@ class Joiner:
             return Joined(identity, roots, relay)
         raise last or DialError("not-a-relay", "There is no relay to join at.", "Name one in relays.", is_refusal=True)
 
-    async def _authorities(self, token: JoinToken, relay: HostPort) -> list[x509.Certificate]:
+    async def authorities(self, token: JoinToken, relay: HostPort) -> list[x509.Certificate]:
         """The root certificates with the token's pin, from a connection that is worth nothing else."""
         answer = await self._ask(relay, unverified_client_context(), {"want": "authorities"}, lambda _: None)
         try:

@@ -90,23 +90,28 @@ async def connect(endpoint: Endpoint, factory: Callable[[], ProtocolT], loop: as
     """
     try:
         async with asyncio.timeout(endpoint.timeout):
-            addresses = await _resolve(endpoint, loop)
+            addresses = allowed(endpoint, await resolve(endpoint, loop))
             return await _dial_in_turn(endpoint, addresses, factory, loop)
     except TimeoutError:
         raise LocalFault("target-unreachable", f"{endpoint}: no connection within {endpoint.timeout:g} s") from None
 
 
-async def _resolve(endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> list[str]:
+async def resolve(endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> list[str]:
+    """Every address of the endpoint's host, whether it may be dialled or not. LocalFault where there is none."""
     try:
         found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
     except (OSError, UnicodeError) as error:
         raise LocalFault("target-unreachable", f"{endpoint.host}: cannot be resolved: {error}") from error
-    addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
-    allowed = [address for address in addresses if refusal(address, endpoint.networks) is None]
-    if not allowed:
+    return list(dict.fromkeys(str(info[4][0]) for info in found))
+
+
+def allowed(endpoint: Endpoint, addresses: Sequence[str]) -> list[str]:
+    """Those that are dialled. LocalFault (target-address-refused) where there is none, with the reasons."""
+    dialled = [address for address in addresses if refusal(address, endpoint.networks) is None]
+    if not dialled:
         reasons = "; ".join(f"{address} {refusal(address, endpoint.networks)}" for address in addresses[:MAX_ADDRESSES])
         raise LocalFault("target-address-refused", f"{endpoint.host}: {reasons or 'no address'}")
-    return allowed[:MAX_ADDRESSES]
+    return dialled[:MAX_ADDRESSES]
 
 
 async def _dial_in_turn(

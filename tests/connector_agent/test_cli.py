@@ -34,13 +34,46 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_check(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert invoke(app, ["check", "--config", str(config)]) == 0
+    assert invoke(app, ["check", "--offline", "--config", str(config)]) == 0
     out = capsys.readouterr().out
     assert "is good: 1 target\n" in out
     assert "warning: targets[0].url: the injected credential" in out
-    assert invoke(app, ["check", "-c", str(config), "--json"]) == 0
+    assert invoke(app, ["check", "--offline", "-c", str(config), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["schema"], answer["targets"]) == ("qanat.connector.check.v1", ["t"])
+    assert (answer["offline"], answer["good"], answer["checks"]) == (True, True, [])
+
+
+def test_check_dials(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(app, ["check", "--config", str(config), "--push", "GET", "t", "/x"]) == 1
+    out = capsys.readouterr().out
+    assert out.isascii() or "→" in out
+    assert "\x1b" not in out  # no colours in a pipe
+    lines = out.splitlines()
+    assert "relay localhost:1" in lines
+    (tcp,) = [line for line in lines if line.startswith("failed") and "connection" not in line and " TCP " in line]
+    assert "Nothing listens at localhost:1. → Look" in tcp  # one line, with the remedy beside the failure
+    assert any(line.startswith("warning") and "the injected credential" in line for line in lines)
+    assert any(line.startswith("failed") and "method" in line for line in lines)
+    assert "hunter2" not in out
+
+
+def test_check_as_an_object(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(app, ["check", "--config", str(config), "--json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["schema"], answer["offline"], answer["good"]) == ("qanat.connector.check.v1", False, False)
+    assert sum(answer["counts"].values()) == len(answer["checks"])
+    failed = [one for one in answer["checks"] if one["result"] == "failed"]
+    assert [one["code"] for one in failed] == ["connection-refused", "target-unreachable"]
+    assert all(one["remedy"] for one in failed)
+
+
+def test_a_push_can_be_judged_offline(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["check", "--offline", "--config", str(config), "--push"]
+    assert invoke(app, [*asked, "POST", "t", "/x"]) == 0
+    assert "would go to http://t.test/x" in capsys.readouterr().out
+    assert invoke(app, [*asked, "POST", "t", "/y"]) == 5
+    assert invoke(app, [*asked, "POST", "nope", "/x"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -48,22 +81,22 @@ def test_check(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_check_of_a_bad_config(config: Path, change: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     config.write_text(config.read_text().replace(*change))
-    assert invoke(app, ["check", "--config", str(config)]) == 3
+    assert invoke(app, ["check", "--offline", "--config", str(config)]) == 3
     assert "connector.yaml:" in capsys.readouterr().err
-    assert invoke(app, ["check", "--config", str(config), "--json"]) == 3
+    assert invoke(app, ["check", "--offline", "--config", str(config), "--json"]) == 3
     assert json.loads(capsys.readouterr().err)["problems"]
 
 
 @pytest.mark.parametrize("content", ["a\nb\n", "", "\xe4"])
 def test_check_of_a_secret_that_cannot_be_sent(config: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
     (config.parent / "secret").write_text(content)
-    assert invoke(app, ["check", "--config", str(config)]) == 3
+    assert invoke(app, ["check", "--offline", "--config", str(config)]) == 3
     assert "secret: cannot be the value of Authorization" in capsys.readouterr().err
 
 
 def test_check_of_a_secret_that_others_may_read(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (config.parent / "secret").chmod(0o644)
-    assert invoke(app, ["check", "--config", str(config)]) == 3
+    assert invoke(app, ["check", "--offline", "--config", str(config)]) == 3
     err = capsys.readouterr().err
     assert "secret" in err
     assert "hunter2" not in err
@@ -73,7 +106,7 @@ def test_check_of_a_proxy_that_cannot_be_used(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("https_proxy", "http://user:hunter2@proxy:1")
-    assert invoke(app, ["check", "--config", str(config)]) == 3
+    assert invoke(app, ["check", "--offline", "--config", str(config)]) == 3
     assert "hunter2" not in capsys.readouterr().err
 
 

@@ -166,6 +166,12 @@ class World:
         self.listener = listener
         return listener
 
+    async def serve_again(self, certificate: KeyPair) -> TunnelListener:
+        """At the same port, with another certificate."""
+        if self.listener is not None:
+            await self.listener.close()
+        return await self.serve(certificate=certificate)
+
     def connect(
         self,
         pair: KeyPair | None = None,

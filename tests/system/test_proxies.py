@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import ssl
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import trustme
 
+from tests.support.middlebox import inspecting
 from tests.support.ports import free_port
 from tests.system.kit import Site
 from tests.system.programs import listens, until
@@ -144,43 +140,10 @@ async def test_no_proxy_of_the_config(site, target, peer):
     assert proxy.tunnels == 0
 
 
-@contextlib.asynccontextmanager
-async def middlebox(port: int) -> AsyncIterator[int]:
-    """Ends TLS with a certificate of its own CA, and goes on by TLS to `port`; where it listens."""
-    inspection = trustme.CA(organization_name="Corp Inspection", organization_unit_name="Firewalls")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    inspection.issue_cert("localhost").configure_cert(context)
-    onward = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    onward.check_hostname = False
-    onward.verify_mode = ssl.CERT_NONE
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer):
-            try:
-                far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port, ssl=onward)
-            except OSError:
-                return
-            with contextlib.closing(far_writer):
-                await asyncio.wait(
-                    [asyncio.Task(pump(reader, far_writer)), asyncio.Task(pump(far_reader, writer))],
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
-
-
 async def test_a_middlebox_is_named_with_its_issuer(site, target):
     site.expose(target)
     await site.start_relay()
-    async with middlebox(site.ports["tunnel"]) as port:
+    async with inspecting(site.ports["tunnel"]) as port:
         site.connector_config()["relays"] = [f"wss://localhost:{port}"]
         connector = site.launch_connector()
         await until(lambda: "relay-untrusted" in connector.err, "the reason in the log")

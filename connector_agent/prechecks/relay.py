@@ -1,0 +1,304 @@
+"""The ladder to one relay. Each step stands on the one before; the first that fails is what is to be mended."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from connector_agent import handshake
+from connector_agent.dialer import ROUTE_TIMEOUT, Contexts, Dialer, connect
+from connector_agent.handshake import DialError
+from connector_agent.identity.join import Joiner
+from connector_agent.prechecks.admission import Admission, ask_admission, date_of_relay
+from connector_agent.proxy import Proxy, ProxyError, connect_through
+from connector_agent.tls_probe import Shown, probe_tls
+from connector_agent.upstream.connect import is_address
+from shared.clock import TOLERANCE, TrustedClock
+from shared.exits import ExitCode
+from shared.pki.spiffe import RelayId, parse_spiffe_id
+from shared.pki.tls import unverified_client_context
+from shared.pki.trust import pin_of
+from shared.prechecks import Checklist, Figure, Precheck, Stopwatch, days_left
+from shared.tunnel.tls import ReadBuffers
+from shared.tunnel.websocket_client import Endpoint, HandshakeError
+
+if TYPE_CHECKING:
+    from connector_agent.prechecks.identity import Way
+    from shared.config import HostPort
+
+SKEW: Final = 5.0
+"""Seconds that two clocks with a time server never are apart."""
+
+_FAULTS: Final = (HandshakeError, OSError, ssl.SSLError, ProxyError, UnicodeError, DialError)
+"""What a step may fail with; TimeoutError is an OSError."""
+
+_OF_THE_PROXY: Final = {
+    "proxy-denied": "Have CONNECT to this host and port allowed at the proxy.",
+    "proxy-cannot-connect": "The proxy is there: look whether the relay runs, and at the way from the proxy to it.",
+    "proxy-tls-failed": "Look at the proxy's certificate: the system's CAs must know its issuer.",
+}
+_NO_PROXY_THERE: Final = "Check the proxy's host and port, and that it is an HTTP proxy that takes CONNECT."
+
+
+class RelayCheck:
+    """All steps for one relay; see `run`."""
+
+    def __init__(self, relay: HostPort, way: Way) -> None:
+        self.relay = relay
+        self.checks = Checklist(f"relay {relay}")
+        self._way = way
+        self._known = way.known
+        self._proxy = way.proxies.for_host(relay.host, relay.port)
+        self._buffers = ReadBuffers()
+        self._endpoint = Endpoint(relay.host, relay.port)
+        self._dialer = Dialer(way.known.contexts or _no_contexts, way.proxies, way.known.check_peer)
+        self._shown: Shown | None = None
+        self._admission = Admission()
+
+    def __repr__(self) -> str:
+        return f"<RelayCheck {self.checks!r}>"
+
+    async def run(self) -> list[Precheck]:
+        """Every step up to the first that fails; what stands on that is skipped. The clock is always compared."""
+        steps: list[tuple[tuple[str, ...], Callable[[], Awaitable[bool]]]] = [
+            (("DNS",), self._resolve), (("proxy",), self._through_proxy), (("TCP",), self._connect),
+            (("TLS",), self._shake_hands), (("chain", "interception"), self._verify), (("admission",), self._admit),
+        ]  # fmt: skip
+        failed = ""
+        for names, step in steps:
+            if failed:
+                self.checks.skipped(f"after {failed}", *names)
+            elif not await step():
+                failed = names[0]
+        await self._compare_clocks()
+        return self.checks.rows
+
+    # --- the way there
+
+    async def _resolve(self) -> bool:
+        hop = self._proxy or self.relay
+        if is_address(hop.host):
+            self.checks.skipped(f"{hop.host} is an address", "DNS")
+            return True
+        try:
+            with Stopwatch() as watch:
+                async with asyncio.timeout(ROUTE_TIMEOUT):
+                    loop = asyncio.get_running_loop()
+                    found = await loop.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
+        except _FAULTS as error:
+            return self._failed("DNS", error, "Check the name, and this host's DNS: /etc/resolv.conf.")
+        addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
+        self.checks.ok("DNS", f"{hop.host} is {', '.join(addresses[:4])}{', …' if addresses[4:] else ''}", watch.figure)
+        return True
+
+    async def _through_proxy(self) -> bool:
+        proxy = self._proxy
+        if proxy is None:
+            exempt = self._way.proxies.proxy
+            why = "none is named" if exempt is None else f"no_proxy excepts this relay from {exempt}"
+            self.checks.skipped(why, "proxy")
+            return True
+        try:
+            with Stopwatch() as watch:
+                async with asyncio.timeout(ROUTE_TIMEOUT):
+                    raw = await connect(proxy.host, proxy.port)
+                    raw = await connect_through(raw, proxy, self.relay.host, self.relay.port)
+        except _FAULTS as error:
+            return self._proxy_failed(proxy, error)
+        raw.abort()
+        self.checks.ok("proxy", f"{proxy} lets CONNECT through", watch.figure)
+        return True
+
+    def _proxy_failed(self, proxy: Proxy, error: Exception) -> bool:
+        cause = handshake.explain(error, f"the proxy {proxy}")
+        code = cause.code if cause.code.startswith("proxy-") else f"proxy-{cause.code}"
+        remedy = _OF_THE_PROXY.get(code, _NO_PROXY_THERE)
+        exit_code = ExitCode.FAILED
+        if code == "proxy-credentials-refused":
+            exit_code = ExitCode.CREDENTIAL
+            remedy = "Name a file with one line user:password in proxy.auth_file."
+            if proxy.authorization is not None:
+                remedy = "Put what the proxy takes, user:password, into the file that proxy.auth_file names."
+            elif not self._way.names_proxy:
+                remedy = "The environment holds no credentials: name the proxy in the config, with proxy.auth_file."
+        self.checks.failed("proxy", cause.text, remedy, code=code, exit_code=exit_code)
+        return False
+
+    async def _connect(self) -> bool:
+        if self._proxy is not None:
+            self.checks.skipped("the proxy connects", "TCP")
+            return True
+        try:
+            with Stopwatch() as watch:
+                async with asyncio.timeout(ROUTE_TIMEOUT):
+                    raw = await connect(self.relay.host, self.relay.port)
+        except _FAULTS as error:
+            return self._failed("TCP", error)
+        peer = raw.get_extra_info("peername")
+        raw.abort()
+        self.checks.ok("TCP", f"connected to {peer[0]}" if peer else "", watch.figure)
+        return True
+
+    # --- who is there
+
+    async def _probe(self, context: ssl.SSLContext) -> Shown:
+        raw = await self._dialer.route(self.relay.host, self.relay.port)
+        return await probe_tls(raw, context, self._buffers, self._endpoint)
+
+    async def _shake_hands(self) -> bool:
+        """Whatever it shows: the next step judges it."""
+        try:
+            with Stopwatch() as watch:
+                self._shown = await self._probe(unverified_client_context())
+        except _FAULTS as error:
+            return self._failed("TLS", error)
+        self.checks.ok("TLS", self._shown.version, watch.figure)
+        return True
+
+    async def _verify(self) -> bool:
+        known = self._known
+        try:
+            if known.contexts is not None:
+                chain = (await self._probe(known.contexts().bare)).chain
+                rejected = known.check_peer(None if self._certificate is None else _der(self._certificate))
+                if rejected is not None:
+                    raise rejected
+            elif known.token is not None and known.store is not None:
+                joiner = Joiner(self._dialer, known.store, TrustedClock())
+                chain = tuple(await joiner.authorities(known.token, self.relay))
+            else:
+                self.checks.skipped("without an identity no CA is known", "chain", "interception")
+                return True
+        except _FAULTS as error:
+            return self._chain_failed(error)
+        self._say_chain(chain)
+        self.checks.ok("interception", "nothing in between opens TLS")
+        return True
+
+    def _say_chain(self, chain: tuple[x509.Certificate, ...]) -> None:
+        root = f"leads to {_name(chain[-1].subject)}, pin {pin_of(chain[-1])[:16]}…" if chain else ""
+        certificate = self._certificate
+        if certificate is None:
+            self.checks.ok("chain", root)
+            return
+        now, end = datetime.now(UTC), certificate.not_valid_after_utc
+        if end - now < (end - certificate.not_valid_before_utc) / 4:
+            self.checks.warning("chain", f"{root}; the relay's certificate ends at {end:%FT%TZ}",
+                                "Have it renewed: 'cloud-relay check --live' says why it is not.",
+                                days_left(end, now))  # fmt: skip
+        else:
+            self.checks.ok("chain", root, days_left(end, now))
+
+    def _chain_failed(self, error: Exception) -> bool:
+        """A relay's certificate of another CA is a matter of CAs; anything else that nobody vouches for stands in
+        between."""
+        cause = handshake.explain(error, str(self.relay))
+        if cause.code != "relay-untrusted":
+            self.checks.failed("chain", cause.text, cause.remedy, code=cause.code)
+            self.checks.skipped("after chain", "interception")
+            return False
+        issuer = "nobody" if self._certificate is None else handshake.printable(_name(self._certificate.issuer))
+        if self._certificate is not None and _is_relays(self._certificate):
+            self.checks.failed(
+                "chain", f"a relay is there, but its certificate comes from {issuer}, which is not trusted here",
+                "Check that this is the relay that was joined, and with a CA of your own tls.ca; "
+                "after 'cloud-relay init' on a new state enrol anew.", code=cause.code,
+            )  # fmt: skip
+            self.checks.ok("interception", "what is shown is a relay's own certificate")
+            return False
+        self.checks.skipped("after interception", "chain")
+        self.checks.failed(
+            "interception", f"what is shown for {self.relay.host} was signed by {issuer}, no CA that is trusted here",
+            f"If a middlebox inspects TLS, have {self.relay} excepted from it; else check the address, and with a CA "
+            "of your own tls.ca.", code="intercepted",
+        )  # fmt: skip
+        return False
+
+    @property
+    def _certificate(self) -> x509.Certificate | None:
+        return self._shown.certificate if self._shown is not None else None
+
+    # --- whether we may come in
+
+    async def _admit(self) -> bool:
+        if self._known.contexts is None:
+            self.checks.skipped("there is no certificate to show yet", "admission")
+            return True
+        try:
+            with Stopwatch() as watch:
+                self._admission = await ask_admission(self._dialer, self.relay)
+        except DialError as error:
+            exit_code = ExitCode.CREDENTIAL if _is_about_us(error.code) else ExitCode.FAILED
+            self.checks.failed("admission", error.text, error.remedy or "Look at the relay's log.", code=error.code,
+                               exit_code=exit_code)  # fmt: skip
+            self._admission = Admission.of_refusal(error)
+            return False
+        hello = self._admission.hello
+        told = f"admitted by {hello.software}" if hello is not None and hello.software else "admitted"
+        if hello is not None and hello.renew_only:
+            self.checks.warning("admission", f"{told}, for a renewal only: the certificate has expired",
+                                "Let the connector run: it renews by itself.", watch.figure)  # fmt: skip
+        else:
+            self.checks.ok("admission", told, watch.figure)
+        return True
+
+    async def _compare_clocks(self) -> None:
+        """By what the relay said when it took or refused us; else by what answers there, whoever it is."""
+        relay = self._admission.clock
+        if relay is None and self._shown is not None:
+            relay = await date_of_relay(self._dialer, self._endpoint)
+        if relay is None:
+            self.checks.skipped("the relay told no time", "clock")
+            return
+        error = relay.read_at - relay.wall
+        figure = Figure(error, "s")
+        if abs(error) <= SKEW + relay.precision:
+            self.checks.ok("clock", "this host and the relay agree", figure)
+            return
+        told = f"this host's clock is {'ahead of' if error > 0 else 'behind'} the relay's"
+        remedy = f"Set it by a time server; here it is {time.strftime('%FT%TZ', time.gmtime(relay.read_at))}."
+        if abs(error) <= TOLERANCE:
+            self.checks.warning("clock", told, remedy, figure, code="clock-skew")
+        else:
+            self.checks.failed("clock", told, remedy, figure, code="clock-skew")
+
+    def _failed(self, check: str, error: Exception, remedy: str = "") -> bool:
+        cause = handshake.explain(error, str(self.relay))
+        if check == "DNS" and self._proxy is not None:
+            cause = handshake.explain(error, f"the proxy {self._proxy}")
+        self.checks.failed(check, cause.text, remedy or cause.remedy or "Look at the relay's log.", code=cause.code)
+        return False
+
+
+def _is_about_us(code: str) -> bool:
+    return code.startswith(("certificate-", "connector-blocked"))
+
+
+def _is_relays(certificate: x509.Certificate) -> bool:
+    """Whether it says to be one of ours, whoever signed it."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+        return len(uris) == 1 and isinstance(parse_spiffe_id(uris[0]), RelayId)
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        return False
+
+
+def _name(name: x509.Name) -> str:
+    return f"'{handshake.printable(name.rfc4514_string())}'"
+
+
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
+
+
+def _no_contexts() -> Contexts:
+    raise DialError("certificate-required", "This connector has not joined yet.")
