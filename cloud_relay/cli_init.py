@@ -63,16 +63,19 @@ def add_init(app: typer.Typer, default: Path) -> None:
         passphrase_file: Annotated[
             Path | None, typer.Option(help="Encrypt the CA's keys by what this file holds.")
         ] = None,
+        if_missing: Annotated[
+            bool, typer.Option("--if-missing", help="Use a CA of this trust domain that is there: for each start.")
+        ] = False,
         config: ConfigOption = default,
         as_json: JsonOption = False,
     ) -> None:
         """Make this relay's own CA, and a config that runs unless there is one. Once, before the first start."""
         options = _Options(advertise or [], listen, trust_domain, tenant, location or [], state_dir, passphrase_file)
-        made = _init(config, name, options)
+        made = _init(config, name, options, if_missing=if_missing)
         emit(made, schema="qanat.relay.init.v1", json=as_json, table=_init_text(made))
 
 
-def _init(path: Path, name: str, options: _Options) -> dict[str, Any]:
+def _init(path: Path, name: str, options: _Options, *, if_missing: bool) -> dict[str, Any]:
     from cloud_relay.identity.found import write_config
     from shared.logs import setup_logging
     from shared.names import check_name
@@ -85,11 +88,11 @@ def _init(path: Path, name: str, options: _Options) -> dict[str, Any]:
                 ExitCode.USAGE, f"{path} is there and says what {', '.join(options.given())} would say",
                 "Leave them out, and edit the config if it is not as it should be.",
             )  # fmt: skip
-        return _make_ca(path, name, config_written=False)
+        return _make_ca(path, name, config_written=False, if_missing=if_missing)
     new = _new_config(options)
     write_config(path, new)
     try:
-        return _make_ca(path, name, config_written=True)
+        return _make_ca(path, name, config_written=True, if_missing=if_missing)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -150,26 +153,36 @@ def _check_text(path: str) -> str:
     return path
 
 
-def _make_ca(path: Path, name: str, *, config_written: bool) -> dict[str, Any]:
+def _make_ca(path: Path, name: str, *, config_written: bool, if_missing: bool) -> dict[str, Any]:
     from datetime import UTC, datetime
 
-    from cloud_relay.identity.found import found
+    from cloud_relay.identity.found import find_ca, found
     from cloud_relay.identity.office import read_passphrase
     from shared.clock import rfc3339
 
     config = read_relay_config(path)
+    # One of another trust domain is left to `found`, which refuses it.
+    if if_missing and asyncio.run(find_ca(config.state_dir)) == config.trust_domain:
+        return {
+            "config": str(path), "config_written": config_written, "ca_made": False,
+            "state_dir": str(config.state_dir), "trust_domain": config.trust_domain,
+        }  # fmt: skip
     passphrase = read_passphrase(config.identity.passphrase_file)
     made = asyncio.run(
         found(config.state_dir, config.trust_domain, name, datetime.now(UTC), passphrase, by=user_name())
     )
     return {
-        "config": str(path), "config_written": config_written, "state_dir": str(made.state_dir), "relay": made.relay,
-        "trust_domain": made.trust_domain, "pin": made.pin, "root_not_after": rfc3339(made.root_not_after),
+        "config": str(path), "config_written": config_written, "ca_made": True, "state_dir": str(made.state_dir),
+        "relay": made.relay, "trust_domain": made.trust_domain, "pin": made.pin,
+        "root_not_after": rfc3339(made.root_not_after),
     }  # fmt: skip
 
 
 def _init_text(made: dict[str, Any]) -> str:
     wrote = "Wrote" if made["config_written"] else "Used"
+    if not made["ca_made"]:
+        there = f"There is a CA in {made['state_dir']}, of the trust domain {made['trust_domain']}."
+        return f"{there}\n{wrote} {made['config']}."
     return (
         f"Made the CA of relay {made['relay']} in {made['state_dir']}; its root is good until "
         f"{made['root_not_after'][:10]}.\n{wrote} {made['config']}.\n"

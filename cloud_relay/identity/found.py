@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from cloud_relay.identity.events import Kind, new_event
+from cloud_relay.identity.events import Event, Kind, new_event
 from cloud_relay.identity.keys import KeyFolder
 from cloud_relay.identity.rollover import creation_events
 from cloud_relay.identity.store import STATE_FILE, SqliteStore, StateError, held
@@ -72,13 +72,36 @@ async def found(
         ) from error  # fmt: skip
 
 
+async def find_ca(state_dir: Path) -> str | None:
+    """The trust domain of the CA in `state_dir`, also while a relay runs on it; None where there is none.
+
+    Changes nothing. CommandError if the state cannot be read.
+    """
+    if not (state_dir / STATE_FILE).exists():
+        return None
+    try:
+        with as_owner(state_dir):
+            store = SqliteStore(state_dir / STATE_FILE)
+            try:
+                begun = _beginning(await store.read())
+            finally:
+                await store.close()
+    except StateError as error:
+        raise CommandError(ExitCode.FAILED, str(error), code="state-unusable") from error
+    return None if begun is None else begun.text("trust_domain")
+
+
+def _beginning(events: Sequence[Event]) -> Event | None:
+    return next((event for event in events if event.kind is Kind.INITIALISED), None)
+
+
 async def _found(
     state_dir: Path, trust_domain: str, relay: str, now: datetime, passphrase: bytes | None, by: str
 ) -> Founded:
     store = SqliteStore(state_dir / STATE_FILE)
     try:
         events = await store.read()
-        begun = next((event for event in events if event.kind is Kind.INITIALISED), None)
+        begun = _beginning(events)
         if begun is not None:
             raise CommandError(
                 ExitCode.REFUSED,

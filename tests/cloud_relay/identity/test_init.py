@@ -9,6 +9,7 @@ import pytest
 
 from cloud_relay.config import RelayConfig
 from cloud_relay.identity.keys import KeyFolder
+from cloud_relay.identity.store import held
 from shared.config import read_config
 from tests.cloud_relay.identity.shell import INIT, Shell
 
@@ -28,6 +29,31 @@ def test_twice_is_refused_and_changes_nothing(shell):
     before, text = shell.json("ca", "status"), shell.config.read_text()
     assert shell.problem(5, "init")["code"] == "already-initialised"
     assert (shell.json("ca", "status"), shell.config.read_text()) == (before, text)
+
+
+def test_if_missing_uses_what_is_there_also_beside_a_relay(shell, tmp_path):
+    before = shell.json("ca", "status")
+    with held(tmp_path / "state"):
+        again = shell.json("init", "--if-missing")
+    assert (again["ca_made"], again["trust_domain"]) == (False, "localhost")
+    assert shell.json("ca", "status") == before
+    assert "There is a CA" in shell.run("init", "--if-missing")[1]
+
+
+def test_if_missing_makes_what_is_not_there(tmp_path, capsys):
+    shell = Shell(tmp_path / "relay.yaml", capsys)
+    first = (*INIT, "--if-missing", "--state-dir", str(tmp_path / "state"))
+    assert shell.json(*first)["ca_made"]
+    shell.config.unlink()
+    again = shell.json(*first)
+    assert (again["ca_made"], again["config_written"], shell.config.exists()) == (False, True, True)
+
+
+def test_if_missing_takes_no_ca_of_another_trust_domain(shell, tmp_path, capsys):
+    other = Shell(tmp_path / "other.yaml", capsys)
+    options = ("--if-missing", "--trust-domain", "other.test", "--state-dir", str(tmp_path / "state"))
+    assert other.problem(5, *INIT, *options)["code"] == "already-initialised"
+    assert not other.config.exists()
 
 
 def test_options_that_a_config_would_outweigh_are_refused_by_name(shell, tmp_path):

@@ -1,0 +1,81 @@
+"""deploy/Dockerfile fits the project that it installs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from tests.system.programs import ROOT
+
+DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def instructions(name: str) -> list[str]:
+    """The arguments of every such instruction, continued lines joined."""
+    joined = DOCKERFILE.replace("\\\n", " ")
+    return [line.removeprefix(f"{name} ") for line in joined.splitlines() if line.startswith(f"{name} ")]
+
+
+def test_it_copies_what_is_there_and_what_the_context_holds():
+    copied = [name for line in instructions("COPY") if "--from" not in line for name in line.split()[:-1]]
+    assert {"shared", "cloud_relay", "connector_agent", "pyproject.toml", "setup.py", "constraints.txt"} <= set(copied)
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert ignored[0] == "*"
+    assert {line.removeprefix("!") for line in ignored if line.startswith("!")} == set(copied)
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_both_stages_stand_on_one_python_that_the_project_takes():
+    (base,) = [line.removeprefix("PYTHON=") for line in instructions("ARG") if line.startswith("PYTHON=")]
+    assert [line.split()[0] for line in instructions("FROM")] == ["${PYTHON}", "${PYTHON}"]
+    match = re.fullmatch(r"python:(\d+\.\d+)-slim", base)
+    assert match
+    assert match[1] in SpecifierSet(PROJECT["requires-python"])
+    assert f"Programming Language :: Python :: {match[1]}" in PROJECT["classifiers"]
+
+
+def test_labels_say_what_the_project_says():
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', DOCKERFILE))
+    assert labels == {
+        "title": PROJECT["name"], "description": PROJECT["description"], "version": PROJECT["version"],
+        "licenses": PROJECT["license"],
+    }  # fmt: skip
+
+
+def test_it_ends_as_a_user_that_is_known_not_to_be_root():
+    assert instructions("USER") == ["65532:65532"]
+    assert DOCKERFILE.rindex("\nUSER ") > DOCKERFILE.rindex("\nRUN ")
+
+
+def closure(name: str, found: set[str]) -> set[str]:
+    """All that is installed with it."""
+    for text in importlib.metadata.requires(name) or ():
+        requirement = Requirement(text)
+        wanted = requirement.marker is None or any(
+            requirement.marker.evaluate({"extra": extra}) for extra in ("", "crypto")
+        )
+        dependency = canonicalize_name(requirement.name)
+        if wanted and dependency not in found:
+            found.add(dependency)
+            try:
+                closure(dependency, found)
+            except importlib.metadata.PackageNotFoundError:
+                found.discard(dependency)  # for another Python or system
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(closure("qanat", set())))
+def test_every_package_in_it_is_pinned(name):
+    pinned = {
+        canonicalize_name(line.partition("==")[0])
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    assert name in pinned
