@@ -18,6 +18,7 @@ from shared.cli import (
     JsonOption,
     counted,
     emit,
+    is_journal,
     make_app,
     make_table,
     note,
@@ -55,7 +56,7 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from shared.service_manager import ServiceManager
 
     loaded = _load(config)
-    setup_logging(loaded.config.log.format, loaded.config.log.level)
+    setup_logging(loaded.config.log.format, loaded.config.log.level, is_journal=is_journal())
     manager = ServiceManager.from_environment(os.environ)
     for warning in _warnings(loaded.config):
         get_logger("relay").warning("doubtful config", **warning)

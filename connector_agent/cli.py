@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from connector_agent.cli_check import add_check_command
 from connector_agent.identity.cli import add_identity_commands
 from connector_agent.loading import load, read_every_file, warnings_of
-from shared.cli import ConfigOption, make_app
+from shared.cli import ConfigOption, is_journal, make_app
 from shared.cli import run as run_cli
 from shared.commands import Program, add_common_commands
 
@@ -40,7 +40,7 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     loaded = load(config)
     materials = read_every_file(loaded.config)
-    setup_logging(loaded.config.log.format, loaded.config.log.level)
+    setup_logging(loaded.config.log.format, loaded.config.log.level, is_journal=is_journal())
     manager = ServiceManager.from_environment(os.environ)
     for warning in warnings_of(loaded.config):
         get_logger("connector").warning("doubtful config", **warning)

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from shared.config import ConfigError, ConfigModel, Loaded, read_config
 from shared.exits import CommandError, ExitCode
+from shared.journal import leads_to_journal, with_priority
 
 __all__ = [
     "CommandError",
@@ -33,6 +34,7 @@ __all__ = [
     "credentials_directory",
     "emit",
     "invoke",
+    "is_journal",
     "make_app",
     "make_table",
     "note",
@@ -125,6 +127,11 @@ def credentials_directory() -> Path | None:
     return Path(folder) if folder else None
 
 
+def is_journal() -> bool:
+    """Whether standard error leads to systemd's journal."""
+    return leads_to_journal(os.environ.get("JOURNAL_STREAM", ""))
+
+
 def note(message: str) -> None:
     """A remark for people on stderr, beside the result."""
     sys.stderr.write(f"{printable(message)}\n")
@@ -187,7 +194,8 @@ def _tell(fault: CommandError | None, as_json: bool, error: Exception) -> int:
         lines = [f"error: {printable(fault.message)}"]
         lines += [f"  {printable(line)}" for line in str(fault.extra.get("detail", "")).splitlines()]
         lines += [printable(fault.remedy)] if fault.remedy else []
-        sys.stderr.write("\n".join(lines) + "\n")
+        text = "\n".join(lines) + "\n"
+        sys.stderr.write(with_priority(text, "error") if is_journal() else text)
     return fault.exit_code
 
 

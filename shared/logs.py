@@ -25,6 +25,8 @@ import orjson
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from shared.journal import with_priority
+
 LogFormat = Literal["json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -51,14 +53,26 @@ def get_logger(name: str) -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger(name))
 
 
-def setup_logging(format: LogFormat = "json", level: Level = "info", stream: TextIO | None = None) -> None:  # noqa: A002
-    """Set up this process's logging; may be called again. `stream` is standard error unless given."""
+def setup_logging(
+    format: LogFormat | None = None,  # noqa: A002
+    level: Level = "info",
+    stream: TextIO | None = None,
+    *,
+    is_journal: bool = False,
+) -> None:
+    """Set up this process's logging; may be called again. `stream` is standard error unless given.
+
+    With `is_journal` the lines carry priorities, and are for people unless `format` says otherwise, without a time,
+    which the journal has; else they are JSON.
+    """
     out = stream or sys.stderr
-    render = _render_json if format == "json" else _Console(out.isatty())
+    chosen = format or ("console" if is_journal else "json")
+    render = _render_json if chosen == "json" else _Console(out.isatty(), with_time=not is_journal)
+    lines = _JournalLines if is_journal else _Lines
     structlog.configure(
         processors=[_prepare, render],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=lambda name="": _Lines(out, name),
+        logger_factory=lambda name="": lines(out, name),
         cache_logger_on_first_use=False,
     )
     handler = _FromStandardLogging()
@@ -139,14 +153,16 @@ class _Console:
 
     _COLOURS: Final = {"debug": "\x1b[2m", "info": "\x1b[32m", "warning": "\x1b[33m", "error": "\x1b[31m"}
 
-    def __init__(self, colours: bool) -> None:
+    def __init__(self, colours: bool, with_time: bool) -> None:
         self._colours = colours
+        self._with_time = with_time
 
     def __call__(self, _logger: object, _level: str, line: MutableMapping[str, Any]) -> str:
         level = line.pop("level")
         shown = f"{self._COLOURS.get(level, '')}{level:7}\x1b[0m" if self._colours else f"{level:7}"
         trace = line.pop("traceback", [])
-        head = f"{line.pop('time')} {shown} {line.pop('logger')}: {line.pop('event')}"
+        time = line.pop("time")
+        head = f"{time} " * self._with_time + f"{shown} {line.pop('logger')}: {line.pop('event')}"
         values = "".join(f" {key}={_shown(value)}" for key, value in line.items())
         return "\n".join([head + values, *(f"    {part}" for part in trace)])
 
@@ -174,6 +190,26 @@ class _Lines:
             pass
 
     debug = info = warning = error = critical = fatal = exception = log = msg
+
+
+class _JournalLines(_Lines):
+    """The same, for the journal."""
+
+    __slots__ = ()
+
+    def debug(self, line: str) -> None:
+        self.msg(with_priority(line, "debug"))
+
+    def info(self, line: str) -> None:
+        self.msg(with_priority(line, "info"))
+
+    def warning(self, line: str) -> None:
+        self.msg(with_priority(line, "warning"))
+
+    def error(self, line: str) -> None:
+        self.msg(with_priority(line, "error"))
+
+    critical = fatal = exception = error
 
 
 class _FromStandardLogging(logging.Handler):

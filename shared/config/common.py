@@ -17,8 +17,8 @@ class ObserveConfig(ConfigModel):
 class LogConfig(ConfigModel):
     """What is written to standard error, and whether access lines go to standard output."""
 
-    format: Literal["json", "console"] = "json"
-    """One JSON object a line, or lines for people."""
+    format: Literal["json", "console"] | None = None
+    """One JSON object a line, or lines for people. Without it: for people where systemd's journal reads, else JSON."""
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important events that are still written. Access lines do not depend on it."""
     access: Literal["stdout", "off"] = "stdout"
