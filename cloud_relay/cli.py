@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
+from cloud_relay.cli_check import add_check_command
 from cloud_relay.cli_identity import add_identity_commands
 from cloud_relay.cli_senders import senders_app
+from cloud_relay.loading import load, warnings_of
 from shared.cli import (
     CommandError,
     ConfigOption,
     ExitCode,
     JsonOption,
-    counted,
     emit,
     is_journal,
     make_app,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from cloud_relay.config import RelayConfig
-    from shared.config import Loaded
 
 DEFAULT_CONFIG: Final = Path("/etc/qanat/relay.yaml")
 
@@ -55,29 +55,12 @@ def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     from shared.process import run_program
     from shared.service_manager import ServiceManager
 
-    loaded = _load(config)
+    loaded = load(config)
     setup_logging(loaded.config.log.format, loaded.config.log.level, is_journal=is_journal())
     manager = ServiceManager.from_environment(os.environ)
-    for warning in _warnings(loaded.config):
+    for warning in warnings_of(loaded.config):
         get_logger("relay").warning("doubtful config", **warning)
     run_program(lambda: RelayApp(config, loaded, manager), manager)
-
-
-@app.command()
-def check(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
-    """Look whether the relay would start with this config, and what in it is doubtful. Starts nothing."""
-    from cloud_relay.doors import require_contexts
-    from cloud_relay.identity.own import checked_context
-
-    loaded = _load(config)
-    require_contexts(loaded.config, lambda: checked_context(loaded.config))
-    warnings = _warnings(loaded.config)
-    tenants = loaded.config.tenants
-    routes = sum(len(tenant.routes) + len(tenant.tcp_routes) for tenant in tenants.values())
-    lines = [f"{config} is good: {counted(len(tenants), 'tenant')}, {counted(routes, 'route')}"]
-    lines += [f"warning: {warning['key']}: {warning['message']}" for warning in warnings]
-    data = {"config": str(config), "tenants": len(tenants), "routes": routes, "warnings": warnings}
-    emit(data, schema="qanat.relay.check.v1", json=as_json, table="\n".join(lines))
 
 
 def _model() -> type[RelayConfig]:
@@ -92,6 +75,7 @@ def _tables() -> Callable[[dict[str, Any]], RenderableType]:
     return status_tables
 
 
+add_check_command(app, DEFAULT_CONFIG)
 add_common_commands(app, Program("cloud-relay", "relay", DEFAULT_CONFIG, _model, _tables))
 
 
@@ -146,28 +130,14 @@ def routes_test(
     from cloud_relay.show import find_route, find_tcp_route, route_table, tcp_route_table
 
     if url.startswith(("tcp://", "tls://")):
-        way = find_tcp_route(_load(config).config, url, source)
+        way = find_tcp_route(load(config).config, url, source)
         emit(way, schema="qanat.relay.tcp-route.v1", json=as_json, table=lambda: tcp_route_table(way))
         return
-    found = find_route(_load(config).config, method, url, sender)
+    found = find_route(load(config).config, method, url, sender)
     emit(found, schema="qanat.relay.route.v1", json=as_json, table=lambda: route_table(found))
 
 
 add_identity_commands(app, DEFAULT_CONFIG)
-
-
-def _load(path: Path) -> Loaded[RelayConfig]:
-    from cloud_relay.config import RelayConfig
-    from shared.cli import read_own_config
-
-    return read_own_config(path, RelayConfig)
-
-
-def _warnings(config: RelayConfig) -> list[dict[str, str]]:
-    from cloud_relay.config import find_warnings
-    from shared.config.problems import dotted
-
-    return [{"key": dotted(flaw.key), "message": flaw.message} for flaw in find_warnings(config)]
 
 
 def _read_secret() -> str:

@@ -26,14 +26,8 @@ SenderArgument = Annotated[str, typer.Argument(help="As TENANT/NAME: acme/s4-pro
 @senders_app.command("list")
 def senders_list(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """List the senders: how they are known, whether they are switched off, and what they pushed."""
-    from shared.commands import ask
-    from shared.control import ControlUnreachable
-
-    try:
-        answer = ask(config, "relay", "GET", "/v1/senders")
-    except ControlUnreachable:
-        answer = {"senders": _offline_list(config)}
-    emit(answer, schema="qanat.relay.senders.v1", json=as_json, table=lambda: _table(answer["senders"]))
+    found = list_senders(config)
+    emit({"senders": found}, schema="qanat.relay.senders.v1", json=as_json, table=lambda: _table(found))
 
 
 @senders_app.command("disable")
@@ -71,11 +65,18 @@ def _switch(sender: str, config: Path, *, as_json: bool, is_disabled: bool) -> N
     emit(answer, schema=f"qanat.relay.senders.{verb}.v1", json=as_json, table=text)
 
 
-def _offline_list(path: Path) -> list[dict[str, Any]]:
+def list_senders(path: Path) -> list[dict[str, Any]]:
+    """As the running relay has them, else as the config and the state do."""
     from cloud_relay.sender_control import senders_view
+    from shared.commands import ask
+    from shared.control import ControlUnreachable
 
-    config, state = _offline(path)
-    return senders_view(config, state.disabled())
+    try:
+        found: list[dict[str, Any]] = ask(path, "relay", "GET", "/v1/senders")["senders"]
+    except ControlUnreachable:
+        config, state = _offline(path)
+        found = senders_view(config, state.disabled())
+    return found
 
 
 def _switch_offline(path: Path, tenant: str, name: str, *, is_disabled: bool) -> dict[str, Any]:

@@ -71,10 +71,12 @@ def run_checks(
     """The lines; offline only that about the push."""
     from connector_agent.prechecks import Asked, judge_push, run_prechecks
     from shared.logs import setup_logging
+    from shared.owner import as_owner
 
     asked = Asked(*push) if push is not None else None
     if offline:
         return judge_push(config, asked) if asked is not None else []
     setup_logging("console", "error", io.StringIO())  # what fails is said in the table
     told = [f"{one['key']}: {one['message']}" for one in warnings]
-    return asyncio.run(run_prechecks(config, os.environ, told, asked))
+    with as_owner(config.state_dir):  # root may read what the connector cannot
+        return asyncio.run(run_prechecks(config, os.environ, told, asked))

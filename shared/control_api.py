@@ -1,6 +1,7 @@
 """What the command line may ask of either program, at its control socket.
 
 GET  /v1/status    everything that `status` shows
+GET  /v1/process   what the process is and may use: descriptors, memory, limits
 POST /v1/reload    read the config again; 409 with the problems when it is not taken
 POST /v1/drain     as SIGTERM: drain, then end
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shared.control import ControlFault, ControlRequest, Routes
+from shared.process_facts import process_facts
 
 if TYPE_CHECKING:
     from shared.outcome import Outcome
@@ -48,4 +50,10 @@ def control_routes(app: Controlled, stop_request: StopRequest) -> Routes:
         stop_request()
         return {"state": "draining", "in_flight": app.in_flight}
 
-    return {("GET", "/v1/status"): status, ("POST", "/v1/reload"): reload, ("POST", "/v1/drain"): drain}
+    async def process(_request: ControlRequest) -> dict[str, Any]:
+        return process_facts()
+
+    return {
+        ("GET", "/v1/status"): status, ("GET", "/v1/process"): process,
+        ("POST", "/v1/reload"): reload, ("POST", "/v1/drain"): drain,
+    }  # fmt: skip

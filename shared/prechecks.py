@@ -23,6 +23,9 @@ from rich.text import Text
 from shared.cli import make_table, printable
 from shared.exits import ExitCode
 
+ALIGNED: Final = 13
+"""Columns to which all subjects keep; a longer name moves its own subject's lines only."""
+
 _STYLES: Final = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 _DAY: Final = 86_400.0
 
@@ -159,8 +162,8 @@ def prechecks_view(rows: Sequence[Precheck]) -> dict[str, Any]:
 
 def prechecks_table(rows: Sequence[Precheck]) -> RenderableType:
     """For people: the lines under their subjects, the remedy beside each failure, a sum at the end."""
-    width = max((len(row.check) for row in rows), default=0)
-    figures = max((len(str(row.figure)) for row in rows if row.figure is not None), default=0)
+    width = min(max((len(row.check) for row in rows), default=0), ALIGNED)
+    figures = min(max((len(str(row.figure)) for row in rows if row.figure is not None), default=0), ALIGNED)
     parts: list[RenderableType] = []
     for subject, found in groupby(rows, key=lambda row: row.subject):
         table = make_table(("", "", "", ""), [_cells(row) for row in found])

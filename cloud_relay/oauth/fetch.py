@@ -34,7 +34,8 @@ async def fetch_document(url: str, ca: Path | None) -> bytes:
                     raise ValueError(f"the key set has more than {MAX_DOCUMENT} bytes")
             return bytes(document)
     except aiohttp.ClientError as error:
-        raise OSError(str(error) or type(error).__name__) from error
+        cause = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+        raise OSError(str(cause) or type(cause).__name__) from error
 
 
 class KeyBook:

@@ -16,6 +16,7 @@ from connector_agent.proxy import ProxyError
 from connector_agent.wiring import choose_proxies
 from shared.control import CONTROL_SOCKET, control_request
 from shared.exits import CommandError, ExitCode
+from shared.host_checks import check_state_dir
 from shared.pki.files import PkiError
 from shared.prechecks import Checklist, Figure, Precheck
 
@@ -39,6 +40,7 @@ async def run_prechecks(
         own.warning("config", warning, "Change it, if it is not meant.")
     way = _find_way(config, environ, own)
     await _ask_daemon(config.state_dir, own)
+    check_state_dir(own, config.state_dir)
     places = asyncio.Semaphore(AT_ONCE)
     relays = [] if way is None else [RelayCheck(relay, way).run() for relay in way.known.relays]
     targets = [TargetCheck(config, target).run() for target in config.targets]

@@ -39,6 +39,18 @@ async def test_the_connectors_checks(site: Site, target):
         assert await program.ended() == 0, f"{line}\n{program.out}\n{program.err}"
 
 
+@pytest.mark.system
+async def test_the_relays_checks(site: Site, target):
+    site.expose(target)
+    await site.start()
+    lines = commands("The relay: `cloud-relay check --live`")
+    assert len(lines) == 3
+    for line in lines:
+        name, *arguments = line.split()
+        program = site.run("check", command(name), *arguments)
+        assert await program.ended() == 0, f"{line}\n{program.out}\n{program.err}"
+
+
 def test_every_line_of_the_ladder_is_told():
     told = section("The connector: `connector-agent check`")
     for check in ("DNS", "proxy", "TCP", "TLS", "chain", "interception", "admission", "clock"):

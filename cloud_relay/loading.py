@@ -1,0 +1,26 @@
+"""From a path to the relay's config: what `serve`, `check` and `diag` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cloud_relay.config import RelayConfig
+    from shared.config import Loaded
+
+
+def load(path: Path) -> Loaded[RelayConfig]:
+    """The config. ConfigError lists all that is wrong with it."""
+    from cloud_relay.config import RelayConfig
+    from shared.cli import read_own_config
+
+    return read_own_config(path, RelayConfig)
+
+
+def warnings_of(config: RelayConfig) -> list[dict[str, str]]:
+    """What works, but is probably not meant."""
+    from cloud_relay.config import find_warnings
+    from shared.config.problems import dotted
+
+    return [{"key": dotted(flaw.key), "message": flaw.message} for flaw in find_warnings(config)]
