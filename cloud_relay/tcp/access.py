@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from shared.access_log import timestamp
+from shared.tcp.splice import who_ended
 
 if TYPE_CHECKING:
     from cloud_relay.tcp.context import TcpContext
@@ -23,6 +24,7 @@ def log_connection(push: TcpPush, context: TcpContext, now: float) -> None:
     record |= {
         "bytes_in": push.received,
         "bytes_out": push.sent,
+        "ended": who_ended(has_sender=push.has_edge_ended, has_target=push.has_stream_ended),
         "total_ms": _milliseconds(now - push.began),
     }
     if push.connected_at:

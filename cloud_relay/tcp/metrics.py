@@ -27,15 +27,15 @@ class TcpRouteMetrics:
     """
 
     __slots__ = (
-        "connections", "ended_in", "ended_out", "faults", "last_delivered", "live", "retries", "route", "seconds",
-        "tenant",
+        "connections", "delivered", "ended_in", "ended_out", "faults", "last_delivered", "live", "retries", "route",
+        "seconds", "tenant",
     )  # fmt: skip
 
     def __init__(self, tenant: str, route: str, seconds: HistogramCell) -> None:
         self.tenant = tenant
         self.route = route
         self.seconds = seconds
-        self.connections = self.ended_in = self.ended_out = self.retries = 0
+        self.connections = self.delivered = self.ended_in = self.ended_out = self.retries = 0
         self.live: set[TcpPush] = set()
         self.last_delivered = 0.0
         self.faults: dict[str, int] = {}
@@ -51,9 +51,11 @@ class TcpRouteMetrics:
         return self.ended_out + sum(one.sent for one in self.live)
 
     def ended(self, fault: Fault | None, seconds: float) -> None:
-        """Count a connection that ended: by `fault`, None for a good end of both directions."""
+        """Count a connection that ended: by `fault`, None for a good end of both directions, all bytes handed over."""
         self.seconds.observe(seconds)
-        if fault is not None:
+        if fault is None:
+            self.delivered += 1
+        else:
             self.faults[fault.code] = self.faults.get(fault.code, 0) + 1
 
 
@@ -85,6 +87,11 @@ class TcpMetrics:
         routes = list(self.routes.items())
         for name, text, values in (
             ("connections", "Connections taken.", ((key, one.connections) for key, one in routes)),
+            (
+                "delivered",
+                "Connections whose both directions ended well, with all bytes handed over.",
+                ((key, one.delivered) for key, one in routes),
+            ),
             ("bytes_in", "Bytes that senders sent.", ((key, one.bytes_in) for key, one in routes)),
             ("bytes_out", "Bytes that senders got.", ((key, one.bytes_out) for key, one in routes)),
             ("retries", "Further tries at another tunnel.", ((key, one.retries) for key, one in routes)),

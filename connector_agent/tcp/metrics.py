@@ -25,13 +25,13 @@ class TcpTargetMetrics:
     the sender's side, as the edge reads it; `bytes_in` and `bytes_out` are as everywhere: of pushes, and of answers.
     """
 
-    __slots__ = ("connect_failures", "connections", "connects", "ended_in", "ended_out", "faults", "live", "seconds",
-                 "target")  # fmt: skip
+    __slots__ = ("connect_failures", "connections", "connects", "delivered", "ended_in", "ended_out", "faults", "live",
+                 "seconds", "target")  # fmt: skip
 
     def __init__(self, target: str, seconds: HistogramCell) -> None:
         self.target = target
         self.seconds = seconds
-        self.connections = self.connects = self.connect_failures = self.ended_in = self.ended_out = 0
+        self.delivered = self.connections = self.connects = self.connect_failures = self.ended_in = self.ended_out = 0
         self.faults: dict[str, int] = {}
         self.live: set[TcpDelivery] = set()
 
@@ -46,9 +46,11 @@ class TcpTargetMetrics:
         return self.ended_in + sum(one.received for one in self.live)
 
     def ended(self, code: str, seconds: float) -> None:
-        """Count a connection that ended: by a code, "" for a good end of both directions."""
+        """Count a connection that ended: by a code, "" for a good end of both directions, all bytes handed over."""
         self.seconds.observe(seconds)
-        if code:
+        if not code:
+            self.delivered += 1
+        else:
             self.faults[code] = self.faults.get(code, 0) + 1
 
 
@@ -79,6 +81,11 @@ class TcpMetrics:
         targets = list(self.targets.items())
         for name, text, values in (
             ("connections", "Connections taken from the tunnel.", (((n,), one.connections) for n, one in targets)),
+            (
+                "delivered",
+                "Connections whose both directions ended well, with all bytes handed over.",
+                (((n,), one.delivered) for n, one in targets),
+            ),
             ("connects", "Connections tried to the target.", (((n,), one.connects) for n, one in targets)),
             ("connect_failures", "Of them failed.", (((n,), one.connect_failures) for n, one in targets)),
             ("bytes_in", "Bytes that the target got.", (((n,), one.bytes_in) for n, one in targets)),

@@ -15,6 +15,7 @@ from connector_agent.tcp.delivery import TcpDelivery
 from shared.access_log import timestamp
 from shared.errors import FAULTS, LocalFault
 from shared.tcp.head import ConnectionHead, decode_connection
+from shared.tcp.splice import who_ended
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -128,6 +129,7 @@ class TcpService:
             return
         line = _line(delivery.head, code)
         line |= {"bytes_in": delivery.sent, "bytes_out": delivery.received, "total_ms": round(seconds * 1e3, 3)}
+        line["ended"] = who_ended(has_sender=delivery.has_stream_ended, has_target=delivery.has_edge_ended)
         if delivery.connected_at:
             line["connect_ms"] = round((delivery.connected_at - delivery.began) * 1e3, 3)
         if delivery.detail:

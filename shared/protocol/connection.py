@@ -251,7 +251,8 @@ class Connection:
         if self._writable:
             writable, self._writable = self._writable, []
             for stream in writable:
-                if not stream.is_finished:
+                if not stream.is_finished or stream.wants_sent:
+                    stream.wants_sent = False
                     self._guard(stream, stream.handler.on_writable)
         if self.is_draining:
             self.check_drained()
@@ -344,6 +345,8 @@ class Connection:
                 self._writable.append(stream)
         if stream.is_done:
             self.finish(stream)
+        if stream.wants_sent and not stream.has_output:
+            self._writable.append(stream)
 
     def find(self, stream_id: int, size: int) -> Stream | None:
         """The stream that a frame is for; None when it is over already, or when it never was (then the tunnel has

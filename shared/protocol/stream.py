@@ -76,7 +76,8 @@ class StreamHandler(Protocol):
         """
 
     def on_writable(self) -> None:
-        """The queue fell below its mark after `is_writable` had been False."""
+        """The queue fell below its mark after `is_writable` had been False, or is empty after `is_sent` had been: ask
+        again."""
 
 
 class StreamEnd(Protocol):
@@ -95,6 +96,10 @@ class StreamEnd(Protocol):
     @property
     def is_writable(self) -> bool:
         """Whether the queue is below its mark; if not, `on_writable` will follow."""
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether all that was queued is on its way, the end included; if not, `on_writable` will follow."""
 
     def answer(self, head: bytes, body: bytes = b"", end: bool = False, interim: bool = False) -> None:
         """At the acceptor: send the answer's head, perhaps with all of its body, and the end."""
@@ -116,7 +121,8 @@ class Stream:
     __slots__ = (
         "_chunks", "_connection", "_end_queued", "_offset", "_receiving", "_sending", "buffered", "credit", "deadline",
         "handler", "held_head", "id", "is_finished", "is_queued", "pending_head", "progress_at", "receive_window",
-        "sent_bytes", "unconsumed", "wants_writable", "was_sent",
+        "sent_bytes", "unconsumed", "wants_sent", "wants_writable",
+        "was_sent",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, credit: int, *, is_opener: bool, now: float) -> None:
@@ -142,6 +148,7 @@ class Stream:
         self.is_queued = False
         self.is_finished = False
         self.wants_writable = False
+        self.wants_sent = False
 
     def __repr__(self) -> str:
         return (
@@ -157,6 +164,14 @@ class Stream:
         if self.buffered < self._connection.settings.stream_high_water:
             return True
         self.wants_writable = True
+        return False
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether all that was queued is on its way, the end included; if not, `on_writable` will follow."""
+        if self.is_finished or not self.has_output:
+            return True
+        self.wants_sent = True
         return False
 
     @property

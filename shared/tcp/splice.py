@@ -2,7 +2,10 @@
 
 Theory of operation. Two directions, each of which ends for itself: the peer's EOF becomes END, END becomes the edge's
 end. Whatever ends otherwise ends both directions on both sides, as RESET and as RST. After both have ended in good
-order the edge still has to get its bytes to the peer: `is_over` comes when it is gone, or when that takes too long.
+order the last bytes still have to leave, through the edge and through the stream: a good end is one after that, and
+`is_over` comes then, or when it takes too long. So where the edge's direction is the last to end, its END is held back
+until the edge is gone: the far side, which may still have a peer to tell, shall not hear of a good end before it is
+one.
 
 Back-pressure goes through: while the stream's queue is full nothing is read from the edge; while the edge is full,
 bytes that came out of the tunnel are not consumed, so their credit does not come back.
@@ -24,9 +27,14 @@ if TYPE_CHECKING:
     from shared.tcp.edge import Edge
 
 LAST_WORDS: Final = 60.0
-"""Seconds that the last bytes may take to reach a peer, once both directions have ended."""
+"""Seconds without progress that the last bytes may take to leave, once both directions have ended."""
 
 _LOST: Final = FAULTS["connector-error"]
+
+
+def who_ended(*, has_sender: bool, has_target: bool) -> str:
+    """For access lines: whose direction had ended well, "both", "sender", "target" or "none"."""
+    return ("both" if has_target else "sender") if has_sender else "target" if has_target else "none"
 
 
 class Splice:
@@ -37,8 +45,8 @@ class Splice:
     """
 
     __slots__ = (
-        "_progress", "_stream", "_time", "_timer", "_unreturned", "edge", "fault", "has_edge_ended", "has_stream_ended",
-        "idle", "is_over", "received", "sent",
+        "_is_leaving", "_owes_end", "_progress", "_stream", "_time", "_timer", "_unreturned", "edge", "fault",
+        "has_edge_ended", "has_stream_ended", "idle", "is_over", "received", "sent",
     )  # fmt: skip
 
     IDLE: Fault
@@ -52,6 +60,7 @@ class Splice:
         self.idle = idle
         self.received = self.sent = 0
         self.has_edge_ended = self.has_stream_ended = self.is_over = False
+        self._owes_end = self._is_leaving = False
         self._stream: StreamEnd | None = None
         self._unreturned = 0
         self._time = time
@@ -101,8 +110,11 @@ class Splice:
         self.has_edge_ended = True
         if self._stream is not None:
             self._progress = self._time()
-            self._stream.send(b"", end=True)
-            self._look_at_end()
+            if self.has_stream_ended:
+                self._owes_end = True
+                self._look_at_end()
+            else:
+                self._stream.send(b"", end=True)
 
     def on_drained(self) -> None:
         """See EdgeHandler."""
@@ -116,10 +128,13 @@ class Splice:
         self.edge = None
         if self.is_over:
             return
-        if error is None and self.has_stream_ended and self.has_edge_ended:
-            if self._stream is not None:
-                self._return_credit(self._stream)
-            self.finish(None)
+        stream = self._stream
+        if error is None and self.has_stream_ended and self.has_edge_ended and stream is not None:
+            self._is_leaving = True
+            self._return_credit(stream)
+            if self._owes_end:
+                stream.send(b"", end=True)
+            self._leave(stream)
         else:
             self.fail(self.EDGE_LOST)
 
@@ -152,9 +167,11 @@ class Splice:
 
     def on_writable(self) -> None:
         """See StreamHandler."""
+        self._progress = self._time()
         if self.edge is not None:
-            self._progress = self._time()
             self.edge.resume_reading()
+        elif self._is_leaving and self._stream is not None:
+            self._leave(self._stream)
 
     # Within.
 
@@ -180,6 +197,11 @@ class Splice:
         unreturned, self._unreturned = self._unreturned, 0
         if unreturned:
             stream.consumed(unreturned)
+
+    def _leave(self, stream: StreamEnd) -> None:
+        """The edge is gone in good order."""
+        if stream.is_sent:
+            self.finish(None)
 
     def _look_at_end(self) -> None:
         if self.has_edge_ended and self.has_stream_ended and not self.is_over:

@@ -10,6 +10,9 @@ close_notify. Under TLS an END out of the tunnel is therefore held back until th
 said nothing for END_PATIENCE; what the peer says after that goodbye is lost, so the stream is then reset. And a peer
 that says goodbye first will read no more: the tunnel's end has LINGER to come, and bytes in its place are a RESET.
 
+A good end is one when the last bytes have left: the transport is gone without an error, and the stream has sent all.
+So where the connection's direction is the last to end, its END is held back until the transport is gone.
+
 Back-pressure is the stream's credit: it comes back when the transport has room. A direction that moves keeps the other
 one alive; when neither moved a byte for the idle time-out, or one could not be written, the connection is cut off.
 """
@@ -64,8 +67,8 @@ class Duplex(asyncio.Protocol):
 
     __slots__ = (
         "_can_half_close", "_gone_by", "_has_lost", "_is_blocked", "_is_closing", "_is_finishing", "_is_gone",
-        "_is_paused", "_now", "_owed", "_owner", "_progress", "_rules", "_stream", "_timer", "_transport", "bytes_in",
-        "bytes_out", "edge_ended", "is_over", "tunnel_ended",
+        "_is_leaving", "_is_paused", "_now", "_owed", "_owes_end", "_owner", "_progress", "_rules", "_stream",
+        "_timer", "_transport", "bytes_in", "bytes_out", "edge_ended", "is_over", "tunnel_ended",
     )  # fmt: skip
 
     def __init__(
@@ -88,7 +91,7 @@ class Duplex(asyncio.Protocol):
         self._owed = 0
         self._gone_by: Exception | None = None
         self._has_lost = self._is_blocked = self._is_closing = self._is_finishing = self._is_gone = False
-        self._is_paused = False
+        self._is_paused = self._is_leaving = self._owes_end = False
         self.bytes_in = self.bytes_out = 0
         self.edge_ended = self.tunnel_ended = self.is_over = False
 
@@ -143,10 +146,11 @@ class Duplex(asyncio.Protocol):
             return False
         self.edge_ended = True
         self._progress = self._now()
-        self._stream.send(b"", end=True)
         if self.tunnel_ended:
+            self._owes_end = True
             self._finish()
             return self._is_finishing and self._can_half_close
+        self._stream.send(b"", end=True)
         if not self._can_half_close:
             self._is_closing = True
             self._timer.set(self._progress + LINGER)
@@ -158,6 +162,10 @@ class Duplex(asyncio.Protocol):
         self._gone_by = exc
         if self.is_over:
             self._leave()
+        elif self._is_leaving and exc is None:
+            if self._owes_end:
+                self._stream.send(b"", end=True)
+            self._look_whether_sent()
         elif exc is not None or not self.edge_ended or self._is_finishing:
             self._lose()
 
@@ -174,7 +182,7 @@ class Duplex(asyncio.Protocol):
         self._progress = self._now()
         if owed:
             self._stream.consumed(owed)
-        if self._is_finishing:
+        if self._is_finishing and not self._is_leaving:
             self._close()
 
     # What the stream calls.
@@ -213,6 +221,8 @@ class Duplex(asyncio.Protocol):
             self._is_paused = False
             if not (self.is_over or self.edge_ended or self._is_closing or self._transport.is_closing()):
                 self._transport.resume_reading()
+        if self._is_leaving and self._is_gone and not self.is_over:
+            self._look_whether_sent()
 
     # How it ends.
 
@@ -234,9 +244,19 @@ class Duplex(asyncio.Protocol):
             self._close()
 
     def _close(self) -> None:
-        self._transport.close()
-        self._timer.set(self._now() + LINGER)
-        self._be_over("")
+        self._is_leaving = True
+        if self._is_gone:
+            self._look_whether_sent()
+        else:
+            self._transport.close()
+            self._timer.set(self._now() + LINGER)
+
+    def _look_whether_sent(self) -> None:
+        """The transport is gone in good order."""
+        if self._stream.is_sent:
+            self._be_over("")
+        else:
+            self._timer.set(self._progress + self._rules.idle_timeout)
 
     def _lose(self) -> None:
         self._stream.reset(FAULTS[self._rules.lost].wire)
@@ -262,16 +282,21 @@ class Duplex(asyncio.Protocol):
         now = self._now()
         if self.is_over:
             cut_off(self._transport)  # what it has not taken by now would be missing: that must not look like an end
-        elif self._is_closing:
-            self._lose()  # no goodbye from the peer, or no end from the tunnel
+        elif self._is_leaving and self._is_gone:
+            self._look_for_progress(now)
+        elif self._is_leaving or self._is_closing:
+            self._lose()  # last bytes that do not leave, no goodbye from the peer, or no end from the tunnel
         elif self.tunnel_ended and not self._can_half_close and not self._is_finishing:
             self._part(now)
         else:
-            due = self._progress + self._rules.idle_timeout
-            if now < due:
-                self._timer.set(due)
-            else:
-                self.abort(self._rules.idle)
+            self._look_for_progress(now)
+
+    def _look_for_progress(self, now: float) -> None:
+        due = self._progress + self._rules.idle_timeout
+        if now < due:
+            self._timer.set(due)
+        else:
+            self.abort(self._rules.idle)
 
     def _part(self, now: float) -> None:
         """Under TLS, after the tunnel's end: say goodbye once the peer has been silent for long enough."""

@@ -8,12 +8,13 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvloop
 
 from shared.exits import CommandError
+from shared.protocol import Stream
 from tests.support.chain import Chain, chain, tcp_route
 from tests.support.ends import CHECKS, EdgeEnd, Ends, dial, edge_server, until
 from tests.support.ports import free_port
@@ -102,12 +103,73 @@ def test_each_side_writes_one_line_with_the_same_request_id(run, tmp_path):
             assert (theirs["target"], theirs["bytes_in"]) == ("syslog", 10)
             assert "code" not in ours
             assert "code" not in theirs
+            assert ours["ended"] == theirs["ended"] == "both"
             metrics = made.relay.metrics.render().decode()
+            assert 'qanat_relay_tcp_delivered_total{route="syslog",tenant="acme"} 1.0' in metrics
+            assert (
+                'qanat_connector_tcp_delivered_total{target="syslog"} 1.0' in made.connector.metrics.render().decode()
+            )
             assert 'qanat_relay_tcp_connections_total{route="syslog",tenant="acme"} 1.0' in metrics
             assert 'qanat_relay_tcp_bytes_in_total{route="syslog",tenant="acme"} 10.0' in metrics
             assert (
                 'qanat_connector_tcp_bytes_in_total{target="syslog"} 10.0' in made.connector.metrics.render().decode()
             )
+
+    run(main())
+
+
+def test_what_the_target_did_not_get_is_not_delivered(run, tmp_path):
+    """The target says that it is done, and resets before it has read the sender's last bytes."""
+
+    async def main() -> None:
+        async with world(tmp_path) as (made, port, far):
+            near = await dial(port)
+            end = await far.connection()
+            end.pause()
+            near.send(b"x" * (8 << 20))
+            near.end()
+            await until(lambda: made.connector.tcp.by_name["syslog"].deliveries)
+            (delivery,) = made.connector.tcp.by_name["syslog"].deliveries
+            end.end()
+            await until(lambda: delivery.has_edge_ended)
+            with contextlib.suppress(TimeoutError):
+                await until(lambda: near.events, 0.2)
+            assert near.events in ([], ["eof"]), "its own direction may have ended well"
+            end.reset()
+            await until(lambda: near.events[-1:] == ["reset"])
+            await until(lambda: made.relay_lines and made.connector_lines)
+            assert made.relay_lines[0]["code"] == made.connector_lines[0]["code"] == "target-reset"
+            (route,) = made.relay.metrics.tcp.routes.values()
+            assert (route.delivered, route.faults, route.last_delivered) == (0, {"target-reset": 1}, 0.0)
+
+    run(main())
+
+
+def test_a_connection_counts_until_its_last_bytes_are_on_their_way(run, tmp_path):
+    """The target is done and reads nothing; the sender has said all and closed; then the tunnel is lost."""
+
+    async def main() -> None:
+        async with world(tmp_path) as (made, port, far):
+            near = await dial(port)
+            end = await far.connection()
+            end.pause()
+            end.end()
+            await until(lambda: "eof" in near.events)
+            (push,) = made.doors.tcp.connections
+            stream = cast(Stream, push._stream)
+            while not stream.buffered:  # so long as somebody on the way takes it
+                near.send(b"x" * 65536)
+                await asyncio.sleep(0.005)
+            near.end()
+            await until(lambda: push.edge is None)
+            assert near.events == ["eof", "closed"]
+            (route,) = made.relay.metrics.tcp.routes.values()
+            assert (len(route.live), route.delivered, made.relay_lines) == (1, 0, [])
+            made.lose_tunnels()
+            await until(lambda: made.relay_lines)
+            assert (made.relay_lines[0]["code"], route.delivered) == ("tunnel-lost", 0)
+            end.reset()
+            near.reset()
 
     run(main())
 

@@ -116,6 +116,10 @@ class FakeStream:
     def is_writable(self) -> bool:
         return not self.holds_back or self.buffered < HIGH_WATER
 
+    @property
+    def is_sent(self) -> bool:
+        return not self.holds_back or not self.buffered
+
     def answer(self, head: bytes, body: bytes = b"", end: bool = False, interim: bool = False) -> None:
         assert not self.is_over, "an answer after the end"
         answer = decode_answer(head)

@@ -185,6 +185,10 @@ class FakeStream:
         self.wants_writable = self.wants_writable or not self.room
         return self.room
 
+    @property
+    def is_sent(self) -> bool:
+        return self.room
+
     def send(self, data: bytes, end: bool = False) -> None:
         if self.is_over:
             return

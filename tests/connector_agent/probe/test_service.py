@@ -28,7 +28,7 @@ class Question:
     def __init__(self) -> None:
         self.handler: StreamHandler = NO_HANDLER
         self.deadline = 0.0
-        self.was_sent = self.is_writable = True
+        self.was_sent = self.is_writable = self.is_sent = True
         self.verdict: Verdict | None = None
         self.code = ""
 

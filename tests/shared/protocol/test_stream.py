@@ -147,3 +147,41 @@ def test_interim_answers_cannot_flood_the_tunnel() -> None:
     assert pair.connector.failure is None
     assert push.log[-1] == ("answer", b"200", b"ok", True)
     assert len(push.log) < 10
+
+
+def test_who_asks_is_told_when_all_of_it_is_on_its_way() -> None:
+    """Also of an end alone, and of the stream's last, after which it is over."""
+    pair = Pair()
+    pair.connector.takes = False
+    push = pair.relay.open(end=False)
+    stream = push.stream
+    assert stream is not None
+    assert not stream.is_sent, "its head waits"
+    pair.roundtrip()
+    assert stream.is_sent
+    stream.send(bytes(3 << 20))
+    assert not stream.is_sent
+    pair.roundtrip()
+    assert push.log == [("writable",)], "not for its first credit alone"
+    delivery = pair.connector.pushes[0]
+    assert delivery.stream is not None
+    delivery.takes = True
+    delivery.stream.consumed(delivery.stream.unconsumed)
+    delivery.stream.answer(b"answer", end=True)
+    pair.roundtrip()
+    assert stream.is_sent
+    assert push.log == [("writable",), ("answer", b"answer", b"", True), ("writable",)]
+    stream.send(b"", end=True)
+    assert not stream.is_sent
+    pair.roundtrip()
+    assert push.log[3:] == [("writable",)]
+    assert (stream.is_finished, stream.is_sent) == (True, True)
+
+
+def test_a_stream_that_is_lost_tells_so_and_not_that_it_is_sent() -> None:
+    pair = Pair()
+    push = pair.relay.open(end=True)
+    assert push.stream is not None
+    assert not push.stream.is_sent
+    pair.relay.core.lost(pair.relay.now)
+    assert [entry[0] for entry in push.log] == ["reset"]

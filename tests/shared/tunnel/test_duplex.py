@@ -39,6 +39,10 @@ class FakeStream:
         self._wants = self.in_flight >= WINDOW
         return not self._wants
 
+    @property
+    def is_sent(self) -> bool:
+        return True
+
     def send(self, data: bytes, end: bool = False) -> None:
         if self.is_finished:
             return

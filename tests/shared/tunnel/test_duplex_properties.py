@@ -28,8 +28,12 @@ class Stream:
         return self.has_room
 
     @property
+    def is_sent(self) -> bool:
+        return self.has_room
+
+    @property
     def is_over(self) -> bool:
-        return self.was_reset or (self.ended and self.far_ended)
+        return self.was_reset or (self.ended and self.far_ended and self.has_room)
 
     def send(self, data: bytes, end: bool = False) -> None:
         if self.was_reset:
@@ -128,7 +132,8 @@ class World:
             self.duplex.on_reset(161, refused=False)
 
     def is_full(self, _: int) -> None:
-        self.stream.has_room = False
+        if not self.stream.is_over:
+            self.stream.has_room = False
 
     def has_room(self, _: int) -> None:
         if not self.stream.has_room:
@@ -167,6 +172,8 @@ def test_any_order(is_tls: bool, steps: list[tuple[str, int]]) -> None:
     if not code:
         # A clean end: both directions were whole, and what came was given back.
         assert world.stream.ended
+        assert world.stream.has_room, "over before its last bytes are on their way"
+        assert world.transport.is_lost, "over before its last bytes are out"
         assert world.stream.got == world.said
         assert world.stream.far_ended
         assert world.stream.taken == world.stream.handed
