@@ -255,6 +255,10 @@ class RelayApp:
         drain = self.config.drain
         return drain.delay + drain.timeout + TUNNEL_GRACE + STOP_GRACE
 
+    def render_metrics(self) -> bytes:
+        """What /metrics answers."""
+        return self.metrics.render()
+
     def status(self) -> dict[str, Any]:
         """What `cloud-relay status` shows."""
         return status_view(self)

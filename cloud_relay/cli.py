@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
-from cloud_relay.cli_check import add_check_command
+from cloud_relay.cli_check import add_check_command, checks_for_diag
 from cloud_relay.cli_identity import add_identity_commands
 from cloud_relay.cli_senders import senders_app
 from cloud_relay.loading import load, warnings_of
@@ -25,6 +25,7 @@ from shared.cli import (
     note,
     run,
 )
+from shared.cli_diag import Diagnosed, add_diag_command
 from shared.commands import Program, add_common_commands
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def _tables() -> Callable[[dict[str, Any]], RenderableType]:
 
 
 add_check_command(app, DEFAULT_CONFIG)
+add_diag_command(app, Diagnosed("cloud-relay", "relay", DEFAULT_CONFIG, load, checks_for_diag))
 add_common_commands(app, Program("cloud-relay", "relay", DEFAULT_CONFIG, _model, _tables))
 
 

@@ -57,6 +57,13 @@ def add_check_command(app: typer.Typer, default_config: Path) -> None:
         return exit_code_of(rows)
 
 
+def checks_for_diag(path: Path, config: RelayConfig) -> list[Precheck]:
+    """Those of --live, for `diag`."""
+    from cloud_relay.loading import warnings_of
+
+    return run_checks(path, config, warnings_of(config))
+
+
 def run_checks(path: Path, config: RelayConfig, warnings: list[dict[str, str]]) -> list[Precheck]:
     """The lines of --live."""
     from cloud_relay.prechecks import run_prechecks

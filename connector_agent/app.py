@@ -255,6 +255,10 @@ class ConnectorApp:
         states = {name: health.target_state(one, standing(one)) for name, one in self.targets.by_name.items()}
         return states | {name: health.tcp_target_state(one, standing(one)) for name, one in self.tcp.by_name.items()}
 
+    def render_metrics(self) -> bytes:
+        """What /metrics answers."""
+        return self.metrics.render()
+
     def status(self) -> dict[str, Any]:
         """What `connector-agent status` shows."""
         return status_view(self)

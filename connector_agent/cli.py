@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from connector_agent.cli_check import add_check_command
+from connector_agent.cli_check import add_check_command, checks_for_diag
 from connector_agent.identity.cli import add_identity_commands
 from connector_agent.loading import load, read_every_file, warnings_of
 from shared.cli import ConfigOption, is_journal, make_app
 from shared.cli import run as run_cli
+from shared.cli_diag import Diagnosed, add_diag_command
 from shared.commands import Program, add_common_commands
 
 if TYPE_CHECKING:
@@ -60,5 +61,6 @@ def _tables() -> Callable[[dict[str, Any]], RenderableType]:
 
 
 add_check_command(app, DEFAULT_CONFIG)
+add_diag_command(app, Diagnosed("connector-agent", "connector", DEFAULT_CONFIG, load, checks_for_diag))
 add_identity_commands(app, DEFAULT_CONFIG)
 add_common_commands(app, Program("connector-agent", "connector", DEFAULT_CONFIG, _model, _tables))

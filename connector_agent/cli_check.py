@@ -61,6 +61,11 @@ def add_check_command(app: typer.Typer, default_config: Path) -> None:
         return exit_code_of(rows)
 
 
+def checks_for_diag(_path: Path, config: ConnectorConfig) -> list[Precheck]:
+    """All of them, for `diag`."""
+    return run_checks(config, warnings_of(config))
+
+
 def run_checks(
     config: ConnectorConfig,
     warnings: list[dict[str, str]],

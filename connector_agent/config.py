@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Wit
 
 from connector_agent.config_probe import ProbeConfig
 from connector_agent.headers_policy import check_content_type, check_header_name, check_header_value
-from shared.config import ConfigFile, ConfigModel, ConfigPath, Flaw, HostPort, HostPortField
+from shared.config import PRIVATE, ConfigFile, ConfigModel, ConfigPath, Flaw, HostPort, HostPortField
 from shared.config.common import LogConfig, ObserveConfig
 from shared.config.model import parse_host_port
 from shared.config.networks import NetworkField
@@ -157,7 +157,7 @@ class AllowConfig(ConfigModel):
 class HeadersConfig(ConfigModel):
     """Headers that this connector adds, takes away, or lets through although a sender should not choose them."""
 
-    set: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
+    set: Annotated[dict[HeaderName, HeaderValue], PRIVATE] = Field(default_factory=dict)
     """Added, in place of whatever the sender sent in any spelling. No secrets: they belong into files."""
     set_from_files: dict[HeaderName, ConfigFile] = Field(default_factory=dict)
     """Likewise, the value being the file's one line. A changed file counts from the next push on."""

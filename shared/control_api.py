@@ -2,16 +2,20 @@
 
 GET  /v1/status    everything that `status` shows
 GET  /v1/process   what the process is and may use: descriptors, memory, limits
+GET  /v1/diag      that, with status, metrics, tasks and recent warnings: what `diag` puts into its archive
 POST /v1/reload    read the config again; 409 with the problems when it is not taken
 POST /v1/drain     as SIGTERM: drain, then end
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shared.control import ControlFault, ControlRequest, Routes
-from shared.process_facts import process_facts
+from shared.process_facts import process_facts, versions
+from shared.recent import RECENT
+from shared.task_dump import task_dump
 
 if TYPE_CHECKING:
     from shared.outcome import Outcome
@@ -30,6 +34,9 @@ class Controlled(Protocol):
 
     async def reload(self) -> Outcome:
         """Read the config again."""
+
+    def render_metrics(self) -> bytes:
+        """What /metrics answers."""
 
 
 def control_routes(app: Controlled, stop_request: StopRequest) -> Routes:
@@ -53,7 +60,18 @@ def control_routes(app: Controlled, stop_request: StopRequest) -> Routes:
     async def process(_request: ControlRequest) -> dict[str, Any]:
         return process_facts()
 
+    async def diag(_request: ControlRequest) -> dict[str, Any]:
+        return {
+            "status": app.status(),
+            "process": process_facts(),
+            "versions": await asyncio.to_thread(versions),
+            "tasks": task_dump(),
+            "metrics": app.render_metrics().decode("utf-8", "replace"),
+            "recent": RECENT.lines(),
+            "forgotten": RECENT.forgotten,
+        }
+
     return {
-        ("GET", "/v1/status"): status, ("GET", "/v1/process"): process,
+        ("GET", "/v1/diag"): diag, ("GET", "/v1/status"): status, ("GET", "/v1/process"): process,
         ("POST", "/v1/reload"): reload, ("POST", "/v1/drain"): drain,
     }  # fmt: skip

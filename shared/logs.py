@@ -26,6 +26,7 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from shared.journal import with_priority
+from shared.recent import RECENT
 
 LogFormat = Literal["json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -70,7 +71,7 @@ def setup_logging(
     render = _render_json if chosen == "json" else _Console(out.isatty(), with_time=not is_journal)
     lines = _JournalLines if is_journal else _Lines
     structlog.configure(
-        processors=[_prepare, render],
+        processors=[_prepare, _keep, render],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda name="": lines(out, name),
         cache_logger_on_first_use=False,
@@ -130,6 +131,12 @@ def _prepare(logger: object, level: str, event: MutableMapping[str, Any]) -> dic
             line[key] = masked(key, value)
     if trace:
         line["traceback"] = trace
+    return line
+
+
+def _keep(_logger: object, _level: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What is worth a look is at hand later, too."""
+    RECENT.note(line)
     return line
 
 

@@ -11,7 +11,7 @@ from cryptography import x509
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from cloud_relay.config.fields import Hashes, Host, UrlPath, Username, as_list, some
-from shared.config import ConfigFile, ConfigModel
+from shared.config import PRIVATE, ConfigFile, ConfigModel
 from shared.names import Name
 from shared.units import Duration
 
@@ -100,7 +100,7 @@ class JwtConfig(ConfigModel):
 
     issuer: Name
     """The name of one of the tenant's issuers."""
-    claims: Annotated[dict[str, Claim], Field(max_length=16), AfterValidator(_some_claims)]
+    claims: Annotated[dict[str, Claim], Field(max_length=16), AfterValidator(_some_claims), PRIVATE]
     """Claims that a token must have, all of them, with these values: {client_id: s4-prod}. A claim that is a list must
     hold the value, and so must the words of `scope`. No token may fit two senders."""
 

@@ -7,6 +7,7 @@ from typing import Annotated, Final, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from shared.config import PRIVATE
 from shared.pki.spiffe import check_trust_domain
 from shared.secrets import SecretHash
 
@@ -57,7 +58,7 @@ def some(message: str) -> AfterValidator:
 
 Host = Annotated[str, AfterValidator(check_host)]
 UrlPath = Annotated[str, AfterValidator(_path)]
-Username = Annotated[str, AfterValidator(_username)]
+Username = Annotated[str, AfterValidator(_username), PRIVATE]
 TrustDomain = Annotated[str, AfterValidator(check_trust_domain)]
-Hashes = Annotated[tuple[SecretHash, ...], BeforeValidator(as_list), Field(min_length=1, max_length=4)]
+Hashes = Annotated[tuple[SecretHash, ...], BeforeValidator(as_list), Field(min_length=1, max_length=4), PRIVATE]
 """One hash or a list of up to four: two count at once while a secret is being rotated."""

@@ -85,7 +85,7 @@ async def _check_issuer(checks: Checklist, issuer: IssuerConfig) -> None:
             else:
                 return  # the config's checks let none of these pass
     except (OSError, ValueError) as error:
-        where = issuer.jwks_url or issuer.jwks_file
+        where = str(issuer.jwks_url or issuer.jwks_file).partition("?")[0]  # a query may hold a key
         checks.failed(check, f"its keys cannot be had from {where}: {reason(error)}",
                       "Check the URL, this host's way to it (DNS, firewall, https_proxy), and jwks_ca. Until then its "
                       "senders get 503.", code="cannot-judge-credential")  # fmt: skip

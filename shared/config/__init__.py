@@ -12,6 +12,7 @@ Files of `include: [conf.d/*.yaml]` are merged into the main one; relative paths
 
 from shared.config.load import Loaded, json_schema, load_config, read_config
 from shared.config.model import (
+    PRIVATE,
     ConfigFile,
     ConfigModel,
     ConfigPath,
@@ -24,6 +25,7 @@ from shared.config.model import (
 from shared.config.problems import ConfigError, Problem
 
 __all__ = [
+    "PRIVATE",
     "ConfigError",
     "ConfigFile",
     "ConfigModel",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -18,6 +19,14 @@ _LABEL: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\.?", re.ASCII)
 _CREDENTIAL: Final = re.compile(r"\$CREDENTIALS_DIRECTORY/([^/\0]{1,255})")
 _PORT: Final = re.compile(r"0|[1-9][0-9]{0,4}", re.ASCII)
+
+
+class _Private(enum.Enum):
+    PRIVATE = "private"
+
+
+PRIVATE: Final = _Private.PRIVATE
+"""In a field's annotation: its value is nobody else's business. See `redact`."""
 
 
 class Flaw(NamedTuple):

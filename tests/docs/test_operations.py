@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tarfile
 
 import pytest
 
@@ -49,6 +50,25 @@ async def test_the_relays_checks(site: Site, target):
         name, *arguments = line.split()
         program = site.run("check", command(name), *arguments)
         assert await program.ended() == 0, f"{line}\n{program.out}\n{program.err}"
+
+
+@pytest.mark.system
+async def test_the_archives(site: Site, target):
+    site.expose(target)
+    await site.start()
+    (site.folder / "c1.yaml").rename(site.folder / "connector.yaml")
+    title = "One archive for whoever is to help: `diag`"
+    lines = commands(title)
+    assert len(lines) == 2
+    for line in lines:
+        name, *arguments = line.split()
+        program = site.run(name, command(name), *arguments)
+        assert await program.ended() == 0, f"{line}\n{program.out}\n{program.err}"
+        (archive,) = site.folder.glob(f"{name}-diag-*.tar.gz")
+        with tarfile.open(archive) as found:
+            names = {entry.rpartition("/")[2] for entry in found.getnames()} - {"README.txt"}
+        told = set(re.findall(r"\b[a-z]+\.(?:json|jsonl|txt)\b", section(title)))
+        assert names == told - {"missing.txt"}
 
 
 def test_every_line_of_the_ladder_is_told():
