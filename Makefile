@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv peers demo compile test test-compiled fuzz chaos check format bench bench-quick docs clean
+.PHONY: help venv peers demo compile test test-compiled fuzz chaos check format bench bench-quick docs dist sbom clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || grep '##' Makefile
@@ -79,5 +79,24 @@ bench: .venv/stamp .peers/stamp  ## every measurement, against the peers
 bench-quick: .venv/stamp .peers/stamp  ## the same, short: a smoke test with figures
 	$(BIN)/python -m benchmarks --quick
 
+dist: .release/stamp  ## the wheel, looked through, and installed once for a trial, into dist/
+	rm -rf dist .release/run
+	PIP_CONSTRAINT=constraints.txt .release/bin/python -m build --outdir dist .
+	$(PYTHON) -m venv .release/run
+	.release/run/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	.release/run/bin/python -m pip --quiet uninstall --yes pip setuptools 2>/dev/null
+	$(PYTHON) tools/dist.py wheel dist/*.whl .release/run
+
+# What the wheel stands on when it is installed, as a CycloneDX document that its own schema has judged.
+sbom: dist  ## the packages that come along with the wheel, as dist/qanat.cdx.json (CycloneDX)
+	.release/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --sv 1.6 \
+		--output-reproducible --validate --output-file dist/qanat.cdx.json .release/run
+	$(PYTHON) tools/dist.py sbom dist/qanat.cdx.json constraints.txt
+
+.release/stamp: constraints.txt
+	@test -x .release/bin/python || $(PYTHON) -m venv .release
+	.release/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt build cyclonedx-bom
+	@touch $@
+
 clean:  ## everything that can be made again
-	rm -rf .venv .peers build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz .chaos
+	rm -rf .venv .peers .release build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .fuzz .chaos

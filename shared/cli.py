@@ -21,6 +21,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from shared.completion import completion_variable, prepare_answers
 from shared.config import ConfigError, ConfigModel, Loaded, read_config
 from shared.exits import CommandError, ExitCode
 from shared.journal import leads_to_journal, with_priority
@@ -151,6 +152,8 @@ def run(app: typer.Typer) -> NoReturn:
 
 def invoke(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code; every expected fault is told on stderr, without a traceback."""
+    if (name := app.info.name) and completion_variable(name) in os.environ:
+        prepare_answers()
     as_json = "--json" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)
     try:
         result = typer.main.get_command(app).main(args=list(arguments), prog_name=app.info.name, standalone_mode=False)

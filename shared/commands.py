@@ -1,17 +1,19 @@
-"""The commands that both programs have: schema, status, reload, drain, explain, version."""
+"""The commands that both programs have: schema, status, reload, drain, explain, completion, version."""
 
 from __future__ import annotations
 
 import asyncio
 import difflib
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.console import RenderableType
 
 from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, counted, emit, make_table
+from shared.completion import Shell, completion_script
 from shared.errors import FAULTS
 from shared.units import format_size
 
@@ -71,6 +73,10 @@ def add_common_commands(app: typer.Typer, program: Program) -> None:
 
         shown = [profile.view() for profile in PROFILES.values()]
         emit({"profiles": shown}, schema="qanat.profiles.v1", json=as_json, table=lambda: profile_table(shown))
+
+    @app.command(help=f"Print what makes a shell complete this command: source <({program.name} completion bash)")
+    def completion(shell: Annotated[Shell, typer.Argument()]) -> None:
+        sys.stdout.write(f"{completion_script(program.name, shell)}\n")
 
     @app.command(help="Print the version.")
     def version(as_json: JsonOption = False) -> None:
