@@ -11,8 +11,8 @@ cd "$(dirname "$0")/.."
 
 peers=${1:-.peers}
 packages=(
-    prometheus victoria-metrics nginx haproxy tinyproxy-bin wrk openssh-server openssh-client rsyslog rsyslog-openssl curl
-    slowhttptest
+    prometheus victoria-metrics nginx haproxy tinyproxy-bin wrk openssh-server openssh-client rsyslog rsyslog-openssl
+    rsyslog-gnutls curl slowhttptest
 )
 # These only name the package of the distribution's version, which is what we unpack.
 versioned=(postgresql postgresql-client)
@@ -75,9 +75,11 @@ library_folders() {
 library_path() { library_folders | sed "s#^#$peers/#" | paste -sd:; }
 lacking_libraries() {
     local program
-    for program in "${programs[@]}"; do
-        program=$(find_program "$program")
-        [ -z "$program" ] || LD_LIBRARY_PATH=$(library_path) ldd "$program" 2>/dev/null | sed -n 's/^\s*\(\S*\) => not found.*/\1/p'
+    {
+        for program in "${programs[@]}"; do find_program "$program"; done
+        find "$peers" -path '*/rsyslog/*.so'
+    } | while read -r program; do
+        LD_LIBRARY_PATH=$(library_path) ldd "$program" 2>/dev/null | sed -n 's/^\s*\(\S*\) => not found.*/\1/p'
     done | sort -u
 }
 # What a package needs, by way of libraries only. The C library is always the system's: it must fit the system's loader.

@@ -291,6 +291,13 @@ input(type="imtcp" port="{port}" address="127.0.0.1")
 global(workDirectory="{folder}"{tls})
 {rule}
 """
+DRIVERS = {"ended": "ossl", "sealed": "gtls", "sealed-by-port": "ossl"}
+"""Of the sender. rsyslog's driver for OpenSSL names no server (SNI), the one for GnuTLS does."""
+
+
+def modules_of(peer: Any) -> Path:
+    root = Path(peer.path).parents[2]
+    return next(iter(root.glob("usr/lib/*/rsyslog")), Path("/usr/lib/rsyslog"))
 
 
 async def start_rsyslog(
@@ -300,28 +307,33 @@ async def start_rsyslog(
     folder.mkdir()
     config = folder / "rsyslog.conf"
     config.write_text(RSYSLOG.format(port=port, folder=folder, rule=rule, tls=tls, module=module))
-    root = Path(peer.path).parents[2]
-    modules = next(iter(root.glob("usr/lib/*/rsyslog")), Path("/usr/lib/rsyslog"))
-    argv = (peer.path, "-n", "-f", str(config), "-i", str(folder / "pid"), "-M", str(modules))
+    argv = (peer.path, "-n", "-f", str(config), "-i", str(folder / "pid"), "-M", str(modules_of(peer)))
     site.run(name, *argv, variables=dict(peer.environment))
     await until(lambda: listens(port), name)
 
 
-@pytest.mark.parametrize("kind", ["plain", "tls"])
+@pytest.mark.parametrize("kind", ["plain", *DRIVERS])
 async def test_syslog_from_rsyslog_to_rsyslog(site, peer, kind):
-    """The sender speaks TCP or TLS to the relay, which ends it; the target is another rsyslog."""
-    rsyslogd = peer("rsyslogd")
+    """The sender speaks TCP or TLS to the relay. TLS ends there, or at the target, which is another rsyslog; then the
+    relay tells routes apart by the server name, or by a port of their own for who names none."""
+    rsyslogd, driver = peer("rsyslogd"), DRIVERS.get(kind, "")
+    if driver == "gtls" and not (modules_of(rsyslogd) / "lmnsd_gtls.so").exists():
+        peer("rsyslog-gnutls")
     inbound, outbound = free_port(), free_port()
-    written = site.folder / "written"
-    await start_rsyslog(site, rsyslogd, "receiver", inbound, f'action(type="omfile" file="{written}")')
-    route = {"tls": tls_of(site)} if kind == "tls" else {}
-    listen = site.expose_tcp("syslog", inbound, route)
+    written, tls = site.folder / "written", tls_of(site)
+    trust = f' DefaultNetstreamDriverCAFile="{site.pki / "ca.pem"}"'
+    end, own = "", ""
+    if kind.startswith("sealed"):
+        own = f' DefaultNetstreamDriverCertFile="{tls["certificate"]}" DefaultNetstreamDriverKeyFile="{tls["key"]}"'
+        end = ' StreamDriver.Name="ossl" StreamDriver.Mode="1" StreamDriver.AuthMode="anon"'
+    keep = f'action(type="omfile" file="{written}")'
+    await start_rsyslog(site, rsyslogd, "receiver", inbound, keep, trust + own if own else "", end)
+    listen = site.expose_tcp("syslog", inbound, {"ended": {"tls": tls}, "sealed": {"sni": NAME}}.get(kind))
     await site.start()
-    driver = 'StreamDriver="ossl" StreamDriverMode="1" StreamDriverAuthMode="x509/name"'
-    driver += ' StreamDriverPermittedPeers="localhost"'
-    rule = f'action(type="omfwd" target="127.0.0.1" port="{listen}" protocol="tcp" {driver if kind == "tls" else ""})'
-    ca = f' DefaultNetstreamDriverCAFile="{site.pki / "ca.pem"}"' if kind == "tls" else ""
-    await start_rsyslog(site, rsyslogd, "sender", outbound, rule, ca)
+    secure = f'StreamDriver="{driver}" StreamDriverMode="1" StreamDriverAuthMode="x509/name"'
+    secure += f' StreamDriverPermittedPeers="{NAME}"'
+    rule = f'action(type="omfwd" target="{NAME}" port="{listen}" protocol="tcp" {secure if driver else ""})'
+    await start_rsyslog(site, rsyslogd, "sender", outbound, rule, trust if driver else "")
     _, writer = await asyncio.open_connection("127.0.0.1", outbound)
     for number in range(200):
         writer.write(b"<14>Jan  1 00:00:00 host app: message %d\n" % number)
