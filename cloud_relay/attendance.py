@@ -197,6 +197,9 @@ class Attendant:
             log, "info", f"drains {name}", "connector drains a tunnel", limiter=_LIVES, connector=name, timeout=timeout
         )
 
+    def on_replace(self, link: Link, timeout: float) -> None:
+        """Never comes: only a connector is asked for a new tunnel."""
+
     def on_closed(self, link: Link, code: str, detail: str) -> None:
         self._on_end(link)
         if self.session is not None:

@@ -3,7 +3,8 @@
 One after the other, since the next may only come when the one before carries traffic; so a relay that comes back after
 an outage has one handshake of each connector to do before any second one. A tunnel that the relay drains is replaced at
 once, and ends when its pushes are done, or its time is up. A relay that drains tunnel after tunnel gets no more of
-them than that: at most `count` end at a time, and those that were young are replaced at the backoff's pace.
+them than that: at most `count` end at a time, and those that were young are replaced at the backoff's pace. One that
+hands over to another process asks for new tunnels first, and gives pushes to the old ones until it drains them.
 
 When the identity, or whom it trusts, is another (`version`), each tunnel is replaced: the new one first, then the old
 one ends when its pushes are done. Until a new one is open, and if it cannot be, the old ones stay as they are.
@@ -44,6 +45,9 @@ PROVEN: Final = 0.3
 
 MAX_RETIRING: Final = 16
 """Old tunnels that may still end their pushes, for each that is kept, when certificates change quickly."""
+
+MAX_HAND_OVERS: Final = 4
+"""Relay processes that may be on their way out at once, each still giving pushes to its tunnels."""
 
 Renew = Callable[[Tunnel], Awaitable[DialError | None]]
 """Renews over a renew-only tunnel; None when the next dial has a new certificate."""
@@ -251,12 +255,12 @@ class RelayKeeper:
     def _on_change(self, tunnel: Tunnel) -> None:
         if tunnel.ended_by is not None:
             self._forget(tunnel, *tunnel.ended_by)
-        elif tunnel in self.tunnels and not tunnel.is_usable:
+        elif tunnel in self.tunnels and not tunnel.is_wanted:
             self._retire(tunnel)
         self._changed.set()
 
     def _retire(self, tunnel: Tunnel) -> None:
-        """The relay drains it."""
+        """The relay drains it, or wants another in its place."""
         self.tunnels.remove(tunnel)
         self.retiring.append(tunnel)
         if tunnel.lived() >= LIVED:
@@ -264,8 +268,10 @@ class RelayKeeper:
             self._owed = self._owed or self._jitter() * FIRST
         elif not self._owed and not self.next_try_at:
             self._owed = next(self._backoff)
-        log.info("the relay drains a tunnel", relay=self.name)
-        for oldest in self.retiring[: -self.count]:
+        log.info("the relay drains a tunnel", relay=self.name, serves_on=tunnel.is_usable)
+        leaving = [one for one in self.retiring if one.is_usable and one.is_leaving]
+        drained = [one for one in self.retiring if one not in leaving]
+        for oldest in drained[: -self.count] + leaving[: -MAX_HAND_OVERS * self.count]:
             if oldest.link is not None:
                 oldest.link.abort()
 

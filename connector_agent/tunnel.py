@@ -18,6 +18,9 @@ OnStream = Callable[["Stream", bytes, bytes, bool], None]
 MAX_DRAIN: Final = 60.0
 """Seconds after which a tunnel that the relay drains is closed, whatever the relay said: it holds a connection."""
 
+MAX_LEAVING: Final = 7500.0
+"""The same for one that goes on taking pushes after a new one was asked for: a relay's longest, and some minutes."""
+
 log = get_logger("connector.tunnels")
 
 
@@ -57,7 +60,7 @@ class Tunnel:
     """
 
     __slots__ = (
-        "_end", "_keeper", "_loop", "_on_change", "ended_by", "greeted", "link", "on_stream", "opened_at",
+        "_end", "_keeper", "_loop", "_on_change", "ended_by", "greeted", "is_leaving", "link", "on_stream", "opened_at",
         "relay_hello", "version",
     )  # fmt: skip
 
@@ -80,11 +83,18 @@ class Tunnel:
         self.opened_at = 0.0
         self.relay_hello: Hello | None = None
         self.ended_by: tuple[str, str] | None = None
+        self.is_leaving = False
+        """Whether the relay has asked for another one in its place."""
 
     @property
     def is_usable(self) -> bool:
         """Whether a push could come by it now."""
         return self.link is not None and self.link.is_open and not self.link.is_draining
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it counts among those that are kept: pushes come by it, and the relay wants no other one."""
+        return self.is_usable and not self.is_leaving
 
     def lived(self) -> float:
         """Seconds since HELLOs were exchanged, 0.0 if they never were."""
@@ -141,8 +151,14 @@ class Tunnel:
             self.link.drain(MAX_DRAIN)
 
     def on_drain(self, link: Link, timeout: float) -> None:
-        self._end = self._loop.call_later(min(timeout, MAX_DRAIN), link.close, "going-away", "drained for too long")
+        self._close_after(link, min(timeout, MAX_DRAIN))
         self._on_change(self)
+
+    def on_replace(self, link: Link, timeout: float) -> None:
+        if not self.is_leaving:
+            self.is_leaving = True
+            self._close_after(link, min(timeout, MAX_LEAVING))
+            self._on_change(self)
 
     def on_closed(self, link: Link, code: str, detail: str) -> None:
         self.ended_by = (code, detail)
@@ -162,6 +178,11 @@ class Tunnel:
 
     def on_handler_error(self, link: Link, error: Exception) -> None:
         log_limited(log, "error", "bug", "a push failed by a bug of ours", exc_info=error)
+
+    def _close_after(self, link: Link, seconds: float) -> None:
+        if self._end is not None:
+            self._end.cancel()
+        self._end = self._loop.call_later(seconds, link.close, "going-away", "drained for too long")
 
     def _greet(self) -> None:
         if not self.greeted.done():

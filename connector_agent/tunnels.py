@@ -114,7 +114,7 @@ class Tunnels:
     @property
     def open_count(self) -> int:
         """Tunnels by which a push could come now."""
-        return sum(tunnel.is_usable for keeper in self.keepers for tunnel in keeper.tunnels)
+        return sum(tunnel.is_usable for keeper in self.keepers for tunnel in keeper.all_tunnels())
 
     def start(self) -> None:
         """Dial, and go on dialling; with a keeper of the identity, once it says so."""
@@ -135,8 +135,9 @@ class Tunnels:
             keeper.refresh()
 
     def open_links(self) -> list[Link]:
-        """The links over which a relay can be asked now."""
-        return [link for link in self._links() if link.is_open]
+        """The links over which a relay can be asked now: those that are kept, or where there are none, any."""
+        kept = [tunnel.link for keeper in self.keepers for tunnel in keeper.tunnels if tunnel.link is not None]
+        return [link for link in kept if link.is_open] or [link for link in self._links() if link.is_open]
 
     def update_targets(self, targets: Mapping[str, str]) -> None:
         """Tell every relay what is exposed from now on."""

@@ -69,6 +69,8 @@ class Idle:
 
     def on_drain(self, link: Link, timeout: float) -> None: ...
 
+    def on_replace(self, link: Link, timeout: float) -> None: ...
+
     def on_usable(self, link: Link) -> None:
         """Only a relay doubts its peers."""
 

@@ -153,6 +153,11 @@ class Connection:
             self.liveness.last_ping = now
             self.control(frames.ping(int(now * 1e6)))
 
+    def ask_replacement(self, timeout: float) -> None:
+        """At the relay: have the connector open a new tunnel. This one serves on; `drain` it within `timeout`."""
+        if self.is_relay and self.state is not State.CLOSED and not self.is_draining:
+            self.control(frames.drain(timeout, replace=True))
+
     def drain(self, timeout: float, now: float) -> None:
         """Take nothing new, finish what is open, then `on_drained`; after `timeout` seconds in any case."""
         if self.state is State.CLOSED or self.is_draining:

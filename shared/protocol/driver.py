@@ -52,6 +52,10 @@ class ConnectionHandler(Protocol):
     def on_drain(self, timeout: float) -> None:
         """The peer will close this tunnel within so many seconds: no new pushes here."""
 
+    def on_replace(self, timeout: float) -> None:
+        """At the connector: the relay will drain this tunnel within so many seconds, and wants a new one before. Pushes
+        come here until then. May come again."""
+
     def on_drained(self) -> None:
         """We drain, and the last stream is done (or the time is up): close, but not before this call into the core has
         returned. The last answers may be in the message that it is making, or reading. May come again."""

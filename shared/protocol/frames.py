@@ -54,6 +54,8 @@ REFUSED: Final = 0x02
 """On RESET: nothing of this push was sent to the target."""
 ACK: Final = 0x01
 """On DRAIN, from the relay: no OPEN comes after this."""
+REPLACE: Final = 0x02
+"""On DRAIN, from the relay: open a new tunnel; this one takes pushes as before until a DRAIN without REPLACE comes."""
 
 MAX_HEAD: Final = 40 * 1024
 """Bytes of the head in OPEN or ANSWER: HTTP's 32 KiB and what we add. It must fit a message that keeps a place for
@@ -97,10 +99,11 @@ def pong(token: int, clock: int) -> bytes:
     return _PONG.pack(PONG, 0, 16, 0, token, clock)
 
 
-def drain(timeout: float, *, ack: bool = False) -> bytes:
+def drain(timeout: float, *, ack: bool = False, replace: bool = False) -> bytes:
     """DRAIN: this tunnel closes when its streams are done, within `timeout` seconds. From the relay with ACK: no
-    more OPEN."""
-    return _DRAIN.pack(DRAIN, ACK if ack else 0, 4, 0, min(int(timeout * 1000), 0xFFFF_FFFF))
+    more OPEN; with REPLACE: not yet, but a new tunnel is wanted."""
+    flags = (ACK if ack else 0) | (REPLACE if replace else 0)
+    return _DRAIN.pack(DRAIN, flags, 4, 0, min(int(timeout * 1000), 0xFFFF_FFFF))
 
 
 def tunnel_frame(kind: int, payload: bytes) -> bytes:

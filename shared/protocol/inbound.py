@@ -245,6 +245,10 @@ def on_drain(c: Connection, flags: int, _stream_id: int, payload: bytes) -> None
         return
     if c.peer_is_draining:
         return
+    timeout = frames.U32.unpack_from(payload)[0] / 1000
+    if flags & frames.REPLACE and not c.is_relay:
+        c.handler.on_replace(timeout)
+        return
     c.peer_is_draining = True
     c.judge()
     if c.is_relay:
@@ -253,7 +257,7 @@ def on_drain(c: Connection, flags: int, _stream_id: int, payload: bytes) -> None
             c.forget(stream)
             c.end_stream(stream, _REFUSED, refused=True)
         c.control(frames.drain(0, ack=True))
-    c.handler.on_drain(frames.U32.unpack_from(payload)[0] / 1000)
+    c.handler.on_drain(timeout)
 
 
 def on_targets(c: Connection, _flags: int, _stream_id: int, payload: bytes) -> None:

@@ -48,6 +48,9 @@ class LinkHandler(Protocol):
     def on_drain(self, link: Link, timeout: float) -> None:
         """The peer will close this tunnel within `timeout` seconds."""
 
+    def on_replace(self, link: Link, timeout: float) -> None:
+        """At the connector: the peer will drain this tunnel within `timeout` seconds, and wants a new one before."""
+
     def on_usable(self, link: Link) -> None:
         """At the relay: a suspect tunnel is heard again, and takes pushes."""
 
@@ -213,6 +216,11 @@ class Link:
         """Ask for a sign of life; `last_received` tells."""
         self._connection.ping(self._time())
 
+    def ask_replacement(self, timeout: float) -> None:
+        """At the relay: have the connector open a new tunnel in this one's place. This one serves on; `drain` it within
+        `timeout` seconds."""
+        self._connection.ask_replacement(timeout)
+
     # Three endings: drain (finish), close (with a goodbye), abort (at once).
 
     def drain(self, timeout: float) -> None:
@@ -299,6 +307,9 @@ class Link:
 
     def on_drain(self, timeout: float) -> None:
         self._handler.on_drain(self, timeout)
+
+    def on_replace(self, timeout: float) -> None:
+        self._handler.on_replace(self, timeout)
 
     def on_drained(self) -> None:
         # Not now: the core is in the middle of a message, perhaps the one with the last answers.

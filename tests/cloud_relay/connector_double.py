@@ -51,6 +51,8 @@ class ConnectorDouble:
 
     def on_drain(self, link: Link, timeout: float) -> None: ...
 
+    def on_replace(self, link: Link, timeout: float) -> None: ...
+
     def on_closed(self, link: Link, code: str, detail: str) -> None:
         if not self.closed.done():
             self.closed.set_result(code)

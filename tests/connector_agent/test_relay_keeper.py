@@ -125,6 +125,60 @@ def test_a_tunnel_that_served_for_a_while_is_replaced_at_once() -> None:
     run(tell)
 
 
+def test_a_relay_that_hands_over_keeps_its_tunnels_until_it_drains_them() -> None:
+    async def tell() -> None:
+        relay = Kept(count=2)
+        await wait(10.0)
+        old = list(relay.ends)
+        for end in old:
+            end.link.ask_replacement(3600.0)
+        await wait(1.0)
+        assert len(relay.open) == 4
+        assert all(end.link.can_open for end in relay.ends), "pushes come by the old ones, too"
+        assert len(relay.keeper.tunnels) == len(relay.keeper.retiring) == 2
+        await wait(600.0)
+        drain_with_a_push(old[0])
+        old[1].link.drain(2.0)
+        await wait(1.0)
+        assert [end.is_closed for end in old] == [False, True]
+        await wait(60.0)
+        assert old[0].is_closed, "a drain is bounded, as ever"
+        assert relay.open == relay.ends[2:]
+        assert len(relay.dialled_at) == 4
+        await relay.close()
+
+    run(tell)
+
+
+def test_a_tunnel_that_was_to_be_replaced_ends_when_the_relay_said_it_would() -> None:
+    async def tell() -> None:
+        relay = Kept(count=1)
+        await wait(10.0)
+        relay.ends[0].link.ask_replacement(100.0)
+        await wait(99.0)
+        relay.ends[0].link.ask_replacement(100.0)  # asking again moves nothing
+        assert not relay.ends[0].is_closed
+        await wait(2.0)
+        assert relay.ends[0].is_closed
+        assert relay.open == relay.ends[1:]
+        await relay.close()
+
+    run(tell)
+
+
+def test_a_relay_that_hands_over_and_over_gets_few_tunnels() -> None:
+    async def tell() -> None:
+        relay = Kept(count=2)
+        relay.at_once = lambda end: relay.loop.call_later(0.05, end.link.ask_replacement, 7200.0)
+        for _ in range(100):
+            await wait(0.1)
+            assert len(relay.open) <= 2 + 4 * 2 + 1
+        assert len(relay.dialled_at) <= 40, "at the backoff's pace"
+        await relay.close()
+
+    run(tell)
+
+
 def test_no_relay_can_send_a_connector_away_for_an_hour() -> None:
     async def tell() -> None:
         relay = Kept(count=1, spread=3600.0)

@@ -91,6 +91,8 @@ class Caller:
     def on_drain(self, link: Link, timeout: float) -> None:
         self.drains.append(timeout)
 
+    def on_replace(self, link: Link, timeout: float) -> None: ...
+
     def on_usable(self, link: Link) -> None: ...
 
     def on_room(self, link: Link) -> bool:

@@ -93,6 +93,9 @@ class End:
     def on_drain(self, timeout: float) -> None:
         self.log.append(("drain", timeout))
 
+    def on_replace(self, timeout: float) -> None:
+        self.log.append(("replace", timeout))
+
     def on_drained(self) -> None:
         self.log.append(("drained",))
 

@@ -70,3 +70,34 @@ def test_draining_is_bounded_in_time() -> None:
         pair.tick()
         pair.roundtrip()
     assert pair.relay.log[-1] == ("drained",)
+
+
+def test_a_relay_that_wants_a_new_tunnel_goes_on_with_the_old_one_until_it_drains() -> None:
+    pair = Pair()
+    pair.relay.core.ask_replacement(100.0)
+    pair.roundtrip()
+    assert ("replace", 100.0) in pair.connector.log
+    assert pair.relay.core.can_open
+    for _ in range(2):
+        push = pair.relay.open()
+        pair.roundtrip()
+        stream = pair.connector.pushes[-1].stream
+        assert stream is not None
+        stream.answer(b"200", b"", end=True)
+        pair.roundtrip()
+        assert push.log == [("answer", b"200", b"", True)]
+    assert ("drained",) not in pair.relay.log, "however often nothing is in flight"
+    pair.relay.core.drain(10.0, pair.relay.now)
+    pair.roundtrip()
+    assert ("drain", 10.0) in pair.connector.log
+    pair.relay.core.ask_replacement(100.0)
+    pair.roundtrip()
+    assert pair.connector.log.count(("replace", 100.0)) == 1, "too late to ask"
+    assert pair.relay.log[-1] == ("drained",)
+
+
+def test_only_a_relay_asks_for_new_tunnels() -> None:
+    pair = Pair()
+    pair.connector.core.ask_replacement(10.0)
+    pair.roundtrip()
+    assert pair.relay.log == [("ready",)]

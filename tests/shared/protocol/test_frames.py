@@ -23,6 +23,11 @@ LITERALS = [
         "PONG stream=0 [16 bytes]",
     ),
     (frames.drain(1.5), bytes.fromhex("09 00 0004 00000000 000005dc"), "DRAIN stream=0 [4 bytes]"),
+    (
+        frames.drain(2, replace=True),
+        bytes.fromhex("09 02 0004 00000000 000007d0"),
+        "DRAIN stream=0 flags=0x2 [4 bytes]",
+    ),
     (frames.drain(0, ack=True), bytes.fromhex("09 01 0004 00000000 00000000"), "DRAIN stream=0 flags=0x1 [4 bytes]"),
     (
         frames.tunnel_frame(frames.TARGETS, b"{}"),

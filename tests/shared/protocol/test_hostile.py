@@ -48,6 +48,7 @@ FRAMES = {
     "PONG of the future": Frame(frames.PONG, 0, 0, b"\xff" * 16),
     "DRAIN": Frame(frames.DRAIN, 0, 0, bytes(4)),
     "DRAIN+ACK": Frame(frames.DRAIN, frames.ACK, 0, bytes(4)),
+    "DRAIN+REPLACE": Frame(frames.DRAIN, frames.REPLACE, 0, bytes(4)),
     "DRAIN short": Frame(frames.DRAIN, 0, 0, bytes(3)),
     "TARGETS": Frame(frames.TARGETS, 0, 0, b'{"targets":{}}'),
     "TARGETS bad": Frame(frames.TARGETS, 0, 0, b"[]"),
