@@ -7,6 +7,7 @@ for load balancers and orchestrators; people ask `status` at the control door.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,6 +16,7 @@ from aiohttp import http_parser, web
 
 from shared.cli import to_json
 from shared.config import Listen
+from shared.listeners import Inherited, open_sockets
 from shared.logs import get_logger
 
 MAX_LINE: Final = 2048
@@ -24,6 +26,10 @@ MAX_CONNECTIONS: Final = 64
 IDLE: Final = 75.0
 """Seconds until a connection that waits for its next request is closed; Prometheus scrapes every 15 to 60."""
 
+NAME: Final = "observe.listen"
+"""What its sockets are called when they are passed on."""
+
+_BACKLOG: Final = 128
 _TEXT: Final = "text/plain; charset=utf-8"
 _METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -43,19 +49,33 @@ class HealthReport:
 class ObserveServer:
     """Serves health and metrics at `listen`; both are asked for when somebody looks."""
 
-    def __init__(self, listen: Listen, health: Callable[[], HealthReport], metrics: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        listen: Listen,
+        health: Callable[[], HealthReport],
+        metrics: Callable[[], bytes],
+        inherited: Inherited | None = None,
+    ) -> None:
         self._listen = listen
+        self._inherited = inherited
         self._health = health
         self._metrics = metrics
         self._runner: web.AppRunner | None = None
-        self._server: asyncio.Server | None = None
+        self._sockets: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
+        self._is_paused = False
 
     @property
     def port(self) -> int:
         """The port that is listened on, also where 0 was asked for."""
-        if self._server is None:
+        if not self._sockets:
             raise RuntimeError("not started")
-        return int(self._server.sockets[0].getsockname()[1])
+        return int(self._sockets[0].getsockname()[1])
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """What listens. Not the caller's own."""
+        return tuple(self._sockets)
 
     async def start(self) -> None:
         """Listen. OSError if the address is taken; RuntimeError where aiohttp lacks its C parser."""
@@ -77,12 +97,35 @@ class ObserveServer:
         )
         await self._runner.setup()
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, self._listen.host or None, self._listen.port)
+        self._sockets = await open_sockets(
+            loop, self._listen.host or None, self._listen.port, self._inherited, NAME, _BACKLOG
+        )  # fmt: skip
+        await self.resume()
+
+    async def resume(self) -> None:
+        """Accept, at first or again."""
+        loop = asyncio.get_running_loop()
+        self._is_paused = False
+        # A server closes its socket when it ends; this process may want to listen again, as may who inherits it.
+        for sock in self._sockets:
+            self._servers.append(await loop.create_server(self._accept, sock=sock.dup(), backlog=_BACKLOG))
+
+    def pause(self) -> None:
+        """Accept no more, until `resume`; the port stays open, and whoever else holds it may accept.
+
+        Connections that are kept end with their next answer.
+        """
+        self._is_paused = True
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
 
     async def close(self) -> None:
         """Stop listening and close every connection."""
-        if self._server is not None:
-            self._server.close()
+        self.pause()
+        sockets, self._sockets = self._sockets, []
+        for sock in sockets:
+            sock.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -97,15 +140,21 @@ class ObserveServer:
         return server()
 
     async def _healthz(self, _request: web.Request) -> web.Response:
-        return web.Response(body=b"ok\n", headers={"Content-Type": _TEXT})
+        return self._answer(web.Response(body=b"ok\n", headers={"Content-Type": _TEXT}))
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         report = self._health()
         body = to_json({"schema": "qanat.readiness.v1", "ready": report.ready, **report.detail})
-        return web.Response(status=200 if report.ready else 503, text=body, content_type="application/json")
+        status = 200 if report.ready else 503
+        return self._answer(web.Response(status=status, text=body, content_type="application/json"))
 
     async def _render(self, _request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics(), headers={"Content-Type": _METRICS})
+        return self._answer(web.Response(body=self._metrics(), headers={"Content-Type": _METRICS}))
+
+    def _answer(self, response: web.Response) -> web.Response:
+        if self._is_paused:
+            response.force_close()
+        return response
 
 
 @web.middleware

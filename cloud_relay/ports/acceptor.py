@@ -7,11 +7,9 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from shared.listeners import Inherited, open_sockets
 from shared.logs import get_logger, log_limited
 from shared.tcp.head import Ends
-
-BACKLOG: Final = 4096
-"""Connections that the kernel holds until we accept them: 4,000 pushes may come within one second."""
 
 _AT_ONCE: Final = 64
 """Connections accepted in one turn of the loop; the rest can wait for the next one."""
@@ -28,32 +26,39 @@ Take = Callable[[socket.socket, Ends], None]
 class Acceptor:
     """One address, on which `take` gets what comes."""
 
-    __slots__ = ("_loop", "_sockets", "_take")
+    __slots__ = ("_is_accepting", "_loop", "_sockets", "_take")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, take: Take) -> None:
         self._loop = loop
         self._take = take
         self._sockets: list[socket.socket] = []
+        self._is_accepting = False
 
     async def listen(self, host: str | None, port: int) -> None:
         """Bind and accept; `host` None means all interfaces, `port` 0 any. Raises OSError when that cannot be had."""
         await self.bind(host, port)
         self.start()
 
-    async def bind(self, host: str | None, port: int) -> None:
-        """Bind only: nobody is refused any more, and nobody is served yet. Raises OSError."""
-        found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        try:
-            for family, kind, protocol, _, address in dict.fromkeys(found):
-                self._sockets.append(_bound(socket.socket(family, kind, protocol), address))
-        except OSError:
-            self.stop()
-            raise
+    async def bind(self, host: str | None, port: int, inherited: Inherited | None = None, name: str = "") -> None:
+        """Have the sockets only, inherited or bound: nobody is refused any more, and nobody is served yet. OSError."""
+        self._sockets = await open_sockets(self._loop, host, port, inherited, name)
 
     def start(self) -> None:
         """Accept from now on."""
+        self._is_accepting = True
         for sock in self._sockets:
             self._loop.add_reader(sock, self._accept, sock)
+
+    def pause(self) -> None:
+        """Accept no more, until `start`; the port stays open, and whoever else holds it may accept."""
+        self._is_accepting = False
+        for sock in self._sockets:
+            self._loop.remove_reader(sock)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """What listens. Not the caller's own."""
+        return tuple(self._sockets)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -62,13 +67,15 @@ class Acceptor:
 
     def stop(self) -> None:
         """Close the port. What was accepted stays."""
+        self.pause()
         sockets, self._sockets = self._sockets, []
         for sock in sockets:
-            self._loop.remove_reader(sock)
             sock.close()
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_AT_ONCE):
+            if not self._is_accepting:
+                return
             try:
                 sock, address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionError):
@@ -82,24 +89,16 @@ class Acceptor:
             self._take(sock, _ends(sock, address))
 
     def _accept_again(self, listening: socket.socket) -> None:
-        if listening in self._sockets:
+        if self._is_accepting and listening in self._sockets:
             self._loop.add_reader(listening, self._accept, listening)
 
 
 def _ends(sock: socket.socket, address: tuple[str, int]) -> Ends:
     here = sock.getsockname()
-    return Ends(address[0].partition("%")[0], address[1], here[0].partition("%")[0], here[1])
+    return Ends(_plain(address[0]), address[1], _plain(here[0]), here[1])
 
 
-def _bound(sock: socket.socket, address: tuple[object, ...]) -> socket.socket:
-    try:
-        sock.settimeout(0.0)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+def _plain(host: str) -> str:
+    """Without the zone; and of IPv4 as such where it came by a socket for both (RFC 4291 §2.5.5.2)."""
+    host = host.partition("%")[0]
+    return host.removeprefix("::ffff:") if "." in host else host

@@ -124,7 +124,7 @@ async def test_close_ends_kept_connections(server):
 
 async def test_an_address_that_is_taken(server, state):
     other = ObserveServer(Listen("127.0.0.1", server.port), state.health, state.render)
-    with pytest.raises(OSError, match="address already in use"):
+    with pytest.raises(OSError, match="Address already in use"):
         await other.start()
     await other.close()
 
