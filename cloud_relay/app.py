@@ -10,26 +10,24 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, Final
 
 from cloud_relay import health
-from cloud_relay.admit import Policy
 from cloud_relay.config import RelayConfig, find_changes, restart_keys
 from cloud_relay.doors import Contexts, Doors, load_contexts, require_contexts
 from cloud_relay.expiries import describe_changes
+from cloud_relay.gauges import add_gauges
+from cloud_relay.handover.arriving import Arriving
+from cloud_relay.handover.leaving import Leaving, Phase
 from cloud_relay.hashing import HashingPool
 from cloud_relay.health import RelayState, Routed
 from cloud_relay.identity.desk import Desk, desk_routes
-from cloud_relay.identity.enrolment import Enrolment
-from cloud_relay.identity.policy import BookPolicy
+from cloud_relay.identity.office import rehearse
 from cloud_relay.identity.records import ConnectorKey
 from cloud_relay.identity.service import IdentityService, open_identity
-from cloud_relay.identity.sessions import RenewalDesk
-from cloud_relay.identity.targets import TargetGuard
 from cloud_relay.ingress import Ingress, IngressContext, IngressSettings
 from cloud_relay.limits import Limits
 from cloud_relay.metrics import RelayMetrics
-from cloud_relay.policy import ConfigPolicy
 from cloud_relay.ports import Port
 from cloud_relay.registry import Registry
 from cloud_relay.sender_control import sender_routes, senders_view
@@ -37,13 +35,15 @@ from cloud_relay.sender_service import SenderService
 from cloud_relay.senders import Authenticator
 from cloud_relay.snapshot import SnapshotBuilder
 from cloud_relay.status import status_view
-from cloud_relay.tunnels import TunnelLimits, TunnelListener
+from cloud_relay.tunnel_parts import House, make_policy, make_tunnel_listener
 from shared.access_log import AccessLog
 from shared.clock import TrustedClock
 from shared.config import Loaded
 from shared.control import CONTROL_SOCKET, ControlServer
 from shared.control_api import control_routes
+from shared.crash_points import reach
 from shared.exits import CommandError
+from shared.launch import Launcher
 from shared.logs import get_logger, log_limited
 from shared.observe import HealthReport, ObserveServer
 from shared.outcome import Outcome
@@ -51,7 +51,6 @@ from shared.process import StopRequest
 from shared.protocol import MemoryBudget
 from shared.reloading import Reloader
 from shared.service_manager import ServiceManager
-from shared.status import version
 from shared.tasks import cancel, spawn
 from shared.tunnel.gaps import GapWatch
 
@@ -67,20 +66,22 @@ STOP_GRACE: Final = 5.0
 log = get_logger("relay")
 
 
-class IdentityParts(TypedDict, total=False):
-    """Arguments of the tunnel listener."""
-
-    enrolment: Enrolment
-    renewal: RenewalDesk
-    guard: TargetGuard
-
-
 class RelayApp:
     """One relay. Make it inside a running event loop, `start` it once, `stop` it once."""
 
-    def __init__(self, path: Path, loaded: Loaded[RelayConfig], manager: ServiceManager | None = None) -> None:
-        """`manager` is told of reloads; the rest is told to it by who runs this."""
+    def __init__(
+        self,
+        path: Path,
+        loaded: Loaded[RelayConfig],
+        manager: ServiceManager | None = None,
+        arriving: Arriving | None = None,
+        launcher: Launcher | None = None,
+    ) -> None:
+        """`manager` is told of reloads and of a successor; the rest is told to it by who runs this. `arriving` has what
+        was passed to this process, `launcher` starts the next one."""
         config = loaded.config
+        self.arriving = arriving or Arriving()
+        self.leaving = Leaving(self, launcher)
         self.path = path
         self.started_at = time.time()
         self.loop = loop = asyncio.get_running_loop()
@@ -95,24 +96,14 @@ class RelayApp:
         self.snapshot = self._builder.build(config)
         self._access_log = AccessLog(loop, 1) if config.log.access == "stdout" else _NoAccessLog()
         self._ingress = Ingress(loop, self._context(), _report_bug, RelayState.STARTING)
-        told = (manager or ServiceManager()).reloading
-        self._reloader = Reloader(path, loaded, RelayConfig, self._apply, log, told=told)
+        self._manager = manager or ServiceManager()
+        self._reloader = Reloader(path, loaded, RelayConfig, self._apply, log, told=self._manager.reloading)
         self._tasks: list[asyncio.Task[Any]] = []
-        self._control: ControlServer | None = None
+        self.control: ControlServer | None = None
         self.clock = TrustedClock()
         self.identity: IdentityService | None = None
         self.doors: Doors | None = None
-        self.metrics.gauge("qanat_relay_memory_used_bytes", "Bytes of pushes under way.", lambda: self._budget.used)
-        self.metrics.gauge(
-            "qanat_relay_pushes_queued", "Pushes that wait for their turn.", lambda: self._ingress.queue.waiting
-        )
-        self.metrics.gauge("qanat_relay_memory_budget_bytes", "memory.budget.", lambda: self._budget.limit)
-        self.metrics.gauge(
-            "qanat_relay_tunnels", "Tunnels attached.", self._tunnel_counts, ("tenant", "location", "connector")
-        )
-        self.metrics.gauge(
-            "qanat_relay_route_up", "1 while a connector exposes its target.", self._up, ("tenant", "route")
-        )
+        add_gauges(self)
 
     @property
     def config(self) -> RelayConfig:
@@ -141,20 +132,30 @@ class RelayApp:
         config = self.config
         self._reloader.prime()
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await self.arriving.prepare(self, stop_request)
         self._service.require(config)
-        routes = {**control_routes(self, stop_request), **desk_routes(self._desk), **sender_routes(self)}
-        control = ControlServer(config.state_dir / CONTROL_SOCKET, routes)
-        await control.start()
-        self._control = control
-        self.identity = identity = await open_identity(self)
+        routes = {
+            **control_routes(self, stop_request), **desk_routes(self._desk), **sender_routes(self),
+            **self.leaving.routes(stop_request),
+        }  # fmt: skip
+        self.control = ControlServer(config.state_dir / CONTROL_SOCKET, routes, inherited=self.arriving.control)
+        await self.control.start()
+        self.identity = identity = await open_identity(self, self.arriving.patience)
         contexts = require_contexts(config, identity.context)
         self._gaps.start()
         self.snapshot = self._builder.build(config, self.snapshot, contexts.trust)
         self._ingress.context = self._context()
         self._service.services.keys.prefetch()
         self.doors = self._make_doors(contexts)
+        reach("relay.arriving.state-taken")
         await self.doors.open()
+        await self.arriving.receive_connectors(self, self.doors.tunnel)
+        await self.doors.open_observe()
+        self.arriving.refuse_strays()
         self._ingress.state = RelayState.SERVING
+        self.doors.start_ingress()
+        self.control.own()
+        self.arriving.serves()
         self._tasks = [
             spawn(self._reloader.watch(), "reload watcher"),
             spawn(self._age(), "credential memory"),
@@ -170,11 +171,18 @@ class RelayApp:
     async def drain(self) -> None:
         """Serve what comes for `drain.delay`, let pushes in flight end within `drain.timeout`, then end the tunnels."""
         drain = self.config.drain
+        if await self.leaving.drain():
+            return
+        self.arriving.leaves("leaving")
         self._ingress.state = RelayState.DRAINING
         log.info("draining", in_flight=self.limits.in_flight, delay=drain.delay, timeout=drain.timeout)
         await asyncio.sleep(drain.delay)
+        await self.drain_rest()
+
+    async def drain_rest(self) -> None:
+        """Let pushes in flight end within `drain.timeout`, then end the tunnels."""
         if self.doors is not None:
-            await self.doors.close_ingress(drain.timeout)
+            await self.doors.close_ingress(self.config.drain.timeout)
             self._ingress.state = RelayState.STOPPED
             await self.doors.tunnel.drain(TUNNEL_GRACE)
 
@@ -182,14 +190,16 @@ class RelayApp:
         """End everything at once."""
         has_started = self.state is not RelayState.STARTING
         self._ingress.state = RelayState.STOPPED
+        await self.leaving.close()
         await cancel(*self._tasks)
         self._service.close()
         if self.doors is not None:
             await self.doors.close()
-        if self._control is not None:
-            await self._control.close()
+        if self.control is not None:
+            await self.control.close()
         if self.identity is not None:
             await self.identity.close()
+        self.arriving.stop()
         self._gaps.stop()
         self._pool.close()
         if isinstance(self._access_log, AccessLog):
@@ -197,11 +207,42 @@ class RelayApp:
         if has_started:
             log.info("relay stopped", in_flight=self.limits.in_flight)
 
+    # --- from one process to the next
+
+    def rehearse(self) -> None:
+        """Whether this config could be served with the state that another process holds. May block. CommandError."""
+        require_contexts(self.config, lambda: rehearse(self.config, self.clock))
+
+    def leave(self, pid: int) -> None:
+        """The process `pid` serves now. From here on each answer closes its connection."""
+        self._ingress.state = RelayState.DRAINING
+        self._manager.hand_over(pid)
+        self.arriving.leaves("succeeded")
+        log.info("a new process serves; this one serves out its connections", pid=pid)
+
+    def serve_again(self) -> None:
+        """There is no other process after all."""
+        self._ingress.state = RelayState.SERVING
+
+    def follow_senders(self) -> None:
+        """Take in who was switched off or on by another process. PkiError, OSError."""
+        changed = self._service.follow()
+        for key in changed & self.snapshot.senders.keys():
+            self.snapshot.senders[key].is_disabled = key in self._service.state.disabled()
+        if changed:
+            self._end_what_may_not_be()
+
+    def _end_what_may_not_be(self) -> None:
+        self._ingress.use(self._ingress.context)
+        if self.doors is not None:
+            self.doors.tcp.recheck(self.snapshot.tcp)
+
     # --- reload
 
     def request_reload(self) -> None:
         """Read the config again soon: SIGHUP."""
-        self._reloader.request()
+        if not self.leaving.forward_reload():
+            self._reloader.request()
 
     async def reload(self) -> Outcome:
         """Read the config and all certificates again, and use them if all of it is good; else keep everything."""
@@ -213,10 +254,13 @@ class RelayApp:
             return Outcome.needs_restart(keys)
         if self.identity is None:
             return Outcome.refused(["the relay is starting"])
+        if self.leaving.phase is Phase.PASSING:
+            return Outcome.refused(["an upgrade is under way: reload when it is through"])
         contexts = await asyncio.to_thread(load_contexts, config, self.identity.context)
-        self._service.open(config)
         bound: dict[str, Port] = {}
-        if self.doors is not None:
+        if self.leaving.phase is Phase.SERVING:
+            self._service.open(config)
+        if self.doors is not None and self.leaving.phase is Phase.SERVING:
             try:
                 bound = await self.doors.bind_new(config)
             except CommandError as error:
@@ -233,17 +277,20 @@ class RelayApp:
         self.snapshot = self._builder.build(config, self.snapshot, contexts.trust)
         self._service.services.keys.prefetch()
         self._ingress.use(self._context())
-        if self.doors is not None:
+        if self.doors is not None and self.leaving.phase is not Phase.SERVING:
+            self.doors.tcp.recheck(self.snapshot.tcp)  # listeners are the next process's
+        elif self.doors is not None:
             if self.identity is not None and self.identity.is_authority:
                 # What was read in a thread may be older than what the identity has put into force since.
                 contexts = contexts._replace(tunnel=self.doors.tunnel.tls)
-            self.doors.renew(self.snapshot, contexts, self._policy(config, contexts), bound)
+            self.doors.renew(self.snapshot, contexts, make_policy(config, contexts, self.identity), bound)
 
     # --- what is asked
 
     def health(self) -> HealthReport:
         """What /readyz answers."""
-        return health.report(self.state, self.snapshot.routes, self.tunnels_of)
+        is_relieved = self.leaving.phase is Phase.LEAVING  # who is still asked here speaks for who serves there
+        return health.report(self.state, self.snapshot.routes, self.tunnels_of, is_relieved=is_relieved)
 
     def describe(self) -> str:
         """What the service manager shows."""
@@ -280,9 +327,7 @@ class RelayApp:
         sender = self.snapshot.senders[tenant, name]
         has_changed = self._service.state.set_disabled((tenant, name), time.time() if is_disabled else None)
         sender.is_disabled = is_disabled
-        self._ingress.use(self._ingress.context)  # which ends what it has open
-        if self.doors is not None:
-            self.doors.tcp.recheck(self.snapshot.tcp)
+        self._end_what_may_not_be()
         if has_changed:
             log.warning("sender switched off" if is_disabled else "sender switched on", tenant=tenant, sender=name)
         return has_changed
@@ -290,6 +335,10 @@ class RelayApp:
     def senders(self) -> list[dict[str, Any]]:
         """What `cloud-relay senders list` shows."""
         return senders_view(self.config, self._service.state.disabled(), self.metrics.senders)
+
+    def queued(self) -> int:
+        """Pushes that wait for their turn."""
+        return self._ingress.queue.waiting
 
     def memory(self) -> dict[str, int]:
         """Bytes of pushes under way, and how many may be."""
@@ -315,69 +364,26 @@ class RelayApp:
         )
 
     def _make_doors(self, contexts: Contexts) -> Doors:
-        config = self.config
-        limits = config.tunnel.limits
-        tunnel = TunnelListener(
-            self.loop,
-            contexts.tunnel,
-            self._policy(config, contexts),
-            self.registry,
-            budget=self._budget,
-            gaps=self._gaps,
-            limits=TunnelLimits(
-                limits.handshakes,
-                limits.handshakes_per_source,
-                limits.handshake_timeout,
-                limits.tunnels,
-                limits.tunnels_per_connector,
-            ),
-            software=f"cloud-relay {version()}",
-            clock=self.clock,
-            **self._identity_parts(),
-        )
+        config, inherited, observe = self.config, self.arriving.inherited, None
+        house = House(self.loop, self.registry, self._budget, self._gaps, self.clock, self.identity)
+        tunnel = make_tunnel_listener(house, config, contexts)
         self.metrics.tunnels = tunnel.counts
         self.metrics.enrolment = tunnel.enrolment
         self.metrics.guard = tunnel.guard
-        observe = ObserveServer(config.observe.listen, self.health, self.metrics.render) if config.observe else None
-        return Doors(self.snapshot, contexts, self._ingress, self.metrics, tunnel, observe)
-
-    def _policy(self, config: RelayConfig, contexts: Contexts) -> Policy:
-        book = self.identity.office.book if self.identity is not None else None
-        if config.tunnel.tls is None and book is not None:
-            return BookPolicy(config, book)
-        return ConfigPolicy(config, book, contexts.cas)
-
-    def _identity_parts(self) -> IdentityParts:
-        """What the tunnel listener has only where the relay is its own CA."""
-        if self.identity is None or not self.identity.is_authority:
-            return IdentityParts()
-        office = self.identity.office
-        return IdentityParts(
-            enrolment=Enrolment(self.loop, office.registrar, self.clock.timestamp),
-            renewal=RenewalDesk(self.loop, office.registrar),
-            guard=TargetGuard(office.book),
-        )
+        if config.observe is not None:
+            observe = ObserveServer(config.observe.listen, self.health, self.metrics.render, inherited)
+        return Doors(self.snapshot, contexts, self._ingress, self.metrics, tunnel, observe, inherited)
 
     def _desk(self) -> Desk | None:
         return self.identity.desk if self.identity is not None else None
-
-    def _tunnel_counts(self) -> dict[tuple[str, ...], float]:
-        counts: dict[tuple[str, ...], float] = {}
-        for session in self.registry.sessions():
-            identity = session.identity
-            key = (identity.tenant, identity.location, identity.connector)
-            counts[key] = counts.get(key, 0.0) + 1.0
-        return counts
-
-    def _up(self) -> dict[tuple[str, ...], float]:
-        return {(r.tenant, r.name): float(health.is_green(r, self.tunnels_of)) for r in self.snapshot.routes}
 
     async def _age(self) -> None:
         while True:
             await asyncio.sleep(FORGET_AFTER)
             for realm in self.snapshot.realms.values():
                 realm.remembered.age()
-            self._service.rotate_keys(self.config)
+            if self.leaving.is_writer:
+                self._service.rotate_keys(self.config)
 
 
 class _NoAccessLog:

@@ -12,14 +12,13 @@ import typer
 from cloud_relay.cli_check import add_check_command, checks_for_diag
 from cloud_relay.cli_identity import add_identity_commands
 from cloud_relay.cli_senders import senders_app
-from cloud_relay.loading import load, warnings_of
+from cloud_relay.loading import load
 from shared.cli import (
     CommandError,
     ConfigOption,
     ExitCode,
     JsonOption,
     emit,
-    is_journal,
     make_app,
     make_table,
     note,
@@ -34,6 +33,9 @@ if TYPE_CHECKING:
     from cloud_relay.config import RelayConfig
 
 DEFAULT_CONFIG: Final = Path("/etc/qanat/relay.yaml")
+
+UPGRADE_PATIENCE: Final = 1800.0
+"""Seconds for an upgrade: with tens of thousands of connectors it takes minutes until all have new tunnels."""
 
 app = make_app("cloud-relay", "The relay: takes pushes from senders and hands them to connectors in data centers.")
 secrets_app = make_app("secrets", "Make and hash what senders prove themselves with.")
@@ -51,17 +53,32 @@ def main() -> NoReturn:
 @app.command()
 def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Run the relay until SIGTERM. SIGHUP, or a change of its files, reloads the config."""
-    from cloud_relay.app import RelayApp
-    from shared.logs import get_logger, setup_logging
-    from shared.process import run_program
-    from shared.service_manager import ServiceManager
+    from cloud_relay.handover.passing import Passed
+    from cloud_relay.handover.serve import serve_config
+    from shared.launch import stay_for_children
 
-    loaded = load(config)
-    setup_logging(loaded.config.log.format, loaded.config.log.level, is_journal=is_journal())
-    manager = ServiceManager.from_environment(os.environ)
-    for warning in warnings_of(loaded.config):
-        get_logger("relay").warning("doubtful config", **warning)
-    run_program(lambda: RelayApp(config, loaded, manager), manager)
+    passed = Passed.from_environment(os.environ)
+    launcher = serve_config(config, passed)
+    if launcher.has_children and passed is None:
+        # Whoever started this process takes its end for the relay's; who took over from it is still there.
+        raise typer.Exit(stay_for_children())
+
+
+@app.command()
+def upgrade(
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Go on if connectors do not come to the new process within their time.")
+    ] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Let the running relay hand over to a new process, of what is installed now, with its config read anew. No push is
+    lost; where the new process cannot take over, the old one serves on, and this says why."""
+    from cloud_relay.show import upgrade_text
+    from shared.commands import ask
+
+    answer = ask(config, "relay", "POST", "/v1/upgrade", {"anyway": anyway}, UPGRADE_PATIENCE)
+    emit(answer, schema="qanat.relay.upgrade.v1", json=as_json, table=lambda: upgrade_text(answer))
 
 
 def _model() -> type[RelayConfig]:

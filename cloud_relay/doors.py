@@ -17,11 +17,13 @@ from cloud_relay.expiries import Expiry, file_expiries
 from cloud_relay.ingress import Ingress, IngressListener
 from cloud_relay.metrics import ListenerMetrics
 from cloud_relay.port_plan import PlannedPort, plan_ports
-from cloud_relay.ports import NameTable, Port, Sorting
+from cloud_relay.ports import Destination, NameTable, Port, Sorting
 from cloud_relay.tcp import TcpContext, TcpEntrance
 from cloud_relay.trust import NO_TRUST, SenderTrust, asked_for, load_trust
 from cloud_relay.tunnels import TunnelListener
 from shared.exits import CommandError, ExitCode
+from shared.listeners import Listening
+from shared.observe import NAME as OBSERVE
 from shared.observe import ObserveServer
 from shared.pki.files import PkiError
 from shared.pki.tls import KeyPair, ingress_server_context, tcp_server_context, tunnel_server_context
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from cloud_relay.metrics import RelayMetrics
     from cloud_relay.snapshot import Snapshot
     from shared.config import Listen
+    from shared.listeners import Inherited
     from shared.tcp.head import Ends
 
 
@@ -99,7 +102,10 @@ class Doors:
         metrics: RelayMetrics,
         tunnel: TunnelListener,
         observe: ObserveServer | None,
+        inherited: Inherited | None = None,
     ) -> None:
+        """`inherited` are sockets that are not bound but taken, where they listen at an address of the config."""
+        self._inherited = inherited
         self._config = config = snapshot.config
         self._metrics = metrics
         self._ingress = ingress
@@ -115,18 +121,61 @@ class Doors:
         self._ports: dict[str, Port] = {}
 
     async def open(self) -> None:
-        """Bind everything: tunnels first, for senders are of no use before. CommandError names the address."""
-        config = self._config
-        try:
-            self._ports = await self._bind_new(self._plan)
-        except CommandError:
-            self._stop_ports()
-            raise
-        if self.observe is not None and config.observe is not None:
-            await _bind(self.observe.start(), "observe.listen", config.observe.listen)
+        """Bind all ports, and let connectors in: senders are of no use before. CommandError names the address."""
+        self._ports = await self._bind_new(self._plan)
         self.tunnel.start()
+        for port in self._of_tunnels():
+            port.start()
+
+    async def open_observe(self) -> None:
+        """Let in whoever asks for health and metrics. CommandError names the address."""
+        if self.observe is not None and self._config.observe is not None:
+            await _bind(self.observe.start(), "observe.listen", self._config.observe.listen)
+
+    def start_ingress(self) -> None:
+        """Let senders in."""
         for port in self._ports.values():
             port.start()
+
+    # --- from one process to the next, which has copies of the sockets
+
+    def listening(self) -> list[Listening]:
+        """All sockets that listen, by the config key that asks for them."""
+        ports = [(self._plan[key].where, port.sockets) for key, port in self._ports.items()]
+        if self.observe is not None:
+            ports.append((OBSERVE, self.observe.sockets))
+        return [Listening(name, sock) for name, sockets in ports for sock in sockets]
+
+    def pause_tunnels(self, forward: Destination) -> None:
+        """Let no more connectors in here; `forward` gets those that come to a port which is the ingress', too."""
+        for port in self._of_tunnels():
+            port.pause()
+        names = tunnel_names(self._config)
+        for key, planned in self._plan.items():
+            if "tunnel" in planned.kinds and len(planned.kinds) > 1:
+                self._ports[key].sorting = planned.sorting.with_names(dict.fromkeys(names, forward))
+
+    def pause_ingress(self) -> None:
+        """Let in nobody; what is here goes on."""
+        for port in self._ports.values():
+            port.pause()
+        if self.observe is not None:
+            self.observe.pause()
+
+    async def resume(self) -> None:
+        """Let everybody in again, after either pause."""
+        for key, port in self._ports.items():
+            port.sorting = self._plan[key].sorting
+            port.start()
+        if self.observe is not None:
+            self.observe.pause()
+            await self.observe.resume()
+
+    @property
+    def open_connections(self) -> int:
+        """Connections of senders, also those of which nothing is known yet."""
+        ports = sum(port.arrivals for port in self._ports.values())
+        return ports + sum(listener.open_connections for listener in self.ingress) + len(self.tcp.connections)
 
     async def bind_new(self, config: RelayConfig) -> dict[str, Port]:
         """For a reload: bind what the new config has on top. CommandError names the address; nothing is bound then.
@@ -212,8 +261,9 @@ class Doors:
             for key, planned in plan.items():
                 if key not in self._ports:
                     port = bound[key] = self._new_port(planned)
-                    await _bind(port.bind(planned.listen.host or None, planned.listen.port), planned.where,
-                                planned.listen)  # fmt: skip
+                    host = planned.listen.host or None
+                    binding = port.bind(host, planned.listen.port, self._inherited, planned.where)
+                    await _bind(binding, planned.where, planned.listen)
         except CommandError:
             for port in bound.values():
                 port.stop()
@@ -224,6 +274,10 @@ class Doors:
         name = str(planned.listen)
         metrics = ListenerMetrics(name) if planned.kinds == ("tunnel",) else self._metrics.listener(name)
         return Port(self._ingress.loop, metrics, planned.sorting)
+
+    def _of_tunnels(self) -> list[Port]:
+        """The ports that are for connectors only."""
+        return [self._ports[key] for key, planned in self._plan.items() if planned.kinds == ("tunnel",)]
 
     def _stop_ports(self) -> None:
         for port in self._ports.values():

@@ -50,15 +50,22 @@ def is_green(route: Routed, tunnels: Callable[[Routed], int]) -> bool:
     return tunnels(route) > 0
 
 
-def report(state: RelayState, routes: Sequence[Routed] | None, tunnels: Callable[[Routed], int]) -> HealthReport:
-    """What /readyz answers. `tunnels` counts the tunnels by which a push of this route could go now."""
+def report(
+    state: RelayState,
+    routes: Sequence[Routed] | None,
+    tunnels: Callable[[Routed], int],
+    *,
+    is_relieved: bool = False,
+) -> HealthReport:
+    """What /readyz answers. `tunnels` counts the tunnels by which a push of this route could go now; `is_relieved`: a
+    new process serves at the same addresses."""
     known = routes or ()
     red = [f"{route.tenant}/{route.name}" for route in known if not is_green(route, tunnels)]
     detail: dict[str, Any] = {
         "state": state.value,
         "routes": {"green": len(known) - len(red), "red": len(red), "red_names": sorted(red)[:MAX_LISTED]},
     }
-    return HealthReport(ready=state is RelayState.SERVING and routes is not None, detail=detail)
+    return HealthReport(ready=(state is RelayState.SERVING or is_relieved) and routes is not None, detail=detail)
 
 
 def sentence(health: HealthReport, sessions: Sequence[SessionView], in_flight: int) -> str:

@@ -6,7 +6,7 @@ All of it is plain arithmetic on the event loop's thread. Nothing reads a clock:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from shared.errors import FAULTS, Fault
@@ -122,6 +122,17 @@ class Gate:
         """Seconds until both buckets let a push in again; 0.0 when they do, however many are in flight."""
         return max(0.0, self._full_at - self._tolerance - now, self._bytes_full_at - self._byte_tolerance - now)
 
+    def owed(self, now: float) -> tuple[float, float]:
+        """Seconds until its buckets are full: of pushes, and of bytes."""
+        return max(0.0, self._full_at - now), max(0.0, self._bytes_full_at - now)
+
+    def owe(self, pushes: float, size: float, now: float) -> None:
+        """Have the buckets full no sooner than in so many seconds, as `owed` said elsewhere."""
+        if self._interval:
+            self._full_at = max(self._full_at, now + pushes)
+        if self.byte_cost:
+            self._bytes_full_at = max(self._bytes_full_at, now + size)
+
     def __repr__(self) -> str:
         return f"<Gate {self.in_flight} of {self.max_in_flight or 'any'} in flight>"
 
@@ -235,6 +246,18 @@ class Limits:
         gate = self._gates.setdefault((tenant, kind, name), Gate())
         gate.configure(max_in_flight, rate, burst, byte_rate, byte_burst)
         return gate
+
+    def owed(self, now: float) -> list[tuple[str, str, str, float, float]]:
+        """What the gates' buckets lack, for another process: (tenant, kind, name) and what `Gate.owed` gives."""
+        found = [(*key, *gate.owed(now)) for key, gate in self._gates.items()]
+        return [one for one in found if one[3] > 0.0 or one[4] > 0.0]
+
+    def owe(self, owed: Iterable[tuple[str, str, str, float, float]], now: float) -> None:
+        """Let buckets lack what they lacked in another process; of gates that there are."""
+        for tenant, kind, name, pushes, size in owed:
+            gate = self._gates.get((tenant, kind, name))
+            if gate is not None:
+                gate.owe(pushes, size, now)
 
     def keep_only(self, keys: set[tuple[str, str, str]]) -> None:
         """Forget the gates of senders and routes that the config no longer names; what is in flight keeps its own."""

@@ -272,6 +272,10 @@ class Registry:
         """Those of one connector (tenant, location, connector)."""
         return list(self._by_connector.get(key, ()))
 
+    def keys(self) -> list[Key]:
+        """All keys for which a push could go now."""
+        return [key for key in self._by_key if self.count(key)]
+
     def count(self, key: Key) -> int:
         """Sessions by which a push for (tenant, location, target) could go now."""
         return sum(1 for session in self._by_key.get(key, ()) if session.link.can_open)

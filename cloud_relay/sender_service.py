@@ -11,11 +11,11 @@ from cloud_relay.oauth.fetch import KeyBook
 from cloud_relay.oauth.keys import SigningKeys
 from cloud_relay.oauth.tokens import AccessTokens
 from cloud_relay.realms import SenderServices
-from cloud_relay.sender_state import FILE, SenderFile, SenderState
+from cloud_relay.sender_state import FILE, SenderFile, SenderKey, SenderState
 from cloud_relay.throttle import FailureThrottle
 from shared.exits import CommandError, ExitCode
 from shared.logs import get_logger
-from shared.pki.files import PkiError
+from shared.pki.files import PkiError, Stamp, stamp
 
 if TYPE_CHECKING:
     from cloud_relay.config import RelayConfig
@@ -30,6 +30,7 @@ class SenderService:
         self._file = SenderFile(config.state_dir / FILE)
         self._keys = SigningKeys(config.state_dir / token_keys.FILE)
         tokens = AccessTokens(self._keys, config.trust_domain)
+        self._seen: tuple[Stamp, Stamp] = (None, None)
         self.services = SenderServices(pool, FailureThrottle(), KeyBook(), tokens)
 
     @property
@@ -62,6 +63,19 @@ class SenderService:
                 _log.info("tokens are signed with a new key", key=self._keys.current.id)
         except OSError as error:
             _log.error("the token key cannot be renewed; the old one stays in use", cause=error.strerror or str(error))
+
+    def follow(self) -> set[SenderKey]:
+        """Take in what another process has written since; the senders that were switched off or on. PkiError, OSError:
+        a file cannot be read, and what was known of it stays."""
+        seen = (stamp(self._file.path), stamp(self._keys.path))
+        if seen == self._seen:
+            return set()
+        before = dict(self._file.disabled())
+        self._file.load()
+        if self._keys.is_open:
+            self._keys.reread()
+        self._seen = seen
+        return before.keys() ^ self._file.disabled().keys()
 
     def close(self) -> None:
         """End what runs."""

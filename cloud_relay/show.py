@@ -32,6 +32,17 @@ _METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}", re.ASCII)
 _COLORS: Final = {"green": "green", "red": "red", "open": "green", "suspect": "yellow"}
 
 
+def upgrade_text(answer: dict[str, Any]) -> str:
+    """What an upgrade came to."""
+    old, new = answer["old"], answer["new"]
+    left = old["connections"]
+    rest = f"ends with its {counted(left, 'connection')}, at the latest in {format_duration(old['seconds'])}"
+    return (
+        f"the new process {new['pid']} (version {new['version']}) serves; "
+        f"the old one, {old['pid']}, {rest if left else 'ends now'}"
+    )
+
+
 # --- routes
 
 
@@ -195,6 +206,15 @@ def status_tables(status: dict[str, Any]) -> RenderableType:
     if status["reload"] is not None and not status["reload"]["taken"]:
         parts += [Text(f"The config was not taken at {status['reload']['at']}:", style="red")]
         parts += [Text(f"  {line}") for line in status["reload"]["lines"]]
+    parts += [
+        Text(
+            f"The process {one['pid']} before this one drains since {format_duration(one['since_s'])}: "
+            f"{counted(one['connections'], 'connection')}, {counted(one['in_flight'], 'push', 'pushes')} in flight, "
+            f"{counted(one['tunnels'], 'tunnel')}",
+            style="yellow",
+        )
+        for one in status.get("draining", ())
+    ]
     parts += identity_lines(status.get("identity"))
     listeners = [(d["kind"], ", ".join(d["bound"]), "TLS" if d["tls"] else "plain") for d in status["listeners"]]
     parts += [Text(), make_table(("LISTENER", "ADDRESS", ""), listeners)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -162,6 +163,8 @@ def status_view(app: RelayApp) -> dict[str, Any]:
     now = asyncio.get_running_loop().time()
     return {
         **process_view(app),
+        "pid": os.getpid(),
+        "draining": app.arriving.reports,
         "in_flight": app.in_flight,
         "memory": app.memory(),
         "identity": app.identity.status() if app.identity is not None else None,

@@ -44,6 +44,14 @@ ATTACH_RATE: Final = 300.0
 RECHECK_INTERVAL: Final = 5.0
 """Seconds between two looks at the certificates of sessions that are attached."""
 
+ASK_RATE: Final = ATTACH_RATE / 2
+"""Tunnels a second that connectors are asked to replace: they are dialled anew at that rate."""
+
+REPLACED_GRACE: Final = 60.0
+"""Seconds for pushes to end in a tunnel that a new one has replaced after all here."""
+
+_ASKED_AT_ONCE: Final = 6
+
 EXPIRY_GRACE: Final = 10.0
 """Seconds that pushes get to finish in a tunnel whose certificate has expired: the connector has long dialled anew."""
 
@@ -126,6 +134,8 @@ class TunnelListener:
         self._is_empty = asyncio.Event()
         self._is_empty.set()
         self._recheck_timer: asyncio.TimerHandle | None = None
+        self._leaves_at = 0.0
+        self._asked: set[Link] = set()
 
     # --- life
 
@@ -161,6 +171,22 @@ class TunnelListener:
         if self._server is not None:
             self._server.close()
         self.entrance.close()
+
+    async def ask_replacements(self, seconds: float) -> None:
+        """Another process takes over: have all connectors open new tunnels, no faster than it can take them.
+
+        The old ones serve on, until `drain`, for so many seconds at most; those that are still coming here are asked,
+        too. Returns when all were asked.
+        """
+        self._leaves_at = self.loop.time() + seconds
+        for number, link in enumerate(list(self._links), 1):
+            self._ask(link)
+            if number % _ASKED_AT_ONCE == 0:
+                await asyncio.sleep(_ASKED_AT_ONCE / ASK_RATE)
+
+    def stay(self) -> None:
+        """It came to nothing: what has asked for replacements ends in good order once these are here."""
+        self._leaves_at = 0.0
 
     async def drain(self, grace: float) -> None:
         """Announce the end to all connectors, let pushes finish for `grace` seconds, then close.
@@ -267,7 +293,24 @@ class TunnelListener:
         if self.renewal is not None:
             self.renewal.came(link, identity, certificate)
         link.start(transport)
+        if self._leaves_at:
+            self._ask(link)
         return link
+
+    def _ask(self, link: Link) -> None:
+        self._asked.add(link)
+        link.ask_replacement(max(1.0, self._leaves_at - self.loop.time()))
+
+    def _drain_replaced(self) -> None:
+        """After `stay`: the connectors that have a new tunnel here need the one no more that was to be replaced."""
+        new = {
+            guest.attendant.identity.key
+            for link, guest in self._links.items()
+            if link not in self._asked and guest.is_attending
+        }
+        for link in list(self._asked):
+            if self._links[link].attendant.identity.key in new:
+                link.drain(REPLACED_GRACE)
 
     def _cut(self, link: Link, guest: Guest, refusal: Refusal) -> None:
         session = guest.attendant.session
@@ -277,6 +320,7 @@ class TunnelListener:
 
     def _ended(self, link: Link) -> None:
         key = self._links.pop(link).attendant.identity.key
+        self._asked.discard(link)
         if self.renewal is not None:
             self.renewal.left(link)
         if self._held[key] > 1:
@@ -301,3 +345,5 @@ class TunnelListener:
     def _recheck_on_timer(self) -> None:
         self._recheck_timer = self.loop.call_later(RECHECK_INTERVAL, self._recheck_on_timer)
         self.recheck()
+        if self._asked and not self._leaves_at:
+            self._drain_replaced()

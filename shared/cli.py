@@ -34,6 +34,7 @@ __all__ = [
     "counted",
     "credentials_directory",
     "emit",
+    "expected_fault",
     "invoke",
     "is_journal",
     "make_app",
@@ -166,12 +167,12 @@ def invoke(app: typer.Typer, arguments: Sequence[str]) -> int:
     except _UsageError as error:
         return _tell_usage(error, as_json)
     except Exception as error:  # noqa: BLE001 — the outermost frame: whatever it is, it becomes an exit code
-        return _tell(_as_command_error(error), as_json, error)
+        return _tell(expected_fault(error), as_json, error)
     return result if isinstance(result, int) else ExitCode.OK
 
 
-def _as_command_error(error: Exception) -> CommandError | None:
-    """The fault to tell; None for what nobody expected."""
+def expected_fault(error: Exception) -> CommandError | None:
+    """The fault that a command ends with; None for what nobody expected."""
     if isinstance(error, CommandError):
         return error
     if isinstance(error, ConfigError):

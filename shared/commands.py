@@ -7,7 +7,7 @@ import difflib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 from rich.console import RenderableType
@@ -19,6 +19,10 @@ from shared.units import format_size
 
 if TYPE_CHECKING:
     from shared.config import ConfigModel
+
+
+PATIENCE: Final = 30.0
+"""Seconds for the answer to an ordinary command."""
 
 
 class Program(NamedTuple):
@@ -128,7 +132,7 @@ def explain_fault(code: str) -> tuple[dict[str, Any], str]:
     return data, f"{fault.code} (origin: {fault.origin.value}; {answer})\n{fault.title}\n{fault.remedy}"
 
 
-def ask(config: Path, kind: str, method: str, url: str, body: Any = None) -> dict[str, Any]:
+def ask(config: Path, kind: str, method: str, url: str, body: Any = None, patience: float = PATIENCE) -> dict[str, Any]:
     """One request to the running program, found by the config's state_dir, however broken the rest of the config is."""
     from shared.config.tree import Text, read_tree
     from shared.control import CONTROL_SOCKET, control_request
@@ -137,4 +141,4 @@ def ask(config: Path, kind: str, method: str, url: str, body: Any = None) -> dic
     value = entry.tree.value if entry is not None else None
     if not isinstance(value, Text):
         raise CommandError(ExitCode.CONFIG, f"{config} names no state_dir, where the {kind}'s control socket is")
-    return asyncio.run(control_request(value.source.parent / value / CONTROL_SOCKET, method, url, body))
+    return asyncio.run(control_request(value.source.parent / value / CONTROL_SOCKET, method, url, body, patience))

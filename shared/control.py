@@ -61,12 +61,17 @@ Routes = Mapping[tuple[str, str], Handler]
 class ControlFault(Exception):
     """Raised by a handler: the command ends with this message. 404 is exit code 4, 403 and 409 are 5, others 1."""
 
-    def __init__(self, status: int, code: str, message: str, remedy: str = "") -> None:
+    def __init__(
+        self, status: int, code: str, message: str, remedy: str = "", detail: str = "", exit_code: int | None = None
+    ) -> None:
+        """`exit_code` is the command's where the status alone does not say it; `detail` is shown with the message."""
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.remedy = remedy
+        self.detail = detail
+        self.exit_code = exit_code
 
 
 class ControlUnreachable(CommandError):
@@ -82,33 +87,86 @@ class ControlUnreachable(CommandError):
 
 def as_command_error(fault: ControlFault) -> CommandError:
     """What a command ends with that has met this fault without a daemon in between."""
-    exit_code = _EXIT_CODES.get(fault.status, ExitCode.FAILED)
+    exit_code = _EXIT_CODES.get(fault.status, ExitCode.FAILED) if fault.exit_code is None else ExitCode(fault.exit_code)
     return CommandError(exit_code, fault.message, fault.remedy, fault.code)
+
+
+def as_control_fault(error: CommandError) -> ControlFault:
+    """What a handler raises so that the command which asked ends with this very fault."""
+    detail = str(error.extra.get("detail", ""))
+    return ControlFault(409, error.code, error.message, error.remedy, detail, int(error.exit_code))
 
 
 class ControlServer:
     """Serves `routes` at the Unix socket `path`; running handlers get `grace` seconds at the end."""
 
-    def __init__(self, path: Path, routes: Routes, grace: float = 2.0) -> None:
+    def __init__(self, path: Path, routes: Routes, grace: float = 2.0, inherited: socket.socket | None = None) -> None:
+        """`inherited` already listens at `path`: it is taken rather than bound, and its path stays until `own`."""
         self._path = path
         self._routes = routes
         self._grace = grace
+        self._inherited = inherited
         self._runner: web.AppRunner | None = None
+        self._site: web.SockSite | None = None
+        self._listener: socket.socket | None = None
         self._socket_id: tuple[int, int] | None = None
+        self._bound_id: tuple[int, int] | None = None
+
+    @property
+    def socket(self) -> socket.socket:
+        """What listens. Not the caller's own."""
+        if self._listener is None:
+            raise RuntimeError("not started")
+        return self._listener
 
     async def start(self) -> None:
         """Listen. CommandError if another daemon answers there, or if the path cannot be used."""
-        listener = bind_socket(self._path)
-        self._socket_id = _identity(self._path)
+        self._listener = self._inherited or bind_socket(self._path)
+        self._bound_id = _identity(self._path)
+        if self._inherited is None:
+            self.own()
         app = web.Application(client_max_size=MAX_BODY, middlewares=[_guard])
         for (method, url), handler in self._routes.items():
             app.router.add_route(method, url, _adapt(handler))
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=self._grace)
         await self._runner.setup()
-        await web.SockSite(self._runner, listener).start()
+        await self.resume()
+
+    def own(self) -> None:
+        """The socket's path ends with this server."""
+        self._socket_id = _identity(self._path)
+
+    def disown(self) -> None:
+        """The socket's path is another process's from now on."""
+        self._socket_id = None
+
+    async def reclaim(self) -> None:
+        """Listen again, and have the path again, which whoever had it may have removed. CommandError as `start`."""
+        if _identity(self._path) != self._bound_id:
+            self.socket.close()
+            self._listener = bind_socket(self._path)
+            self._bound_id = _identity(self._path)
+        self.own()
+        await self.resume()
+
+    async def resume(self) -> None:
+        """Listen, at first or again."""
+        if self._runner is not None and self._site is None:
+            # A site closes its socket when it ends; this process may want to listen again, as may who inherits it.
+            self._site = web.SockSite(self._runner, self.socket.dup())
+            await self._site.start()
+
+    async def pause(self) -> None:
+        """Take no more requests, until `resume`; those under way go on, and new ones wait for whoever listens next."""
+        site, self._site = self._site, None
+        if site is not None:
+            await site.stop()
 
     async def close(self) -> None:
         """Stop listening, let running handlers end, and remove the socket if it is still ours."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
         if self._runner is not None:
             if self._socket_id is not None and _identity(self._path) == self._socket_id:
                 self._path.unlink(missing_ok=True)
@@ -139,8 +197,11 @@ async def control_request(
         raise ControlUnreachable(path, "its answer is not one of ours")
     if status >= 400:
         exit_code = _EXIT_CODES.get(status, ExitCode.FAILED)
+        if isinstance(told := answer.get("exit_code"), int) and told in {int(one) for one in ExitCode}:
+            exit_code = ExitCode(told)
         message, remedy, code = (str(answer.get(key, "")) for key in ("title", "remedy", "code"))
-        raise CommandError(exit_code, message or f"the daemon answered {status}", remedy, code)
+        extra = {"detail": str(answer["detail"])} if answer.get("detail") else {}
+        raise CommandError(exit_code, message or f"the daemon answered {status}", remedy, code, **extra)
     return answer
 
 
@@ -255,6 +316,10 @@ def _problem(fault: ControlFault) -> web.Response:
     members |= {"status": fault.status, "code": fault.code}
     if fault.remedy:
         members["remedy"] = fault.remedy
+    if fault.detail:
+        members["detail"] = fault.detail
+    if fault.exit_code is not None:
+        members["exit_code"] = fault.exit_code
     return web.Response(status=fault.status, text=to_json(members), content_type="application/problem+json")
 
 

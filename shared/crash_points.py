@@ -28,13 +28,34 @@ CONNECTOR_POINTS: Final = (
 )
 """From the new key to the identity in place."""
 
-_KNOWN: Final = frozenset({*RELAY_POINTS, *CONNECTOR_POINTS})
+LEAVING_POINTS: Final = (
+    "relay.leaving.launched",
+    "relay.leaving.prepared",
+    "relay.leaving.state-released",
+    "relay.leaving.tunnels-moved",
+    "relay.leaving.attached",
+    "relay.leaving.ingress-moved",
+    "relay.leaving.drained",
+)
+"""In a relay process that hands over to the next one, from starting it to its own end."""
+
+ARRIVING_POINTS: Final = (
+    "relay.arriving.prepared",
+    "relay.arriving.state-taken",
+    "relay.arriving.tunnels-open",
+    "relay.arriving.serving",
+)
+"""In the next one."""
+
+POINTS: Final = frozenset({*RELAY_POINTS, *CONNECTOR_POINTS, *LEAVING_POINTS, *ARRIVING_POINTS})
+"""All of them."""
+
 _hook: Callable[[str], None] | None = None
 
 
 def reach(point: str) -> None:
     """This place is reached. ValueError for a name that is not in the lists."""
-    if point not in _KNOWN:
+    if point not in POINTS:
         raise ValueError(point)
     if _hook is not None:
         _hook(point)

@@ -186,6 +186,9 @@ class DrainConfig(ConfigModel):
     """How long new connections are still taken while /readyz says no: until the load balancer has noticed."""
     timeout: Annotated[Duration, Field(le=3600)] = 25.0
     """How long pushes in flight may then take. What is left is cut off."""
+    upgrade: Annotated[Duration, Field(le=7200)] = 600.0
+    """After `cloud-relay upgrade`: how long the old process serves the connections that it has, before it drains. Only
+    TCP connections and WebSockets last that long; those of HTTP end with their next answer, or idle within 75 s."""
 
 
 class RouteLimitsConfig(SenderLimitsConfig):

@@ -38,6 +38,7 @@ class Ledger:
         self._lock = asyncio.Lock()
         self._queue = asyncio.Lock()
         self._watchers: list[Watcher] = []
+        self._is_retired = False
 
     def on_change(self, watcher: Watcher) -> None:
         """Call `watcher` with what was stored, after it was applied to the book."""
@@ -74,6 +75,8 @@ class Ledger:
 
     async def _change(self, decide: Decision) -> None:
         async with self._lock:
+            if self._is_retired:
+                raise IdentityFault("cannot-issue", "this process of the relay ends, and the next one has taken over")
             new, leaves = decide()
             if not new:
                 return
@@ -85,6 +88,36 @@ class Ledger:
                 self.book.apply(event)
         for event in stored:
             log.info(event.kind.value, number=event.number, **_shown(event))
+        self._tell(stored)
+
+    # --- one process after the other
+
+    async def suspend(self) -> None:
+        """Let the change under way end; later ones wait for `retire` or `resume`. Cancelled, nothing is suspended."""
+        await self._lock.acquire()
+
+    def retire(self) -> None:
+        """Another process is the writer from now on: what waits, and what comes, is refused."""
+        self._is_retired = True
+        self._lock.release()
+
+    async def follow(self) -> None:
+        """Take in what another process has stored. Only while suspended or retired. Raises StateError."""
+        stored = await self.store.read(self.book.number)
+        for event in stored:
+            self.book.apply(event)
+        if stored:
+            self._tell(stored)
+
+    async def resume(self) -> None:
+        """This process is the writer again; it must hold the state's lock. Raises StateError, and then it is not."""
+        if self._is_retired:
+            await self._lock.acquire()
+            self._is_retired = False
+        await self.follow()
+        self._lock.release()
+
+    def _tell(self, stored: Sequence[Event]) -> None:
         for watcher in self._watchers:
             try:
                 watcher(stored)

@@ -5,26 +5,34 @@ The daemon holds it while it runs; a command opens it for a moment while no daem
 
 from __future__ import annotations
 
+import asyncio
+import ssl
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cloud_relay.identity.book import Book
 from cloud_relay.identity.events import Event
 from cloud_relay.identity.keys import KeyFolder
-from cloud_relay.identity.own import OwnCertificate
+from cloud_relay.identity.own import OWN_FILE, OwnCertificate
 from cloud_relay.identity.registrar import Lifetimes, Registrar
 from cloud_relay.identity.rollover import RollOver
-from cloud_relay.identity.store import STATE_FILE, SqliteStore, StateError, StateLock
+from cloud_relay.identity.store import STATE_FILE, SqliteStore, StateError, StateLock, read_events
 from cloud_relay.policy import ConfigPolicy
 from shared.clock import TrustedClock
 from shared.exits import CommandError, ExitCode
 from shared.pki.files import PkiError, read_private
+from shared.pki.tls import managed_server_context
 
 if TYPE_CHECKING:
     from cloud_relay.config import RelayConfig
     from cloud_relay.config.models import IdentityConfig
+
+
+_LOOK: Final = 0.02
+"""Seconds between looks at whether the lock is free."""
 
 
 class Office:
@@ -46,6 +54,20 @@ class Office:
         """The audit trail after event number `after`, at most so many."""
         return await self.store.read(after, most)
 
+    async def let_go(self) -> None:
+        """Write no more, and let go of the lock; what another process writes then is read by `registrar.follow`."""
+        await self.registrar.suspend()
+        self._lock.release()
+
+    async def take_back(self) -> None:
+        """Be the writer again. CommandError while another process holds the state, StateError if it cannot be read."""
+        self._lock.acquire()
+        try:
+            await self.registrar.resume()
+        except BaseException:
+            self._lock.release()
+            raise
+
     async def close(self) -> None:
         """Let go of state and lock."""
         await self.store.close()
@@ -53,17 +75,21 @@ class Office:
 
 
 async def open_office(
-    config: RelayConfig, clock: TrustedClock, knows: Callable[[str, str], bool] | None = None
+    config: RelayConfig,
+    clock: TrustedClock,
+    knows: Callable[[str, str], bool] | None = None,
+    patience: float = 0.0,
 ) -> Office:
     """Open the state of the relay with this config, under its lock. CommandError says what is wrong and what to do.
 
-    `knows` says which tenants and locations there are, if not for ever those of this config.
+    `knows` says which tenants and locations there are, if not for ever those of this config. `patience` are seconds for
+    another process to let go of the lock.
     """
     state_dir = config.state_dir
     passphrase = read_passphrase(config.identity.passphrase_file)
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = StateLock(state_dir)
-    lock.acquire()
+    await _acquire(lock, patience)
     try:
         store = SqliteStore(state_dir / STATE_FILE)
         try:
@@ -84,6 +110,39 @@ async def open_office(
     known = knows or ConfigPolicy(config).knows
     registrar = Registrar(book, store, KeyFolder(state_dir, passphrase), clock, lifetimes(config.identity), known)
     return Office(lock, store, registrar, state_dir)
+
+
+async def _acquire(lock: StateLock, patience: float) -> None:
+    until = time.monotonic() + patience
+    while True:
+        try:
+            lock.acquire()
+        except CommandError:
+            if time.monotonic() >= until:
+                raise
+            await asyncio.sleep(_LOOK)
+        else:
+            return
+
+
+def rehearse(config: RelayConfig, clock: TrustedClock) -> ssl.SSLContext:
+    """The tunnel listener's side of TLS, from a state that another process holds: nothing is written.
+
+    CommandError or PkiError where `open_office` would fail with this config, or no context could be made.
+    """
+    state_dir = config.state_dir
+    passphrase = read_passphrase(config.identity.passphrase_file)
+    book = Book(timedelta(seconds=config.identity.renewal_grace))
+    try:
+        for event in read_events(state_dir / STATE_FILE):
+            book.apply(event)
+    except StateError as error:
+        raise CommandError(ExitCode.FAILED, str(error), code="state-unusable") from error
+    check_fits(config, book)
+    if config.tunnel.tls is not None:
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    roots = book.trust(clock.now()).client_roots
+    return managed_server_context(state_dir / OWN_FILE, roots, passphrase)
 
 
 def check_fits(config: RelayConfig, book: Book) -> None:

@@ -16,7 +16,7 @@ from cryptography import x509
 from cloud_relay.identity.registrar import Registrar
 from cloud_relay.identity.store import STATE_FILE
 from shared.pki import issue
-from shared.pki.files import PkiError, write_private
+from shared.pki.files import PkiError, Stamp, stamp, write_private
 from shared.pki.spiffe import relay_id
 from shared.pki.tls import load_certificates, managed_server_context
 
@@ -33,11 +33,11 @@ class OwnCertificate:
         self.path = state_dir / OWN_FILE
         self._registrar = registrar
         self._chain: list[x509.Certificate] = []
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: Stamp = None
 
     def chain(self) -> list[x509.Certificate]:
         """What is in the file, own certificate first; nothing if there is none that can be read."""
-        seen = _stamp(self.path)
+        seen = stamp(self.path)
         if seen is None or seen != self._seen:
             try:
                 self._chain = load_certificates(self.path, "certificate")
@@ -86,15 +86,6 @@ def checked_context(config: RelayConfig) -> ssl.SSLContext:
         msg = f"{config.state_dir}: there is no CA here, and the config names no certificates: run 'cloud-relay init'"
         raise PkiError(msg)
     return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """Which file it is, and since when; None where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def half_time(certificate: x509.Certificate) -> datetime:

@@ -53,6 +53,20 @@ class IdentityService:
         """Keep the identity alive, until cancelled."""
         await self.upkeep.run()
 
+    async def let_go(self) -> None:
+        """Write nothing any more: the next process of this relay is to have the state."""
+        await self.upkeep.pause()
+        try:
+            await self.office.let_go()
+        except BaseException:
+            self.upkeep.resume()
+            raise
+
+    async def take_back(self) -> None:
+        """The next process came to nothing. CommandError, StateError: the state cannot be had yet."""
+        await self.office.take_back()
+        self.upkeep.resume()
+
     async def close(self) -> None:
         """Let go of the state."""
         await self.office.close()
@@ -133,9 +147,12 @@ class IdentityService:
         return self._app.doors.tunnel.hint(key, within) if self._app.doors is not None else 0
 
 
-async def open_identity(app: RelayApp) -> IdentityService:
-    """Open the state, and see to it that the relay has a certificate. CommandError says why not."""
-    office = await open_office(app.config, app.clock, lambda *place: ConfigPolicy(app.config).knows(*place))
+async def open_identity(app: RelayApp, patience: float = 0.0) -> IdentityService:
+    """Open the state, and see to it that the relay has a certificate. CommandError says why not.
+
+    `patience` are seconds for another process to let go of the state.
+    """
+    office = await open_office(app.config, app.clock, lambda *place: ConfigPolicy(app.config).knows(*place), patience)
     try:
         service = IdentityService(app, office)
         if service.is_authority:

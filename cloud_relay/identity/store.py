@@ -13,7 +13,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
@@ -125,7 +125,7 @@ class SqliteStore:
 
     async def read(self, after: int = 0, most: int = -1) -> list[Event]:
         """The events after number `after`, in order, at most so many. Raises StateError."""
-        return await self._do(lambda: _read(self._connection, after, most))
+        return await self._do(lambda: _read_checked(self._connection, self.path, after, most))
 
     async def append(self, after: int, new: Sequence[Event], leaves: Mapping[str, bytes] | None = None) -> list[Event]:
         """Store all of `new`, or nothing; see EventStore."""
@@ -150,6 +150,22 @@ class SqliteStore:
         return await asyncio.get_running_loop().run_in_executor(self._thread, translated)
 
 
+def read_events(path: Path) -> list[Event]:
+    """The list as it is now, without a lock: to look, not to decide. Raises StateError."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            _check_version(connection, path)
+            return _read(connection, 0, -1)
+    except sqlite3.Error as error:
+        raise StateError(f"{path}: {_cause(error)}") from error
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > _VERSION:
+        raise StateError(f"{path}: made by a newer version of Qanat; run that one")
+
+
 def _open(path: Path) -> sqlite3.Connection:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files get its mode
@@ -159,9 +175,7 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > _VERSION:
-            raise StateError(f"{path}: made by a newer version of Qanat; run that one")
+        _check_version(connection, path)
         connection.executescript(_SCHEMA)
         connection.execute(f"PRAGMA user_version={_VERSION}")
     except sqlite3.Error as error:
@@ -181,6 +195,11 @@ def _read(connection: sqlite3.Connection, after: int, most: int) -> list[Event]:
         return [events.load(*row) for row in rows]
     except ValueError as error:
         raise StateError(f"{error}: run the version that wrote it, or a newer one") from error
+
+
+def _read_checked(connection: sqlite3.Connection, path: Path, after: int, most: int) -> list[Event]:
+    _check_version(connection, path)  # another process, of a newer version, may have had the file meanwhile
+    return _read(connection, after, most)
 
 
 def _append(

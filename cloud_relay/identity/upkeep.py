@@ -66,17 +66,27 @@ class Upkeep:
         self._on_own = on_own
         self._forgotten_at: datetime | None = None
         self._is_requested = asyncio.Event()
+        self._at_work = asyncio.Lock()
 
     async def run(self) -> NoReturn:
         """Look every second, until cancelled."""
         while True:
-            await self.look()
+            async with self._at_work:
+                await self.look()
             try:
                 async with asyncio.timeout(INTERVAL):
                     await self._is_requested.wait()
             except TimeoutError:
                 pass
             self._is_requested.clear()
+
+    async def pause(self) -> None:
+        """Let the look under way end; the next one comes after `resume`."""
+        await self._at_work.acquire()
+
+    def resume(self) -> None:
+        """Go on looking."""
+        self._at_work.release()
 
     def request(self) -> None:
         """Look now."""

@@ -68,6 +68,10 @@ class SigningKeys:
         else:
             self._write([_new_key(now)])
 
+    def reread(self) -> None:
+        """Take what another process has written. PkiError for a file that cannot be used; then all stays as it was."""
+        self._use(_parse(read_private(self.path, "token key"), self.path))
+
     @property
     def is_open(self) -> bool:
         """Whether there is a key to sign with."""

@@ -18,6 +18,7 @@ from shared.tunnel.endings import let_reset
 if TYPE_CHECKING:
     from cloud_relay.metrics import ListenerMetrics
     from cloud_relay.ports.sorting import Sorting
+    from shared.listeners import Inherited
     from shared.tcp.head import Ends
 
 MAX_ARRIVALS: Final = 4096
@@ -56,13 +57,27 @@ class Port:
         for arrival in self._crowd.everybody():
             arrival.sort_by(sorting)
 
-    async def bind(self, host: str | None, port: int) -> None:
+    async def bind(self, host: str | None, port: int, inherited: Inherited | None = None, name: str = "") -> None:
         """See Acceptor."""
-        await self._acceptor.bind(host, port)
+        await self._acceptor.bind(host, port, inherited, name)
 
     def start(self) -> None:
         """Accept from now on."""
         self._acceptor.start()
+
+    def pause(self) -> None:
+        """Accept no more, until `start`: what has arrived goes its way, and the port stays open."""
+        self._acceptor.pause()
+
+    @property
+    def arrivals(self) -> int:
+        """Connections that are still looked at."""
+        return len(self._crowd)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """What listens. Not the caller's own."""
+        return self._acceptor.sockets
 
     @property
     def addresses(self) -> list[tuple[str, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ class NameTable(Generic[Found]):
     def __len__(self) -> int:
         return len(self._names)
 
+    def replaced(self, names: Mapping[str, Found]) -> NameTable[Found]:
+        """The same with these names standing for something else."""
+        return NameTable({**self._names, **names})
+
 
 @dataclass(frozen=True, slots=True)
 class Sorting:
@@ -54,6 +58,10 @@ class Sorting:
     default: Destination | None = None
     names: NameTable[Destination] = field(default_factory=lambda: NameTable({}))
     proxy_from: tuple[Network, ...] = ()
+
+    def with_names(self, names: Mapping[str, Destination]) -> Sorting:
+        """The same rules, save that these names go elsewhere."""
+        return replace(self, names=self.names.replaced(names))
 
     @property
     def looks(self) -> bool:

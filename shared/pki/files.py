@@ -15,6 +15,10 @@ MAX_FILE: Final = 4 * 1024 * 1024
 """Bytes read of one file. The CA bundle of a distribution has about 220 KiB."""
 
 
+Stamp = tuple[int, int, int] | None
+"""Inode, time of the last change in nanoseconds, and size of a file."""
+
+
 class PkiError(ValueError):
     """A key, certificate or bundle cannot be used. The message names the path and the remedy; it holds no secret."""
 
@@ -125,3 +129,12 @@ def _write(path: Path, data: bytes, mode: int) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def stamp(path: Path) -> Stamp:
+    """Which file it is, and since when; None where there is none. Files of ours are replaced, never written into."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -28,6 +28,8 @@ class ConnectorDouble:
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     held: list[Stream] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    replace: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the relay asks for a new tunnel in this one's place."""
 
     # LinkHandler
 
@@ -51,7 +53,8 @@ class ConnectorDouble:
 
     def on_drain(self, link: Link, timeout: float) -> None: ...
 
-    def on_replace(self, link: Link, timeout: float) -> None: ...
+    def on_replace(self, link: Link, timeout: float) -> None:
+        self.replace.set()
 
     def on_closed(self, link: Link, code: str, detail: str) -> None:
         if not self.closed.done():

@@ -14,7 +14,7 @@ from tests.system.kit import LOCATION, TENANT, TRUST_DOMAIN, Site
 from tests.system.programs import ROOT, Program, environment
 from tests.system.targets import Target, open_target
 
-_SITES = pytest.StashKey[list[Site]]()
+SITES = pytest.StashKey[list[Site]]()
 _SHOWN = 6000
 
 
@@ -42,7 +42,7 @@ async def site(
 ) -> AsyncIterator[Site]:
     """A site whose programs are not started yet. Its folder's name is short: a socket's path must be."""
     async with Site(tmp_path_factory.mktemp("site"), pki) as made:
-        request.node.stash[_SITES] = [made]
+        request.node.stash[SITES] = [made]
         yield made
 
 
@@ -57,7 +57,7 @@ async def target() -> AsyncIterator[Target]:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
-        for site in item.stash.get(_SITES, []):
+        for site in item.stash.get(SITES, []):
             report.sections += [(f"{program}", _tail(program)) for program in site.programs]
     return report
 

@@ -258,6 +258,16 @@ class Site:
         assert isinstance(answer, dict)
         return answer
 
+    async def command(self, method: str, url: str, body: Any = None) -> dict[str, Any]:
+        """What the relay's control socket answers, whichever process has it. CommandError if it refuses."""
+        path = self.folder / "relay-state" / "control.sock"
+        return await control_request(path, method, url, body, patience=60.0)
+
+    async def upgrade(self) -> int:
+        """Let the relay hand over to a new process; the number of the new one."""
+        answer = await self.command("POST", "/v1/upgrade")
+        return int(answer["new"]["pid"])
+
     # --- pushes
 
     @property

@@ -32,7 +32,8 @@ class Attempt(NamedTuple):
 class Load:
     """`senders` senders that push `rate` pushes a second together, and what became of every try."""
 
-    def __init__(self, site: Site, rate: float = 200.0, senders: int = 40) -> None:
+    def __init__(self, site: Site, rate: float = 200.0, senders: int = 40, *, keeps: bool = True) -> None:
+        """`keeps`: on connections that are kept, else on a new one for each push."""
         self.attempts: list[Attempt] = []
         self.given_up: list[str] = []
         """Pushes that were not acknowledged when the load had to end."""
@@ -40,6 +41,8 @@ class Load:
         self._interval = senders / rate
         self._count = senders
         self._is_stopping = False
+        self._headers = {} if keeps else {"Connection": "close"}
+        self._prefix = "" if keeps else "new-"
 
     @contextlib.asynccontextmanager
     async def running(self, patience: float = 20.0) -> AsyncIterator[None]:
@@ -94,7 +97,7 @@ class Load:
             due = max(due + self._interval * random.uniform(0.5, 1.5), time.monotonic())
             if self._is_stopping:
                 return
-            await self._settle(f"{number}-{push}")
+            await self._settle(f"{self._prefix}{number}-{push}")
 
     async def _settle(self, push: str) -> None:
         self.given_up.append(push)
@@ -109,7 +112,9 @@ class Load:
     async def _try(self, push: str) -> Attempt:
         began = time.monotonic()
         try:
-            answer = await self._site.push(f"/push?id={push}", push.encode() * 100, timeout=_TRY_TIMEOUT)
+            answer = await self._site.push(
+                f"/push?id={push}", push.encode() * 100, headers=self._headers, timeout=_TRY_TIMEOUT
+            )
         except (aiohttp.ClientError, TimeoutError) as error:
             return Attempt(push, began, time.monotonic(), 0, "", repr(error))
         return Attempt(push, began, time.monotonic(), answer.status, answer.fault)

@@ -1,0 +1,37 @@
+"""What /metrics shows of the relay as a whole, asked for when somebody looks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloud_relay import health
+
+if TYPE_CHECKING:
+    from cloud_relay.app import RelayApp
+
+Values = dict[tuple[str, ...], float]
+
+
+def add_gauges(app: RelayApp) -> None:
+    """Add them to the metrics of the app."""
+    gauge = app.metrics.gauge
+    gauge("qanat_relay_memory_used_bytes", "Bytes of pushes under way.", lambda: app.memory()["used"])
+    gauge("qanat_relay_pushes_queued", "Pushes that wait for their turn.", app.queued)
+    gauge("qanat_relay_memory_budget_bytes", "memory.budget.", lambda: app.memory()["budget"])
+    gauge(
+        "qanat_relay_tunnels", "Tunnels attached.", lambda: _tunnels(app), ("tenant", "location", "connector")
+    )  # fmt: skip
+    gauge("qanat_relay_route_up", "1 while a connector exposes its target.", lambda: _up(app), ("tenant", "route"))
+
+
+def _tunnels(app: RelayApp) -> Values:
+    counts: Values = {}
+    for session in app.registry.sessions():
+        identity = session.identity
+        key = (identity.tenant, identity.location, identity.connector)
+        counts[key] = counts.get(key, 0.0) + 1.0
+    return counts
+
+
+def _up(app: RelayApp) -> Values:
+    return {(r.tenant, r.name): float(health.is_green(r, app.tunnels_of)) for r in app.snapshot.routes}
