@@ -14,6 +14,7 @@ from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from cloud_relay.hashing import HashingPool
 from cloud_relay.senders import CANNOT_JUDGE, OVERLOADED, UNAUTHENTICATED, Finding, Sender
+from cloud_relay.sources import source_key
 from cloud_relay.throttle import FailureThrottle
 from shared.errors import FAULTS, Fault
 
@@ -92,7 +93,12 @@ class Passwords(Generic[Owner]):
         tenant, throttle = self._tenant, self._throttle
         if throttle.is_shut(source, tenant, username):
             return TOO_MANY_FAILURES
-        job = self._pool.submit(tenant, lambda: [one.owner for one in passwords if one.secret.verify(password)])
+        job = self._pool.submit(
+            tenant,
+            (source_key(source), tenant, username),
+            lambda: [one.owner for one in passwords if one.secret.verify(password)],
+            is_suspect=throttle.has_failed(source, tenant, username),
+        )
         if job is None:
             return OVERLOADED
         finding: asyncio.Future[Owner | Fault] = asyncio.get_running_loop().create_future()

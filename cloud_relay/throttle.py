@@ -55,6 +55,11 @@ class FailureThrottle:
         full_at = self._full_at.get((source_key(source), tenant, claimed))
         return full_at is not None and full_at - self._clock() > (self._burst - 1) * self._interval
 
+    def has_failed(self, source: str, tenant: str, claimed: bytes) -> bool:
+        """Whether a failure of this pair is not yet made up for by time: it can wait behind others."""
+        full_at = self._full_at.get((source_key(source), tenant, claimed))
+        return full_at is not None and full_at > self._clock()
+
     def failed(self, source: str, tenant: str, claimed: bytes) -> None:
         """Count a failure. `claimed` is an id that there is: what is unknown costs nothing, and is not kept."""
         self.failures += 1

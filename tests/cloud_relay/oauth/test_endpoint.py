@@ -162,7 +162,7 @@ async def test_a_slow_secret_comes_later_and_a_flood_of_wrong_ones_is_not_judged
     for _ in range(20):
         world.throttle.failed("192.0.2.7", "acme", ID.encode())
     assert world.ask(IN_FORM) is FAULTS["too-many-failures"]
-    held = [pool.submit("acme", lambda: time.sleep(0.2)) for _ in range(2)]
+    held = [pool.submit("acme", n, lambda: time.sleep(0.2)) for n in range(2)]
     assert all(held)
     other = World(tmp_path, pool, hash_password(SECRET))
     assert other.ask(IN_FORM) is FAULTS["overloaded"]
