@@ -49,6 +49,9 @@ _TOO_SLOW: Final = FAULTS["sender-too-slow"]
 _STARTING: Final = FAULTS["starting"]
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+_AT_ONCE: Final = 8
+"""Pipelined requests that are answered without leaving the loop to others, where we answer at once: refusals."""
+
 
 class SenderConnection(EndingConnection):
     """The ingress's side of one connection. `on_made` is called first, `on_lost` as the last thing, once.
@@ -57,7 +60,8 @@ class SenderConnection(EndingConnection):
     """
 
     __slots__ = (
-        "_is_advancing", "_memo", "_on_lost", "_on_made", "_owes_continue", "_skipped", "last_answer", "peer", "scheme",
+        "_awaits_turn", "_is_advancing", "_memo", "_on_lost", "_on_made", "_owes_continue", "_skipped", "last_answer",
+        "peer", "scheme",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +83,7 @@ class SenderConnection(EndingConnection):
         self.last_answer: AnswerMemo | None = None
         self._skipped = 0
         self._is_advancing = False
+        self._awaits_turn = False
         self._owes_continue = False
 
     def __repr__(self) -> str:
@@ -212,10 +217,15 @@ class SenderConnection(EndingConnection):
     def _advance(self, data: bytes) -> None:
         """Go through bytes from the start of a head, or from within a body."""
         self._is_advancing = True
+        heads = 0
         try:
             while data:
                 state = self._state
                 if state is _HEAD:
+                    if heads == _AT_ONCE:
+                        self._await_turn(data)
+                        return
+                    heads += 1
                     data = self._take_head(data)
                 elif state is _BODY:
                     data = self._take_body(data)
@@ -228,6 +238,19 @@ class SenderConnection(EndingConnection):
             self._is_advancing = False
         if self._state is _HEAD and (not self._buffer or self._is_write_blocked):
             self._rest()
+
+    def _await_turn(self, data: bytes) -> None:
+        """So many requests at once are answered already: whoever else has something comes first."""
+        self._keep(data)
+        self._awaits_turn = True
+        self.ingress.loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        try:
+            if self._awaits_turn and self._state is _HEAD:
+                self._next()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(error)
 
     def _rest(self) -> None:
         """Between two requests, or while the sender does not read its answers: only the keep-alive time-out runs."""
@@ -306,7 +329,7 @@ class SenderConnection(EndingConnection):
     def _collect(self, data: bytes) -> None:
         """Add to a head of which a part is here already."""
         buffer = self._buffer
-        if self._is_write_blocked:
+        if self._is_write_blocked or self._awaits_turn:
             self._keep(data)
             return
         start = len(buffer)
@@ -326,6 +349,7 @@ class SenderConnection(EndingConnection):
 
     def _next(self) -> None:
         """Go on with what was kept while the last push was answered."""
+        self._awaits_turn = False
         self.resume_reading()
         buffer = self._buffer
         if not buffer or self._is_write_blocked:

@@ -182,6 +182,7 @@ def test_refusals_stop_too_when_nobody_reads_them():
     sender.send(get("/nowhere") * 100)
     assert len(sender.transport.writes) < 10
     sender.transport.drain()
+    relay.clock.run()
     assert [status for status, _ in sender.answers()] == [404] * 100
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from cloud_relay.health import RelayState
@@ -111,6 +113,41 @@ def test_pipelined_refusals_do_not_recurse():
     sender.send(get("/nowhere") * 3000)
     assert [status for status, _ in sender.answers()] == [404] * 3000
     assert not sender.is_closed
+
+
+def test_pipelined_refusals_leave_the_loop_to_others():
+    relay = Relay()
+    flood, other = relay.connect(), relay.connect()
+    turns: list[int] = []
+
+    def turn() -> None:
+        turns.append(len(flood.transport.writes))
+        if len(turns) == 5:
+            other.connection.data_received(post(b"x"))
+        if turns[-1] < 3000:
+            relay.clock.call_soon(turn)
+
+    relay.clock.call_soon(turn)
+    flood.connection.data_received(get("/nowhere") * 3000)
+    assert len(flood.transport.writes) < 20
+    flood.send(get("/nowhere/more"))  # belongs behind all of them
+    assert len(relay.streams) == 1
+    flood.flush()
+    assert max(after - before for before, after in itertools.pairwise(turns)) < 20
+    assert [status for status, _ in flood.answers()] == [404] * 3001
+    relay.stream.answer(204)
+    relay.assert_nothing_left()
+
+
+def test_who_hangs_up_amid_pipelined_refusals_is_gone():
+    relay = Relay()
+    sender = relay.connect()
+    sender.connection.data_received(get("/nowhere") * 100)
+    sender.hang_up()
+    relay.clock.run()
+    assert len(sender.transport.writes) < 20
+    relay.assert_nothing_left()
+    relay.assert_all_closed()
 
 
 def test_pipelined_input_is_bounded():
