@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cloud_relay.fair_queue import FairQueue
 from cloud_relay.health import RelayState
+from cloud_relay.ingress.handshakes import HandshakeTurns
 from cloud_relay.ingress.retry import RetryBudget
 from shared.errors import Fault
 from shared.logs import LogLimiter
@@ -133,12 +134,13 @@ class Ingress:
     `context` is replaced by a reload (`use`). `state` moves on with the process: before SERVING, and from STOPPED on,
     every push gets 503 `starting`; while DRAINING pushes are served and each answer closes its connection. `on_bug` is
     told of every exception that our own code raised while it worked on a push: it logs with a traceback, rarely enough.
-    `upgraded` are the pushes that live on as WebSockets. `strangers` says, by source, which access lines are written of
-    pushes that no sender is known for.
+    `upgraded` are the pushes that live on as WebSockets. `handshakes` says when those of new connections begin.
+    `strangers` says, by source, which access lines are written of pushes that no sender is known for.
     """
 
     __slots__ = (
-        "_number", "_prefix", "context", "loop", "on_bug", "queue", "retries", "state", "strangers", "time", "upgraded",
+        "_number", "_prefix", "context", "handshakes", "loop", "on_bug", "queue", "retries", "state", "strangers",
+        "time", "upgraded",
     )  # fmt: skip
 
     def __init__(
@@ -155,6 +157,7 @@ class Ingress:
         self.state = state
         self.retries = RetryBudget()
         self.queue = FairQueue(loop, context.limits, self.time)
+        self.handshakes = HandshakeTurns(loop)
         self.upgraded: set[UpgradedPush] = set()
         self.strangers = LogLimiter(1.0, STRANGERS_LINES, max_keys=4096, clock=self.time)
         self._prefix = secrets.token_hex(6)

@@ -157,23 +157,64 @@ class IngressListener:
 
 
 class _Arrival:
-    """A connection from accept to its first request: TLS, where there is any, and then a protocol for it."""
+    """A connection from accept to its first request: TLS, where there is any, and then a protocol for it.
 
-    __slots__ = ("_has_started", "_is_aborted", "_listener", "_sock", "_task", "source")
+    With TLS it has no more than a socket and a timer until its ClientHello is here and its turn has come.
+    """
+
+    __slots__ = ("_deadline", "_has_started", "_is_aborted", "_listener", "_sock", "_task", "_tls", "source")
 
     def __init__(self, listener: IngressListener, sock: socket.socket, source: str) -> None:
         self.source = source
         self._listener = listener
         self._sock = sock
+        self._tls = listener.tls
         self._has_started = False
         self._is_aborted = False
-        self._task = spawn(self._welcome(), "ingress arrival")
+        self._task: asyncio.Task[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        if self._tls is None:
+            self._begin()
+        else:
+            loop = listener.ingress.loop
+            self._deadline = loop.call_later(HANDSHAKE_TIMEOUT, self._on_late)
+            loop.add_reader(sock, self._on_hello)
 
     def abort(self) -> None:
         """End at once. A task that never began would leave its socket open, so it is let begin."""
         self._is_aborted = True
-        if self._has_started:
+        if self._deadline is not None:
+            self._give_up()
+        elif self._has_started and self._task is not None:
             self._task.cancel()
+
+    def _on_hello(self) -> None:
+        """The first bytes of the handshake are here, or the sender has hung up."""
+        ingress = self._listener.ingress
+        ingress.loop.remove_reader(self._sock)
+        ingress.handshakes.join(source_key(self.source), self._on_turn)
+
+    def _on_turn(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+            self._begin()
+
+    def _on_late(self) -> None:
+        """No ClientHello came in time, or there were too many before it."""
+        self._give_up()
+        self._listener.metrics.tls_failed += 1
+        self._listener.failed(self)
+
+    def _give_up(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        self._listener.ingress.loop.remove_reader(self._sock)
+        self._sock.close()
+
+    def _begin(self) -> None:
+        self._task = spawn(self._welcome(), "ingress arrival")
 
     async def _welcome(self) -> None:
         self._has_started = True
@@ -181,7 +222,7 @@ class _Arrival:
             self._sock.close()
             self._listener.failed(self)
             return
-        listener, tls = self._listener, self._listener.tls
+        listener, tls = self._listener, self._tls
         try:
             await listener.ingress.loop.connect_accepted_socket(
                 self._new_connection,
@@ -203,7 +244,7 @@ class _Arrival:
             listener.lost,
             on_made=self._on_made,
             source=self.source,
-            scheme="https" if listener.tls else "http",
+            scheme="https" if self._tls else "http",
         )
 
     def _on_made(self, connection: SenderConnection) -> None:

@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -350,6 +351,61 @@ def test_a_host_with_many_ipv6_addresses_is_one_source():
             assert listener._per_source == {}
 
     asyncio.run(_within(main()))
+
+
+def test_who_never_says_hello_is_let_go(run, pki, monkeypatch):
+    monkeypatch.setattr("cloud_relay.ingress.listener.HANDSHAKE_TIMEOUT", 0.05)
+
+    async def main() -> None:
+        async with listening(pki) as (relay, listener):
+            silent = [await connect(listener, None) for _ in range(3)]
+            for reader, writer in silent:
+                assert await ended(reader) == b""
+                writer.close()
+            assert relay.metrics.tls_failed == 3
+            assert listener.open_connections == 0
+            _, writer = await connect(listener, pki)
+            writer.close()
+
+    run(main)
+
+
+def test_handshakes_take_turns_with_pushes(run, pki):
+    """While hundreds of handshakes wait, a connection that is there already is served between any two of them."""
+
+    async def main() -> None:
+        async with listening(pki) as (relay, listener):
+            _, kept = await connect(listener, pki)
+            handshakes = relay.ingress.handshakes
+            begun: list[str] = []
+            for source in ("192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"):
+                handshakes.join(source, partial(begun.append, source))
+            assert begun == []
+            kept.write(post(b"x"))
+            await until(lambda: relay.streams)
+            await until(lambda: len(begun) == 4)
+            assert begun == ["192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.1"]
+            assert repr(handshakes) == "<HandshakeTurns 0 of 0 sources waiting>"
+            kept.close()
+
+    run(main)
+
+
+def test_aborting_ends_those_who_wait_for_their_turn(run, pki):
+    async def main() -> None:
+        async with listening(pki) as (relay, listener):
+            _, silent = await connect(listener, None)
+            _, greeting = await connect(listener, None)
+            greeting.write(b"\x16\x03\x01")
+            await until(lambda: listener.open_connections == 2)
+            listener.abort()
+            assert listener.open_connections == 0
+            await asyncio.sleep(0.05)
+            assert relay.metrics.open == 0
+            silent.close()
+            greeting.close()
+
+    run(main)
 
 
 def test_what_is_no_tls_is_counted_and_forgotten(run, pki):
