@@ -300,7 +300,7 @@ class Delivery(DeliveryEnd):
 
     def _wait(self) -> None:
         self._is_waiting = True
-        fault = self.target.pool.wait(self, self._stream.deadline)
+        fault = self.target.pool.wait(self, self._stream.deadline, self.push.sender)
         if fault is not None:
             self._is_waiting = False
             self._give_up(fault.fault.code, fault.detail)

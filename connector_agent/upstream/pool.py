@@ -8,12 +8,12 @@ Everything is bounded: connections, connects under way, pushes that wait and how
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from connector_agent.upstream.connect import Endpoint, connect
 from connector_agent.upstream.connection import UpstreamConnection
+from connector_agent.upstream.line import Waiter, WaitingLine
 from shared.errors import LocalFault
 from shared.tasks import spawn
 from shared.timers import LazyTimer
@@ -38,16 +38,6 @@ _SWEEP_STEP: Final = 0.05
 Connect = Callable[
     [Endpoint, Callable[[], UpstreamConnection], asyncio.AbstractEventLoop], Coroutine[Any, Any, UpstreamConnection]
 ]
-
-
-class Waiter(Protocol):
-    """A push that waits for a connection. It is called once, unless it cancels."""
-
-    def on_connection(self, connection: UpstreamConnection) -> None:
-        """Here is one; it must be used, or released."""
-
-    def on_no_connection(self, fault: LocalFault) -> None:
-        """There will be none."""
 
 
 class ConnectCounts(Protocol):
@@ -83,7 +73,7 @@ class UpstreamPool:
         self._on_fault = on_fault
         self._all: set[UpstreamConnection] = set()
         self._idle: list[UpstreamConnection] = []
-        self._waiting: OrderedDict[Waiter, float] = OrderedDict()
+        self._waiting = WaitingLine()
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle_timer = LazyTimer(loop, self._close_stale)
         self._wait_timer = LazyTimer(loop, self._fail_expired)
@@ -107,16 +97,19 @@ class UpstreamPool:
         self._close_stale()
         return idle.pop() if idle else None
 
-    def wait(self, waiter: Waiter, deadline: float) -> LocalFault | None:
-        """Queue for a connection until `deadline` (0.0: none) or MAX_WAIT; a fault says that there will be none."""
+    def wait(self, waiter: Waiter, deadline: float, sender: str = "") -> LocalFault | None:
+        """Queue for a connection until `deadline` (0.0: none) or MAX_WAIT; a fault says that there will be none.
+
+        Connections go to the senders in turn, so that one that floods waits behind itself.
+        """
         if self._is_over:
             return _removed()
-        if len(self._waiting) >= self._max_waiting:
-            return LocalFault("connector-overloaded", f"{len(self._waiting)} pushes wait for a connection")
+        if self._waiting.size >= self._max_waiting:
+            return LocalFault("connector-overloaded", f"{self._waiting.size} pushes wait for a connection")
         until = self.loop.time() + MAX_WAIT
         if deadline and deadline < until:
             until = deadline
-        self._waiting[waiter] = until
+        self._waiting.add(waiter, sender, until)
         if not self._wait_timer.is_set or until < self._wait_timer.deadline:
             self._wait_timer.set(until)
         self._connect_more()
@@ -124,8 +117,8 @@ class UpstreamPool:
 
     def cancel(self, waiter: Waiter) -> None:
         """Stop waiting."""
-        self._waiting.pop(waiter, None)
-        if not self._waiting:
+        self._waiting.remove(waiter)
+        if not self._waiting.size:
             self._wait_timer.close()
 
     # What a connection calls.
@@ -137,7 +130,7 @@ class UpstreamPool:
             return
         connection.idle_since = now = self.loop.time()
         self._idle.append(connection)
-        if self._waiting:
+        if self._waiting.size:
             self._serve()
         elif self._is_retired:
             connection.close()
@@ -151,7 +144,7 @@ class UpstreamPool:
             self._idle.remove(connection)
         if not self._idle:
             self._idle_timer.close()
-        if self._waiting:
+        if self._waiting.size:
             self._connect_more()
         elif self._grace is not None and not (self._all or self._tasks):
             self._grace.cancel()
@@ -164,7 +157,7 @@ class UpstreamPool:
         self._is_retired = True
         for connection in tuple(self._idle):
             connection.close()
-        if grace is not None and (self._all or self._waiting or self._tasks):
+        if grace is not None and (self._all or self._waiting.size or self._tasks):
             self._grace = self.loop.call_later(grace, self.abort)
 
     def abort(self) -> None:
@@ -175,9 +168,8 @@ class UpstreamPool:
             self._grace = None
         for task in self._tasks:
             task.cancel()
-        while self._waiting:
-            waiter, _until = self._waiting.popitem(last=False)
-            waiter.on_no_connection(_removed())
+        while self._waiting.size:
+            self._waiting.next().on_no_connection(_removed())
         self._wait_timer.close()
         for connection in tuple(self._all):
             connection.drop("the target was removed from the config")
@@ -195,7 +187,7 @@ class UpstreamPool:
     @property
     def waiting(self) -> int:
         """Pushes that wait for a connection."""
-        return len(self._waiting)
+        return self._waiting.size
 
     def _serve(self) -> None:
         """Hand idle connections to waiting pushes. A push that gives one back at once must not recurse into here."""
@@ -203,12 +195,11 @@ class UpstreamPool:
             return
         self._is_serving = True
         try:
-            while self._waiting and self._idle:
-                waiter, _until = self._waiting.popitem(last=False)
-                waiter.on_connection(self._idle.pop())
+            while self._waiting.size and self._idle:
+                self._waiting.next().on_connection(self._idle.pop())
         finally:
             self._is_serving = False
-        if not self._waiting:
+        if not self._waiting.size:
             self._wait_timer.close()
             if self._is_retired:
                 self.retire()
@@ -217,7 +208,7 @@ class UpstreamPool:
         if self._is_over:
             return
         under_way = len(self._tasks)
-        wanted = min(len(self._waiting), self._max_connecting, self.max_connections - len(self._all))
+        wanted = min(self._waiting.size, self._max_connecting, self.max_connections - len(self._all))
         for _ in range(wanted - under_way):
             task = spawn(self._connect(), name=f"connect to {self.endpoint}")
             self._tasks.add(task)
@@ -240,7 +231,7 @@ class UpstreamPool:
             return
         self._all.add(connection)
         self.put_back(connection)
-        if self._waiting:  # the target is slow: nobody may give a connection back soon
+        if self._waiting.size:  # the target is slow: nobody may give a connection back soon
             self._connect_more()
 
     def _leave(self) -> None:
@@ -258,13 +249,13 @@ class UpstreamPool:
         self._counts.connect_failures += 1
         self.last_fault = fault
         self._on_fault(fault)
-        failed = [waiter for waiter, until in self._waiting.items() if until - MAX_WAIT <= began]
+        failed = [waiter for waiter, until in self._waiting.all() if until - MAX_WAIT <= began]
         if self._all:
             del failed[1:]
         for waiter in failed:
-            if self._waiting.pop(waiter, None) is not None:
+            if self._waiting.remove(waiter):
                 waiter.on_no_connection(fault)
-        if self._waiting:
+        if self._waiting.size:
             self._connect_more()
         else:
             self._wait_timer.close()
@@ -279,12 +270,12 @@ class UpstreamPool:
 
     def _fail_expired(self) -> None:
         now = self.loop.time()
-        expired = [waiter for waiter, until in self._waiting.items() if until <= now]
+        expired = [waiter for waiter, until in self._waiting.all() if until <= now]
         for waiter in expired:
-            if self._waiting.pop(waiter, None) is not None:
+            if self._waiting.remove(waiter):
                 waiter.on_no_connection(LocalFault("connector-overloaded", "no connection became free in time"))
-        if self._waiting:
-            self._wait_timer.set(max(min(self._waiting.values()), now + _SWEEP_STEP))
+        if self._waiting.size:
+            self._wait_timer.set(max(min(until for _, until in self._waiting.all()), now + _SWEEP_STEP))
 
     def __repr__(self) -> str:
         return f"<UpstreamPool {self.total} connections, {self.idle} idle, {self.waiting} waiting>"

@@ -352,6 +352,7 @@ class World:
         deadline: float = 0.0,
         stream: FakeStream | None = None,
         upgrade: bytes | None = None,
+        sender: str = "s4-prod",
     ) -> FakeStream:
         """A push arrives; its connection has come when this returns. `length` -1: as long as the body, if whole."""
         stream = stream or FakeStream(deadline)
@@ -359,7 +360,7 @@ class World:
             length = len(body) if end and method == "POST" else None
         head = encode_push(
             PushHead(
-                target, "req-1", 1, "s4-prod", "r", method.encode(), path.encode(), length,
+                target, "req-1", 1, sender, "r", method.encode(), path.encode(), length,
                 [(b"Host", b"push.example.com"), (b"Content-Type", b"text/plain")] if headers is None else headers,
                 upgrade,
             )

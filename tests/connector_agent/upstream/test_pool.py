@@ -45,6 +45,21 @@ def test_more_pushes_than_connections_wait_their_turn() -> None:
     run(tell)
 
 
+def test_a_sender_that_floods_waits_behind_itself() -> None:
+    async def tell() -> None:
+        world = World(max_connections=1)
+        streams = [await world.push(b"%d" % number, sender="flood") for number in range(4)]
+        streams += [await world.push(b"%d" % number, sender="quiet") for number in (7, 8)]
+        order = []
+        for _ in streams:
+            order.append(world.transport.written[-1:])
+            world.transport.gets(OK)
+        assert order == [b"0", b"1", b"7", b"2", b"8", b"3"]
+        world.assert_clean(*streams)
+
+    run(tell)
+
+
 def test_a_push_that_waits_too_long_is_told_so() -> None:
     async def tell() -> None:
         world = World(max_connections=1)
