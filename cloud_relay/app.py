@@ -16,6 +16,7 @@ from cloud_relay import health
 from cloud_relay.config import RelayConfig, find_changes, restart_keys
 from cloud_relay.doors import Contexts, Doors, load_contexts, require_contexts
 from cloud_relay.expiries import describe_changes
+from cloud_relay.fair_share import FairShare
 from cloud_relay.gauges import add_gauges
 from cloud_relay.handover.arriving import Arriving
 from cloud_relay.handover.leaving import Leaving, Phase
@@ -96,6 +97,14 @@ class RelayApp:
         self.snapshot = self._builder.build(config)
         self._access_log = AccessLog(loop, 1) if config.log.access == "stdout" else _NoAccessLog()
         self._ingress = Ingress(loop, self._context(), _report_bug, RelayState.STARTING)
+        self.share = FairShare(
+            loop,
+            self.limits,
+            self._ingress.queue,
+            senders=lambda: list(self.snapshot.senders.values()),
+            links=lambda: [session.link for session in self.registry.sessions()],
+            is_on=lambda: self.config.limits.queue > 0,
+        )
         self._manager = manager or ServiceManager()
         self._reloader = Reloader(path, loaded, RelayConfig, self._apply, log, told=self._manager.reloading)
         self._tasks: list[asyncio.Task[Any]] = []
@@ -143,6 +152,7 @@ class RelayApp:
         self.identity = identity = await open_identity(self, self.arriving.patience)
         contexts = require_contexts(config, identity.context)
         self._gaps.start()
+        self.share.start()
         self.snapshot = self._builder.build(config, self.snapshot, contexts.trust)
         self._ingress.context = self._context()
         self._service.services.keys.prefetch()
@@ -200,6 +210,7 @@ class RelayApp:
         if self.identity is not None:
             await self.identity.close()
         self.arriving.stop()
+        self.share.stop()
         self._gaps.stop()
         self._pool.close()
         if isinstance(self._access_log, AccessLog):

@@ -161,6 +161,7 @@ class Attendant:
         session = Session(self.identity, link, instance, targets, self._loop.time(), number)
         self.session = session
         self._attendance.ready(session)
+        link.ping()  # what the path takes by itself: fair_share compares with it
 
     def on_stream(self, stream: Stream, head: bytes, body: bytes, end: bool) -> None:
         """Never comes: only the relay opens streams, and the core fails a connector that tries."""

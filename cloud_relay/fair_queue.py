@@ -118,6 +118,10 @@ class FairQueue:
         self._stand(ticket, self._limits.shut_gate(sender, route, now) or sender.gate, now)
         return ticket
 
+    def waiting_of(self, gate: Gate) -> int:
+        """How many pushes of the sender with this gate wait, wherever they do."""
+        return self._of_sender.get(gate, 0)
+
     def forget(self, ticket: Ticket) -> None:
         """A push gave up, or its connection is gone."""
         gate = ticket.gate

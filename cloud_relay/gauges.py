@@ -17,6 +17,7 @@ def add_gauges(app: RelayApp) -> None:
     gauge = app.metrics.gauge
     gauge("qanat_relay_memory_used_bytes", "Bytes of pushes under way.", lambda: app.memory()["used"])
     gauge("qanat_relay_pushes_queued", "Pushes that wait for their turn.", app.queued)
+    gauge("qanat_relay_senders_held_back", "Senders whose pushes wait for others'.", lambda: app.share.narrowed)
     gauge("qanat_relay_memory_budget_bytes", "memory.budget.", lambda: app.memory()["budget"])
     gauge(
         "qanat_relay_tunnels", "Tunnels attached.", lambda: _tunnels(app), ("tenant", "location", "connector")

@@ -32,7 +32,7 @@ NICENESS: Final = 10
 
 
 def worker_count() -> int:
-    """Threads: half of the cores. One scrypt takes a tenth of a second of a core and 32 MiB; the loops need cores too."""
+    """Threads: half of the cores. One scrypt takes a tenth of a second of a core and 32 MiB; loops need cores too."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(MAX_WORKERS, cores // 2))
 

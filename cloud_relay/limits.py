@@ -51,16 +51,18 @@ class Gate:
     Bytes are counted as they arrive, so their bucket may be overdrawn by bodies that are under way; the gate is shut
     until that is made up for.
 
-    `line` is who waits before it (see fair_queue), None when nobody does.
+    `line` is who waits before it (see fair_queue), None when nobody does. `lasting` of what is in flight are no pushes
+    that end soon but connections that stay: TCP, WebSockets. `share` is how many others may be in flight for now, for
+    the sake of other senders (see fair_share), 0 when that is no matter.
     """
 
     __slots__ = (
-        "_byte_tolerance", "_bytes_full_at", "_full_at", "_interval", "_tolerance", "byte_cost", "in_flight", "line",
-        "max_in_flight",
+        "_byte_tolerance", "_bytes_full_at", "_configured", "_full_at", "_interval", "_tolerance", "byte_cost",
+        "in_flight", "lasting", "line", "max_in_flight", "share",
     )  # fmt: skip
 
     def __init__(self, max_in_flight: int = 0, rate: float = 0.0, burst: float = 0.0) -> None:
-        self.in_flight = 0
+        self.in_flight = self.lasting = self.share = self._configured = 0
         self.line: Line | None = None
         self._full_at = self._interval = self._tolerance = 0.0
         self._bytes_full_at = self.byte_cost = self._byte_tolerance = 0.0
@@ -74,7 +76,8 @@ class Gate:
 
         What is in flight stays counted. A rate or burst that differs starts with a full bucket.
         """
-        self.max_in_flight = max_in_flight
+        self._configured = max_in_flight
+        self.narrow(self.share)
         interval = 1.0 / rate if rate > 0.0 else 0.0
         tolerance = (max(burst, 1.0) - 1.0) * interval + _SLACK
         if (interval, tolerance) != (self._interval, self._tolerance):
@@ -85,6 +88,17 @@ class Gate:
         if (cost, tolerance) != (self.byte_cost, self._byte_tolerance):
             self._bytes_full_at = 0.0
             self.byte_cost, self._byte_tolerance = cost, tolerance
+
+    def narrow(self, share: int) -> None:
+        """Let no more than `share` passing pushes be in flight from now on, the configured limit aside; 0 for any."""
+        self.share = share
+        most, held = self._configured, share + self.lasting if share else 0
+        self.max_in_flight = min(most, held) if most and held else most or held
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether it is for others that no more pushes are let in, rather than by its own limits."""
+        return self.share > 0 and self.in_flight >= self.max_in_flight and not 0 < self._configured <= self.in_flight
 
     def is_shut(self, now: float) -> bool:
         """Whether one more push is too much, or would overtake those that wait. Asking takes nothing."""
@@ -246,6 +260,16 @@ class Limits:
         gate = self._gates.setdefault((tenant, kind, name), Gate())
         gate.configure(max_in_flight, rate, burst, byte_rate, byte_burst)
         return gate
+
+    def stays(self, sender: Sender) -> None:
+        """A push that was admitted has become a connection that stays. Before its `release` comes `passes`."""
+        sender.gate.lasting += 1
+        sender.gate.narrow(sender.gate.share)
+
+    def passes(self, sender: Sender) -> None:
+        """A connection that stayed is over."""
+        sender.gate.lasting -= 1
+        sender.gate.narrow(sender.gate.share)
 
     def owed(self, now: float) -> list[tuple[str, str, str, float, float]]:
         """What the gates' buckets lack, for another process: (tenant, kind, name) and what `Gate.owed` gives."""

@@ -115,7 +115,7 @@ class Push(PushQueued):
         elif state is _JUDGING:
             self._fail(_CANNOT_JUDGE)
         elif state is _QUEUED:
-            self._fail(route.quota_fault)
+            self._fail(self._over_quota(route))
         elif state is _HOLDING:
             self._ask_again(route, now)
         else:
@@ -174,8 +174,10 @@ class Push(PushQueued):
         if fault is None:
             self._is_admitted = True
             self._admitted(route, sender, now)
-        elif fault is not route.quota_fault or not self._wait_for_turn(route, sender, now):
+        elif fault is not route.quota_fault:
             self._fail(fault)
+        elif not self._wait_for_turn(route, sender, now):
+            self._fail(self._over_quota(route))
 
     def _admitted(self, route: Route, sender: Sender, now: float) -> None:
         context = self._context

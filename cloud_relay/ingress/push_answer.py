@@ -111,6 +111,7 @@ class PushAnswer(PushEnd):
         data = upgrade_head(answer.headers)
         upgraded = self._upgraded = UpgradedPush(self, route, sender, connection, self._ingress, stream)
         self._state = _UPGRADED
+        self._context.limits.stays(sender)
         self._drop_pieces()
         self.fault = None
         self.status = 101

@@ -224,6 +224,8 @@ class PushEnd:
         if route is not None:
             route.metrics.in_flight -= 1
             if self._is_admitted and sender is not None:
+                if self._upgraded is not None:
+                    self._context.limits.passes(sender)
                 self._context.limits.release(sender, route)
         self._drop_pieces()
         if self._waiter is not None:

@@ -11,15 +11,22 @@ from shared.errors import FAULTS
 if TYPE_CHECKING:
     from cloud_relay.routing import Route
     from cloud_relay.senders import Sender
+    from shared.errors import Fault
 
 _QUEUED = PushState.QUEUED
 _SWITCHED_OFF = FAULTS["sender-disabled"]
+_OVERLOADED = FAULTS["overloaded"]
 
 
 class PushQueued(PushLocal):
     """Between the verdict and admission."""
 
     __slots__ = ()
+
+    def _over_quota(self, route: Route) -> Fault:
+        """The answer to what finds no place in time: over a quota of its own, or held back only for other senders."""
+        sender = self.sender
+        return _OVERLOADED if sender is not None and sender.gate.is_held_back else route.quota_fault
 
     def _wait_for_turn(self, route: Route, sender: Sender, now: float) -> bool:
         """Join the line; False if there is no place, and the push has to be refused."""

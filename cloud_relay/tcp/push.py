@@ -214,10 +214,12 @@ class TcpPush(Splice):
     def _admit(self, sender: Sender) -> None:
         self.sender = sender
         now = self._time()
-        fault = self._context.ingress.context.limits.admit(sender, self.route, None, now)
+        limits = self._context.ingress.context.limits
+        fault = limits.admit(sender, self.route, None, now)
         if fault is not None:
             self.fail(fault)
             return
+        limits.stays(sender)
         self._is_admitted = True
         self._context.ingress.retries.earn()
         self._ready_at = now  # a slow handshake takes nothing of the time that a connector has to come back
@@ -326,7 +328,9 @@ class TcpPush(Splice):
             self._newborn.reset()
         self._newborn = None
         if self._is_admitted and sender is not None:
-            context.ingress.context.limits.release(sender, route)
+            limits = context.ingress.context.limits
+            limits.passes(sender)
+            limits.release(sender, route)
         context.leave(self)
         route.state.leave(source_key(self.ends.source))
         metrics = route.metrics

@@ -11,7 +11,7 @@ from __future__ import annotations
 class PeerClock:
     """Turns the peer's microseconds into our monotonic seconds."""
 
-    __slots__ = ("_age", "_offset", "round_trip")
+    __slots__ = ("_age", "_offset", "last_round_trip", "round_trip", "sampled_at")
 
     MAX_AGE = 60.0
     """A sample older than this is replaced by any newer one: clocks drift."""
@@ -20,6 +20,9 @@ class PeerClock:
         self._offset = 0.0
         self._age = float("-inf")
         self.round_trip = float("inf")
+        self.last_round_trip = float("inf")
+        """Of the sample that came last, at `sampled_at`: what the peer and we ourselves are slow by now is in it."""
+        self.sampled_at = float("-inf")
 
     def __repr__(self) -> str:
         return f"<PeerClock offset={self._offset:+.6f} round_trip={self.round_trip:.6f}>"
@@ -30,7 +33,8 @@ class PeerClock:
 
     def on_pong(self, sent: float, clock: int, now: float) -> None:
         """One sample: a PING of `sent` was answered at the peer's `clock` and has come back."""
-        round_trip = max(now - sent, 0.0)
+        round_trip = self.last_round_trip = max(now - sent, 0.0)
+        self.sampled_at = now
         if round_trip <= self.round_trip * 1.5 or now - self._age > self.MAX_AGE:
             self._offset = clock / 1e6 - (sent + now) / 2
             self._age = now

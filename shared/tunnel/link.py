@@ -152,6 +152,12 @@ class Link:
         return self._connection.round_trip
 
     @property
+    def last_ping(self) -> tuple[float, float]:
+        """How long the ping took that was answered last, in seconds, and when its answer came, by the loop's time."""
+        clock = self._connection.clock
+        return clock.last_round_trip, clock.sampled_at
+
+    @property
     def last_received(self) -> float:
         """The loop's time at which the last byte came."""
         return self._connection.liveness.last_received

@@ -1,0 +1,312 @@
+"""Who floods waits behind itself: how many pushes of one sender may be in flight while it gets in the way of others.
+
+What is in flight cannot be overtaken: it queues in the tunnels, in both programs' loops, in the kernel. So when pushes
+pile up there, and several senders are active, the pile is made small, and each sender gets an equal part of it
+(max-min: those who need less keep what they need). What is beyond a sender's part waits in its own line (see
+fair_queue), where the others pass by. Nobody is held back alone, or where nothing piles up.
+
+Whether something piles up, pings tell. They go first in a tunnel, and both loops handle them as they come, so what they
+take longer than on a quiet path is what every push waits at each end. Of a sender's pushes those are in the pile that
+end within that time (Little's law); the others are on a long line or at a slow target, and are nobody's concern. The
+window for the pile is halved while pings are late and grows while they are not, as TCP's does (RFC 5681 §3.1).
+
+Nothing here is called for a push: the controller looks every 50 ms, at those who were active of late.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from shared.logs import get_logger, log_limited
+
+if TYPE_CHECKING:
+    from cloud_relay.fair_queue import FairQueue, Handle
+    from cloud_relay.limits import Gate, Limits
+    from cloud_relay.senders import Sender
+
+STEP: Final = 0.05
+"""Seconds between two looks."""
+
+CROWD: Final = 16
+"""Pushes in flight, of all senders, that harm nobody: with as many both programs are as fast as with more."""
+
+LEAST: Final = 4
+"""What each sender may always have in flight."""
+
+SLACK: Final = 0.002
+"""Seconds that a ping may be late, and a quarter of what it takes on a quiet path."""
+
+CALM: Final = 10
+"""Looks in a row without a late ping after which the window grows by a crowd each time, rather than by one."""
+
+OWN: Final = 0.001
+"""Seconds that a push takes through both programs where nothing piles up."""
+
+ACTIVE_FOR: Final = 10.0
+"""Seconds after its last push for which a sender counts as one who may come to harm."""
+
+_SCAN: Final = 0.5
+_SCAN_SOON: Final = 0.1
+_PROBED: Final = 8
+"""How many tunnels are pinged, those with the most pushes, chosen anew every half second; the first ones sooner."""
+
+_BASE_FOR: Final = 300.0
+"""Seconds for which a path's quiet round trip is believed: two spans of it."""
+
+_INFINITE: Final = float("inf")
+
+log = get_logger("relay.senders")
+
+
+class Link(Protocol):
+    """What is asked of a tunnel."""
+
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def last_ping(self) -> tuple[float, float]: ...
+    def ping(self) -> None: ...
+
+
+class Loop(Protocol):
+    """What is used of an event loop."""
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Handle: ...
+    def time(self) -> float: ...
+
+
+class _Path:
+    """One tunnel that is pinged: how long that takes when it is quiet, and now."""
+
+    __slots__ = ("_asked_at", "_base", "_base_until", "_link", "_old_base", "queued")
+
+    def __init__(self, link: Link, now: float) -> None:
+        self._link = link
+        self._base = self._old_base = link.last_ping[0]  # the one that was sent when it was attached
+        self.queued = 0.0
+        """Seconds that the last ping took longer than on a quiet path, or the one under way does."""
+        self._base_until = now + _BASE_FOR
+        self._asked_at = _INFINITE
+
+    def is_late(self, now: float) -> bool:
+        """Whether pings take notably longer than on a quiet path. Asks again."""
+        took, came_at = self._link.last_ping
+        is_under_way = came_at < self._asked_at < _INFINITE
+        if is_under_way:
+            took = max(took, now - self._asked_at)
+        else:
+            self._note(took, now)
+            self._asked_at = now
+            self._link.ping()
+        base = min(self._base, self._old_base)
+        self.queued = max(0.0, took - base) if base < _INFINITE else 0.0
+        return self.queued > max(SLACK, base / 4)
+
+    def forget(self) -> None:
+        """It is not pinged for now: an answer that is still to come counts no more."""
+        self._asked_at = _INFINITE
+
+    def _note(self, took: float, now: float) -> None:
+        if now >= self._base_until:
+            self._base_until = now + _BASE_FOR
+            self._old_base, self._base = self._base, took
+        self._base = min(self._base, took)
+
+
+class _Activity:
+    """One sender that was active of late: of its pushes, how many are in the pile, and how many are elsewhere."""
+
+    __slots__ = ("_done", "_looked_at", "_rate", "away", "demand", "piled", "sender")
+
+    def __init__(self, sender: Sender, now: float) -> None:
+        self.sender = sender
+        self.away = self.piled = self.demand = 0
+        self._done = sender.metrics.pushes
+        self._looked_at = now
+        self._rate = 0.0
+
+    def measure(self, queued: float, queue: FairQueue, now: float) -> None:
+        """`queued` is what a push waits in one pass of both loops; it passes them twice."""
+        done, since = self.sender.metrics.pushes, now - self._looked_at
+        if since > 0:
+            weight = min(1.0, since / (4 * STEP))
+            self._rate += ((done - self._done) / since - self._rate) * weight
+            self._done, self._looked_at = done, now
+        in_flight = _passing(self.sender.gate)
+        self.piled = min(in_flight, round(self._rate * (OWN + 2 * queued)))
+        self.away = in_flight - self.piled
+        self.demand = self.piled + queue.waiting_of(self.sender.gate)
+
+
+class FairShare:
+    """The controller. `senders` and `links` give all that there are; `is_on` says whether there may be lines."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        limits: Limits,
+        queue: FairQueue,
+        senders: Callable[[], Iterable[Sender]],
+        links: Callable[[], Iterable[Link]],
+        is_on: Callable[[], bool],
+    ) -> None:
+        self._loop = loop
+        self._limits = limits
+        self._queue = queue
+        self._senders = senders
+        self._links = links
+        self._is_on = is_on
+        self._timer: Handle | None = None
+        self._scan_at = 0.0
+        self._pushes: dict[Sender, tuple[int, float]] = {}
+        self._active: list[_Activity] = []
+        self._known: dict[Link, _Path] = {}
+        self._paths: list[_Path] = []
+        self._narrowed: set[Gate] = set()
+        self._calm = 0
+        self.window = _INFINITE
+        """Pushes in flight that all senders share just now; infinite as long as it is no matter."""
+
+    @property
+    def narrowed(self) -> int:
+        """Senders that are held back for others."""
+        return len(self._narrowed)
+
+    def start(self) -> None:
+        """Look from now on."""
+        self._timer = self._loop.call_at(self._loop.time() + STEP, self._on_time)
+
+    def stop(self) -> None:
+        """Look no more, and hold nobody back."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._relax()
+
+    def _on_time(self) -> None:
+        self.start()
+        self.look(self._loop.time())
+
+    def look(self, now: float) -> None:
+        """Compare, and decide."""
+        limits, queue = self._limits, self._queue
+        if limits.in_flight + queue.waiting <= CROWD or not self._is_on():
+            self._relax()
+            return
+        if now >= self._scan_at or (not self._paths and now >= self._scan_at - _SCAN + _SCAN_SOON):
+            self._scan(now)
+        if len(self._active) < 2:
+            self._relax()
+            return
+        late = [path.is_late(now) for path in self._paths]  # each is asked, whatever the others say
+        queued = max([path.queued for path in self._paths], default=0.0)
+        for one in self._active:
+            one.measure(queued, queue, now)
+        self._adjust(is_late=any(late), is_known=bool(late))
+        if self.window < sum(one.demand for one in self._active):
+            self._share_out()
+        else:
+            self._relax()
+
+    def _scan(self, now: float) -> None:
+        """Who was active of late, and which tunnels carry the most."""
+        self._scan_at = now + _SCAN
+        before, self._pushes = self._pushes, {}
+        for sender in self._senders():
+            pushes, gate = sender.metrics.pushes, sender.gate
+            known = before.get(sender)
+            is_new = known is not None and known[0] != pushes
+            if is_new or _passing(gate) or self._queue.waiting_of(gate):
+                self._pushes[sender] = (pushes, now)
+            else:
+                self._pushes[sender] = (pushes, known[1] if known is not None else -ACTIVE_FOR)
+        known_ones = {one.sender: one for one in self._active}
+        self._active = [
+            known_ones.get(sender) or _Activity(sender, now)
+            for sender, (_, at) in self._pushes.items()
+            if now - at < ACTIVE_FOR
+        ]
+        links = list(self._links())
+        self._known = {link: self._known[link] for link in links if link in self._known}
+        paths = [
+            self._known.setdefault(link, _Path(link, now))
+            for link in heapq.nlargest(_PROBED, links, key=lambda link: link.in_flight)
+            if link.in_flight or link in self._known
+        ]
+        for path in self._paths:
+            if path not in paths:
+                path.forget()
+        self._paths = paths
+
+    def _adjust(self, *, is_late: bool, is_known: bool) -> None:
+        """Shrink while pings are late, grow while they are not."""
+        if is_late:
+            self._calm = 0
+            self.window = max(CROWD, min(self.window, sum(one.piled for one in self._active)) / 2)
+        elif is_known and self.window < _INFINITE:
+            self._calm += 1
+            self.window += 1 if self._calm < CALM else CROWD
+
+    def _share_out(self) -> None:
+        """Each gets what it needs up to the same level; those above it are held back, if there is anybody below."""
+        level = max(LEAST, level_of([one.demand for one in self._active], int(self.window)))
+        above = [one for one in self._active if one.demand > level]
+        if len(above) == len(self._active):  # for whose sake?
+            self._relax()
+            return
+        narrowed = {one.sender.gate for one in above}
+        self._widen(self._narrowed - narrowed)
+        for one in above:
+            gate = one.sender.gate
+            if gate not in self._narrowed:
+                _tell(one.sender, one.demand)
+            gate.narrow(one.away + level)
+            self._wake(gate)
+        self._narrowed = narrowed
+
+    def _relax(self) -> None:
+        """Nobody need be held back."""
+        if self._narrowed:
+            self._widen(self._narrowed)
+            self._narrowed = set()
+        self.window = _INFINITE
+        for path in self._paths:
+            path.forget()
+        self._paths = []
+
+    def _widen(self, gates: Iterable[Gate]) -> None:
+        for gate in gates:
+            gate.narrow(0)
+            self._wake(gate)
+
+    def _wake(self, gate: Gate) -> None:
+        if gate.line is not None:
+            self._queue.has_room(gate)
+
+    def __repr__(self) -> str:
+        return f"<FairShare window {self.window:.0f}, {len(self._active)} active, {self.narrowed} held back>"
+
+
+def level_of(demands: Iterable[int], total: int) -> int:
+    """The max-min fair level: the largest L for which the demands, each cut at L, add up to no more than `total`."""
+    left = sorted(demands)
+    for at, demand in enumerate(left):
+        part = total // (len(left) - at)
+        if demand > part:
+            return part
+        total -= demand
+    return left[-1] if left else 0
+
+
+def _passing(gate: Gate) -> int:
+    return gate.in_flight - gate.lasting
+
+
+def _tell(sender: Sender, demand: int) -> None:
+    name = f"{sender.tenant}/{sender.name}"
+    log_limited(
+        log, "info", f"share {name}", "a sender's pushes wait for others", tenant=sender.tenant, sender=sender.name,
+        pushes=demand,
+    )  # fmt: skip

@@ -1,0 +1,270 @@
+"""Who floods is held back for others and for nobody else, in virtual time, against a model of what piles up."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloud_relay.fair_queue import FairQueue
+from cloud_relay.fair_share import ACTIVE_FOR, CROWD, LEAST, STEP, FairShare, level_of
+from cloud_relay.limits import Gate, Limits
+from cloud_relay.metrics import RelayMetrics, SenderMetrics
+from cloud_relay.routing import Route
+from cloud_relay.senders import Realm, Sender
+from shared.errors import FAULTS
+from tests.cloud_relay.ingress.fakes import Clock
+
+TICK = 0.001
+EVERY = 5
+"""Ticks between two pushes of a steady sender."""
+ROOM = 8192
+
+
+class FakeLink:
+    """A tunnel whose pings take what `world` says."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.last_ping = (0.001, 0.0)
+        self.pings = 0
+
+    @property
+    def in_flight(self) -> int:
+        return self.world.limits.in_flight
+
+    def ping(self) -> None:
+        self.pings += 1
+        took = self.world.ping_takes()
+        self.world.clock.call_at(self.world.clock.now + took, self._on_pong, took)
+
+    def _on_pong(self, took: float) -> None:
+        self.last_ping = (took, self.world.clock.now)
+
+
+class World:
+    """Pushes go through a pipeline of `capacity` a second, and then to a target that takes `target` seconds."""
+
+    def __init__(self, senders: int = 2, capacity: float = 5000.0, target: float = 0.0, limit: int = 0) -> None:
+        self.clock = Clock()
+        self.capacity = capacity
+        self.target = target
+        self.limits = Limits()
+        self.queue = FairQueue(cast(Any, self.clock), self.limits, self.clock.time)
+        self.link = FakeLink(self)
+        self.senders = [Sender("acme", f"s{n}", Gate(limit), SenderMetrics("acme", f"s{n}")) for n in range(senders)]
+        self.is_on = True
+        self.share = FairShare(
+            cast(Any, self.clock), self.limits, self.queue,
+            lambda: self.senders, lambda: [self.link], lambda: self.is_on,
+        )  # fmt: skip
+        self.route = Route(
+            tenant="acme", name="r", host=b"h", path=b"/", sub_paths=True, location="l", target="t",
+            senders=frozenset(self.senders), realm=Realm("acme", []), gate=Gate(),
+            metrics=RelayMetrics(process=False).route("acme", "r"), quota_fault=FAULTS["quota-exceeded"], max_body=1,
+            hold=3.0, timeout=30.0,
+        )  # fmt: skip
+        self.pipeline: list[tuple[Sender, float]] = []
+        self.at_target: list[tuple[float, Sender, float]] = []
+        self.latencies: dict[Sender, list[float]] = {sender: [] for sender in self.senders}
+        self.closed_loop: dict[Sender, int] = {}
+        self.refused = 0
+        self._credit = 0.0
+        self.share.start()
+
+    def ping_takes(self) -> float:
+        return 0.001 + len(self.pipeline) / self.capacity
+
+    def push(self, sender: Sender) -> None:
+        began = self.clock.now
+        if self.limits.admit(sender, self.route, None, began) is None:
+            self.pipeline.append((sender, began))
+        elif not self.queue.join(sender, self.route, lambda: self.pipeline.append((sender, began)), ROOM):
+            self.refused += 1
+
+    def run(self, seconds: float, *, steady: Sender | None = None) -> None:
+        """`steady` pushes all the time."""
+        for number in range(round(seconds / TICK)):
+            if steady is not None and number % EVERY == 0:
+                self.push(steady)
+            self.clock.sleep(TICK)
+            self._credit = min(self._credit + TICK * self.capacity, self.capacity / 10)
+            while self._credit >= 1 and self.pipeline:
+                self._credit -= 1
+                sender, began = self.pipeline.pop(0)
+                self.at_target.append((self.clock.now + self.target, sender, began))
+            while self.at_target and self.at_target[0][0] <= self.clock.now:
+                _, sender, began = self.at_target.pop(0)
+                self.limits.release(sender, self.route)
+                sender.metrics.pushes += 1
+                self.latencies[sender].append(self.clock.now - began)
+                if self.closed_loop.get(sender):
+                    self.push(sender)
+            self.clock.run()
+
+    def flood(self, sender: Sender, connections: int) -> None:
+        """From now on each push of this sender is followed by another one."""
+        self.closed_loop[sender] = connections
+        for _ in range(connections):
+            self.push(sender)
+
+    def worst(self, sender: Sender, last: int) -> float:
+        return max(self.latencies[sender][-last:])
+
+
+def test_a_flood_waits_behind_itself_and_loses_no_throughput():
+    world = World()
+    flood, light = world.senders
+    world.run(1.0, steady=light)
+    alone = world.worst(light, 100)
+    world.flood(flood, 512)
+    world.run(2.0, steady=light)
+    assert world.share.narrowed == 1
+    assert flood.gate.in_flight <= 4 * CROWD
+    assert world.worst(light, 150) <= 2 * alone + 0.005
+    before = len(world.latencies[flood])
+    world.run(1.0, steady=light)
+    assert len(world.latencies[flood]) - before > 0.9 * world.capacity
+    assert world.refused == 0
+
+
+def test_without_it_the_others_wait_behind_the_flood():
+    """The model shows the trouble: else the test above would prove nothing."""
+    world = World()
+    world.is_on = False
+    flood, light = world.senders
+    world.run(1.0, steady=light)
+    world.flood(flood, 512)
+    world.run(2.0, steady=light)
+    assert world.share.narrowed == 0
+    assert world.worst(light, 150) > 0.09
+
+
+def test_alone_nobody_is_held_back():
+    world = World()
+    world.flood(world.senders[0], 4000)
+    world.run(3.0)
+    assert world.queue.queued == 0
+    assert world.link.pings == 0
+
+
+def test_those_who_flood_alike_are_left_alone():
+    """For whose sake? Each only waits for the others, as it would in a line."""
+    world = World(senders=4)
+    for sender in world.senders:
+        world.flood(sender, 200)
+    world.run(2.0)
+    assert world.share.narrowed == 0
+
+
+@pytest.mark.parametrize("target", [0.1, 0.5])
+def test_a_slow_target_is_no_reason(target: float):
+    world = World(target=target)
+    busy, light = world.senders
+    world.run(1.0, steady=light)
+    world.closed_loop[busy] = 1
+    for _ in range(300):  # not all at once: nothing piles up
+        world.push(busy)
+        world.run(EVERY * TICK, steady=light)
+    world.run(2.0, steady=light)
+    assert busy.gate.in_flight == 300
+    assert world.share.narrowed == 0
+
+
+def test_a_burst_to_a_slow_target_is_soon_there():
+    world = World(target=0.25)
+    busy, light = world.senders
+    world.run(1.0, steady=light)
+    world.flood(busy, 1000)
+    world.run(6.0, steady=light)
+    assert world.worst(busy, 1000) < 0.3
+    assert world.refused == 0
+
+
+def test_a_burst_beside_others_is_delivered_whole():
+    world = World()
+    burst, light = world.senders
+    world.run(1.0, steady=light)
+    for _ in range(4000):
+        world.push(burst)
+    world.run(2.0, steady=light)
+    assert len(world.latencies[burst]) == 4000
+    assert world.refused == 0
+    world.run(1.0, steady=light)
+    assert world.share.narrowed == 0
+    assert burst.gate.share == 0
+
+
+def test_who_was_active_long_ago_counts_no_more():
+    world = World()
+    flood, light = world.senders
+    world.run(0.5, steady=light)
+    world.flood(flood, 512)
+    world.run(2.0, steady=light)
+    assert world.share.narrowed == 1
+    world.run(ACTIVE_FOR + 1.0)
+    assert world.share.narrowed == 0
+    assert flood.gate.in_flight == 512
+
+
+def test_stopping_lets_everybody_go():
+    world = World()
+    flood, light = world.senders
+    world.run(0.5, steady=light)
+    world.flood(flood, 512)
+    world.run(1.0, steady=light)
+    assert world.queue.waiting
+    world.share.stop()
+    world.clock.run()
+    assert flood.gate.in_flight == 512
+    assert world.queue.waiting == 0
+
+
+def test_connections_that_stay_are_not_counted():
+    gate = Gate()
+    sender = Sender("acme", "s", gate, SenderMetrics("acme", "s"))
+    world = World()
+    for _ in range(100):
+        assert world.limits.admit(sender, world.route, None, 0.0) is None
+        world.limits.stays(sender)
+    gate.narrow(LEAST)
+    for _ in range(LEAST):
+        assert not gate.is_shut(0.0)
+        assert world.limits.admit(sender, world.route, None, 0.0) is None
+    assert gate.is_shut(0.0)
+    assert gate.is_held_back
+    for _ in range(50):
+        world.limits.passes(sender)
+        world.limits.release(sender, world.route)
+    assert gate.max_in_flight == 50 + LEAST
+    gate.narrow(0)
+    assert gate.max_in_flight == 0
+    assert not gate.is_held_back
+
+
+def test_a_limit_of_its_own_stays_in_force():
+    gate = Gate(10)
+    gate.narrow(4)
+    assert gate.max_in_flight == 4
+    gate.configure(3, 0.0, 0.0)
+    assert gate.max_in_flight == 3
+    gate.in_flight = 3
+    assert not gate.is_held_back, "it is its own limit"
+    gate.configure(20, 0.0, 0.0)
+    assert gate.max_in_flight == 4
+    gate.narrow(0)
+    assert gate.max_in_flight == 20
+
+
+@given(st.lists(st.integers(0, 50), max_size=12), st.integers(0, 200))
+def test_the_level_is_the_fairest(demands, total):
+    level = level_of(demands, total)
+    assert sum(min(demand, level) for demand in demands) <= max(total, 0)
+    if any(demand > level for demand in demands):
+        assert sum(min(demand, level + 1) for demand in demands) > total
+
+
+def test_steps_are_short():
+    assert STEP <= 0.05
