@@ -11,6 +11,7 @@ is reported aside.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import ssl
 import sys
@@ -28,7 +29,8 @@ _MAX_STEP = 256  # pushes sent in one go before the loop gets to read again
 class Spec:
     """What to push: `pushes` of `size` bytes, evenly over `seconds`; with `renew`, each on a connection of its own.
 
-    A `%d` in `path` becomes the push's number. `connections` bounds the pool; with `warm`, all are opened first.
+    A `%d` in `path` becomes the push's number. `connections` bounds the pool; with `warm`, all are opened first. With
+    `guess`, a user name, each push brings another wrong password of that user; what is answered is in the failures.
     """
 
     host: str
@@ -43,6 +45,7 @@ class Spec:
     warm: bool = True
     timeout: float = 30.0
     headers: dict[str, str] = field(default_factory=dict)
+    guess: str = ""
 
     def as_json(self) -> str:
         return json.dumps(asdict(self))
@@ -66,7 +69,7 @@ class Generator:
         self._slips: list[float] = []
         self._tls = _client_context() if spec.is_tls else None
         headers = "".join(f"{name}: {value}\r\n" for name, value in spec.headers.items())
-        self._rest = f" HTTP/1.1\r\n{headers}Content-Length: {spec.size}\r\n\r\n".encode() + b"q" * spec.size
+        self._rest = f"{headers}Content-Length: {spec.size}\r\n\r\n".encode() + b"q" * spec.size
 
     async def run(self) -> Load:
         """Pushes all, waits until each is answered or has failed."""
@@ -129,8 +132,11 @@ class Generator:
                 self.fail(f"connect-{type(error).__name__}")
 
     def request(self, number: int) -> bytes:
-        path = self.spec.path.replace("%d", str(number))
-        return b"POST " + path.encode() + self._rest
+        spec = self.spec
+        line = f"POST {spec.path.replace('%d', str(number))} HTTP/1.1\r\n"
+        if spec.guess:
+            line += f"Authorization: Basic {base64.b64encode(f'{spec.guess}:wrong-{number}'.encode()).decode()}\r\n"
+        return line.encode() + self._rest
 
     def opened(self, connection: Connection) -> None:
         self._open_ones.add(connection)

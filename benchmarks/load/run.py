@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from benchmarks.load.bulk import Bulk
@@ -45,6 +46,11 @@ def run_openloop(site: Site, spec: Spec) -> Load:
 def start_openloop(site: Site, spec: Spec) -> Future[Load]:
     """As `run_openloop`, beside whatever else is going on."""
     return _pool.submit(run_openloop, site, spec)
+
+
+def start(load: Callable[[], Load]) -> Future[Load]:
+    """Runs whatever load beside whatever else is going on."""
+    return _pool.submit(load)
 
 
 def run_bulk(site: Site, spec: Bulk) -> Load:

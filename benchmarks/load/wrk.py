@@ -31,14 +31,19 @@ end
 _ERRORS = ("connect", "read", "write", "status", "timeout")
 
 
-def authorization() -> str:
-    """The sender's Basic credential as a header value."""
-    return "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+def sender(number: int = 0) -> tuple[str, str]:
+    """User name and password of a sender. The first one does the pushing; a second one is there to get in its way."""
+    return (USER, PASSWORD) if number == 0 else (f"{USER}-{number}", f"{PASSWORD}-{number}")
 
 
-def script(size: int) -> str:
-    """The Lua that makes wrk push bodies of `size` bytes."""
-    return _SCRIPT.format(host=HOST, authorization=authorization(), size=size)
+def authorization(number: int = 0) -> str:
+    """A sender's Basic credential as a header value."""
+    return "Basic " + base64.b64encode(":".join(sender(number)).encode()).decode()
+
+
+def script(size: int, number: int = 0) -> str:
+    """The Lua that makes wrk push bodies of `size` bytes as this sender."""
+    return _SCRIPT.format(host=HOST, authorization=authorization(number), size=size)
 
 
 def parse_output(text: str) -> Load:
@@ -58,11 +63,13 @@ def parse_output(text: str) -> Load:
     return Load(figures["us"] / 1e6, pushes, sum(failures.values()), p50, p90, p99, p999, failures)
 
 
-def run_wrk(site: Site, endpoint: Endpoint, path: str, *, size: int, in_flight: int, seconds: float) -> Load:
-    """Pushes from the cloud side for `seconds`; one thread, `in_flight` connections."""
+def run_wrk(
+    site: Site, endpoint: Endpoint, path: str, *, size: int, in_flight: int, seconds: float, number: int = 0
+) -> Load:
+    """Pushes as a sender from the cloud side for `seconds`; one thread, `in_flight` connections."""
     program = need_program("wrk")
-    lua = site.folder / f"push-{size}.lua"
-    lua.write_text(script(size))
+    lua = site.folder / f"push-{number}-{size}.lua"
+    lua.write_text(script(size, number))
     scheme = "https" if endpoint.is_tls else "http"
     argv = [program.path, "-t1", f"-c{in_flight}", f"-d{max(1, round(seconds))}s", "--timeout", "30s", "-s", str(lua)]
     argv.append(f"{scheme}://{endpoint.host}:{endpoint.port}{path}")

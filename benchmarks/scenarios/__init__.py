@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.scenarios.base import Bench, Figures, Plan, Scenario
 from benchmarks.scenarios.bulk import SCENARIOS as BULK
+from benchmarks.scenarios.hostile import SCENARIOS as HOSTILE
 from benchmarks.scenarios.links import SCENARIOS as LINKS
 from benchmarks.scenarios.many import SCENARIOS as MANY
 from benchmarks.scenarios.mixed import SCENARIOS as MIXED
@@ -11,6 +12,6 @@ from benchmarks.scenarios.scp import SCENARIOS as SCP
 from benchmarks.scenarios.small import SCENARIOS as SMALL
 from benchmarks.scenarios.tunnels import SCENARIOS as TUNNELS
 
-SCENARIOS: tuple[Scenario, ...] = (*SMALL, *BULK, *MIXED, *MANY, *TUNNELS, *SCP, *LINKS)
+SCENARIOS: tuple[Scenario, ...] = (*SMALL, *BULK, *MIXED, *MANY, *HOSTILE, *TUNNELS, *SCP, *LINKS)
 
 __all__ = ["SCENARIOS", "Bench", "Figures", "Plan", "Scenario"]

@@ -19,7 +19,8 @@ _LEAD_S = 1.0  # the generator of bulk starts, and its body is on its way
 _BURST = 4000
 
 
-def _steady(bench: Bench, seconds: float, per_s: float) -> Spec:
+def steady(bench: Bench, seconds: float, per_s: float) -> Spec:
+    """Small pushes at a steady rate, by TLS."""
     endpoint = bench.running.endpoint("push", is_tls=True)
     return Spec(
         endpoint.host,
@@ -43,12 +44,12 @@ def beside(body: int, per_s: float = _BESIDE_PER_S, stretch: float = 1.0) -> Cal
 
     def measure(bench: Bench) -> Figures:
         seconds = bench.plan.seconds * stretch
-        alone = run_openloop(bench.site, _steady(bench, seconds, per_s))
+        alone = run_openloop(bench.site, steady(bench, seconds, per_s))
         door = bench.running.endpoint("sink", is_tls=True)
         spec = Bulk(door.host, door.port, door.is_tls, "/sink", body, seconds + _LEAD_S + 1.0, headers=sender_headers())
         crossing = start_bulk(bench.site, spec)
         time.sleep(_LEAD_S)
-        small = run_openloop(bench.site, _steady(bench, seconds, per_s))
+        small = run_openloop(bench.site, steady(bench, seconds, per_s))
         was_beside = not crossing.done()
         bulk = crossing.result()
         return {

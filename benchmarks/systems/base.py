@@ -42,14 +42,23 @@ class Running:
 FILES = "files"
 """The name of the file server among the endpoints, where there is one."""
 
+BYSTANDER = "bystander"
+"""The name of the other relay among the endpoints, where there is one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How large a system is set up; 1 each is what the benchmarks take unless the scenario is about size."""
+    """How large a system is set up; 1 each is what the benchmarks take unless the scenario is about size.
+
+    With `slow_passwords` senders have passwords that people chose. With a `bystander` there is one more relay with
+    its connector: what is done to it shows what the machine itself makes of such a load.
+    """
 
     routes: int = 1
     senders: int = 1
     idle_connectors: int = 0
+    slow_passwords: bool = False
+    bystander: bool = False
 
 
 ONE = Shape()

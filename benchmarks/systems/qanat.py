@@ -7,16 +7,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from benchmarks.load.wrk import sender
 from benchmarks.programs import ROOT, BenchmarkError, Process
 from benchmarks.side import Side, free_port
-from benchmarks.site import HOST, PASSWORD, USER, Site
-from benchmarks.systems.base import FILES, Endpoint, Running, Shape, both_doors
-from shared.secrets import hash_secret
+from benchmarks.site import HOST, Site
+from benchmarks.systems.base import BYSTANDER, FILES, Endpoint, Running, Shape, both_doors
+from shared.secrets import hash_password, hash_secret
 
 TENANT, LOCATION, CONNECTOR = "bench", "here", "c1"
 IDLE_TENANT, IDLE_LOCATION = "idle", "many"
@@ -26,7 +28,7 @@ _READY_S = 20.0
 
 
 def relay_config(site: Site, ports: dict[str, int], shape: Shape) -> dict[str, Any]:
-    """relay.yaml, with as many routes and senders as the shape says; only one of each is pushed to."""
+    """relay.yaml, with as many routes and senders as the shape says; only the first two push, and to one route."""
     pki = site.folder / "pki"
     return {
         "state_dir": str(site.folder / "relay-state"),
@@ -53,9 +55,9 @@ def relay_config(site: Site, ports: dict[str, int], shape: Shape) -> dict[str, A
         "tenants": {
             TENANT: {
                 "locations": [LOCATION],
-                "senders": [_sender(number) for number in range(shape.senders)],
-                "routes": [_route(target, f"/{target}", target) for target in site.targets]
-                + [_route(f"other-{number}", f"/other/{number}", "push") for number in range(1, shape.routes)],
+                "senders": [_sender(number, shape) for number in range(shape.senders)],
+                "routes": [_route(target, f"/{target}", target, shape) for target in site.targets]
+                + [_route(f"other-{number}", f"/other/{number}", "push", shape) for number in range(1, shape.routes)],
                 "tcp_routes": [_tcp_route(ports)] if site.file_server is not None else [],
             },
             IDLE_TENANT: {"locations": [IDLE_LOCATION]},
@@ -63,21 +65,21 @@ def relay_config(site: Site, ports: dict[str, int], shape: Shape) -> dict[str, A
     }
 
 
-def _sender(number: int) -> dict[str, Any]:
-    name = USER if number == 0 else f"{USER}-{number}"
-    password = PASSWORD if number == 0 else f"{PASSWORD}-{number}"
+def _sender(number: int, shape: Shape) -> dict[str, Any]:
+    name, password = sender(number)
+    password_hash = (hash_password if shape.slow_passwords else hash_secret)(password)
     return {
         "name": name,
-        "basic": {"username": name, "password_hash": hash_secret(password)},
-        "limits": {"rate": "1000000/s", "in_flight": 16384},
+        "basic": {"username": name, "password_hash": password_hash},
+        "limits": {"rate": "1000000/s"},
     }
 
 
-def _route(name: str, path: str, target: str) -> dict[str, Any]:
+def _route(name: str, path: str, target: str, shape: Shape) -> dict[str, Any]:
     return {
         "name": name,
         "match": {"host": HOST, "path": path},
-        "senders": [USER],
+        "senders": [sender(number)[0] for number in range(min(shape.senders, 2))],
         "to": {"location": LOCATION, "target": target},
         "limits": {"body": _BODY, "rate": "1000000/s", "in_flight": 16384},
         "timeout": "300s",
@@ -137,6 +139,8 @@ class Qanat:
         _wait_until_ready(connector, site.premises, ports["connector"])
         time.sleep(0.5)  # the second tunnel comes after the first
         doors = both_doors(site.targets, ports["tls"], ports["plain"])
+        if shape.bystander:
+            doors |= self._start_bystander(site, shape)
         if site.file_server is not None:
             doors[FILES, False] = Endpoint(ports[FILES], is_tls=False)
         details = {
@@ -145,6 +149,14 @@ class Qanat:
             "identities": " ".join(f"connector.{IDLE_TENANT}.{IDLE_LOCATION}.{one}" for one in idle),
         }
         return Running(doors, [relay, connector], {"relay": relay, "connector": connector}, details)
+
+    def _start_bystander(self, site: Site, shape: Shape) -> dict[tuple[str, bool], Endpoint]:
+        """A pair of its own to the same targets, in a folder of its own; its doors."""
+        folder = site.folder / BYSTANDER
+        folder.mkdir(mode=0o755)
+        own = replace(site, folder=folder)
+        running = self.start(own, replace(shape, bystander=False))
+        return {(BYSTANDER, is_tls): running.endpoint("push", is_tls=is_tls) for is_tls in (False, True)}
 
     def _start(self, site: Site, side: Side, name: str, argv: list[str], config: dict[str, Any]) -> Process:
         path = site.folder / f"{name}.yaml"

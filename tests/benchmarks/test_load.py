@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -36,6 +37,24 @@ async def test_every_push_is_answered_and_counted_once(renew: bool) -> None:
     assert (load.pushes, load.failed) == (40, 0)
     assert (counts.pushes, len(counts.ids), counts.size) == (40, 40, 4000)
     assert load.p50_ms > 0
+
+
+async def test_guesses_are_all_different_and_what_they_get_is_counted() -> None:
+    seen: list[bytes] = []
+
+    class Refusing(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport)
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            seen.append(data.partition(b"Authorization: Basic ")[2].partition(b"\r\n")[0])
+            self.transport.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+
+    async with listening(Refusing) as port:
+        load = await generate(spec_for(port, size=0, guess="s4"))
+    assert (load.pushes, load.failures) == (0, {"401": 40})
+    assert {base64.b64decode(one) for one in seen} == {f"s4:wrong-{number}".encode() for number in range(40)}
 
 
 class Stalling(asyncio.Protocol):

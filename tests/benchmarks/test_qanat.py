@@ -33,6 +33,13 @@ def test_both_programs_take_the_configs(tmp_path: Path, shape: Shape) -> None:
     assert [target.name for target in targets] == ["push", "sink"]
 
 
+def test_a_second_sender_may_push_and_passwords_may_be_slow(tmp_path: Path) -> None:
+    site = Site(tmp_path, tmp_path, tmp_path, tmp_path, {"push": 11})
+    config = relay_config(site, PORTS, Shape(senders=3, slow_passwords=True))["tenants"]["bench"]
+    assert config["routes"][0]["senders"] == ["bench", "bench-1"]
+    assert [one["basic"]["password_hash"][:7] for one in config["senders"]] == ["scrypt:"] * 3
+
+
 def test_a_file_server_gets_a_tcp_route(tmp_path: Path) -> None:
     certificate, key, authority = make_certificate(tmp_path)
     site = Site(tmp_path, certificate, key, authority, {"push": 11}, file_server=FileServer(tmp_path, 13, "daemon"))
@@ -63,5 +70,6 @@ def test_each_bar_has_a_scenario() -> None:
     names = {one.name for one in SCENARIOS}
     assert names >= {
         "small-1", "small-16", "small-64", "small-256", "bulk-1mib", "small-beside-bulk", "burst-4000-kept",
-        "burst-4000-new", "idle-tunnels", "stalled-readers", "scale-100", "long-fat", "slow-link", "tcp-scp",
+        "burst-4000-new", "flood", "wrong-passwords-kept", "wrong-passwords-new-tls", "idle-tunnels", "stalled-readers",
+        "scale-100", "long-fat", "slow-link", "tcp-scp",
     }  # fmt: skip

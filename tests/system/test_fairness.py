@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import statistics
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -108,6 +110,60 @@ async def test_a_gigabyte_harms_nobody(two_sinks, record_property):
     assert '"pushes": 1, "failed": 0' in bulk.out.rpartition('"seconds"')[2], bulk.out
     assert max(growth) < MAX_GROWTH_MIB
     assert beside.p99_ms() <= 5 * alone.p99_ms()
+
+
+FLOODERS = 256
+SCHEDULER_MS = 10.0
+"""wrk takes as much of the two cores as it gets, and that is no fault of the relay's."""
+
+
+async def test_a_flood_of_another_sender_harms_nobody(two_sinks, peer, record_property):
+    """256 connections of one sender, each with its next push as soon as the last one is answered, and no limit."""
+    site: Site = two_sinks
+    await pace_for(Pace(site), 1.0)
+    measures: list[list[float]] = []
+    for _ in range(3):  # on a machine that is busy with something else it is measured again
+        alone, beside, done = Pace(site), Pace(site), asyncio.Event()
+        await pace_for(alone, 2.0)
+        flood = start_flood(site, peer("wrk"), seconds=4)
+        await asyncio.sleep(1.0)
+        pace = asyncio.Task(beside.run(done))
+        held_back = await until(lambda: senders_held_back(site), "somebody who is held back")
+        assert await flood.ended() == 0, flood.err
+        done.set()
+        await pace
+        measures.append([round(one.p99_ms(), 1) for one in (alone, beside)])
+        record_property("p99 of one sender's pushes alone and beside another's flood, ms", measures[-1])
+        assert held_back == 1
+        assert "Non-2xx" not in flood.out, flood.out
+        if measures[-1][1] <= 2 * measures[-1][0] + SCHEDULER_MS:
+            break
+    assert measures[-1][1] <= 2 * measures[-1][0] + SCHEDULER_MS, measures
+    await until(lambda: nobody_is_held_back(site), "the end of it")
+
+
+def start_flood(site: Site, wrk: Any, seconds: int) -> Program:
+    script = site.folder / "flood.lua"
+    script.write_text(f"""
+        wrk.method = "POST"
+        wrk.headers["Host"] = "localhost"
+        wrk.headers["Authorization"] = "{site.bearer}"
+        wrk.body = string.rep("f", 2048)
+    """)
+    url = f"http://127.0.0.1:{site.ports['plain']}/bulk"
+    argv = [wrk.path, "-t1", f"-c{FLOODERS}", f"-d{seconds}s", "-s", str(script), url]
+    return site.run("wrk", *argv, variables=dict(wrk.environment))
+
+
+async def senders_held_back(site: Site) -> int:
+    async with site.http.get(f"http://127.0.0.1:{site.ports['observe']}/metrics") as answer:
+        found = re.search(r"^qanat_relay_senders_held_back ([0-9.]+)$", await answer.text(), re.MULTILINE)
+    assert found is not None
+    return int(float(found[1]))
+
+
+async def nobody_is_held_back(site: Site) -> bool:
+    return await senders_held_back(site) == 0
 
 
 async def pace_for(pace: Pace, seconds: float) -> None:
