@@ -34,6 +34,12 @@ REFUSAL_DELAY: Final = 15.0
 LIVED: Final = 5.0
 """Seconds that a tunnel must have lived for the backoff to begin anew."""
 
+LEAST_SPREAD: Final = 1.0
+"""Seconds within which a connector is back after its relay is, whatever the relay advised."""
+
+DIAL: Final = 0.2
+"""Seconds of it that are kept for the dial itself: who waits longest shall be back by then, not begin."""
+
 MAX_SPREAD: Final = 120.0
 """Seconds between two tries, at most, whatever the relay advised: it would take 36,000 tunnels to need as much."""
 
@@ -87,7 +93,7 @@ class RelayKeeper:
         self._version = version
         self._renew = renew
         self._renewed = 0
-        self._backoff = Backoff(cap=1.0, source=jitter)
+        self._backoff = Backoff(cap=LEAST_SPREAD - DIAL, source=jitter)
         self._changed = asyncio.Event()
         self._logged: tuple[str, float] = ("", 0.0)
         self._is_stopping = False
@@ -238,7 +244,8 @@ class RelayKeeper:
 
     def _note_advice(self, tunnel: Tunnel) -> None:
         if tunnel.relay_hello is not None:
-            self._backoff.cap = min(max(1.0, tunnel.relay_hello.reconnect_spread), MAX_SPREAD)
+            spread = min(max(LEAST_SPREAD, tunnel.relay_hello.reconnect_spread), MAX_SPREAD)
+            self._backoff.cap = spread - DIAL
 
     def _log(self, error: DialError) -> None:
         now = asyncio.get_running_loop().time()

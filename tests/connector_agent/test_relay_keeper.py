@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 from typing import Any, cast
 
+import pytest
+
 from connector_agent.dialer import Dialer
-from connector_agent.relay_keeper import RelayKeeper
+from connector_agent.handshake import DialError
+from connector_agent.relay_keeper import DIAL, RelayKeeper
 from connector_agent.tunnel import Tunnel
 from shared.protocol import Hello, Role, Stream
 from shared.tasks import cancel, spawn
 from shared.tunnel.link import Link
+from shared.tunnel.memory import MemoryTransport
 from tests.connector_agent.kit import run, wait
 from tests.connector_agent.relay_kit import Relay, RelayEnd
 
@@ -174,6 +178,36 @@ def test_a_relay_that_hands_over_and_over_gets_few_tunnels() -> None:
             await wait(0.1)
             assert len(relay.open) <= 2 + 4 * 2 + 1
         assert len(relay.dialled_at) <= 40, "at the backoff's pace"
+        await relay.close()
+
+    run(tell)
+
+
+class Away(Kept):
+    """A relay that is away; `jitter` draws the longest waits there can be."""
+
+    def __init__(self, spread: float) -> None:
+        super().__init__(count=1, spread=spread)
+        self.keeper._backoff._random = lambda: 0.9999
+        self.is_away = False
+
+    async def dial(self, host: str, port: int, open_receiver: Any) -> MemoryTransport:
+        if self.is_away:
+            self.dialled_at.append(self.loop.time())
+            raise DialError("relay-unreachable", "away", "")
+        return await super().dial(host, port, open_receiver)
+
+
+@pytest.mark.parametrize("spread", [1.0, 4.0])
+def test_who_waits_longest_is_back_within_the_spread_after_a_dial(spread: float) -> None:
+    async def tell() -> None:
+        relay = Away(spread)
+        await wait(10.0)
+        relay.is_away = True
+        relay.ends[0].link.abort()
+        await wait(60.0)
+        pauses = [after - before for before, after in itertools.pairwise(relay.dialled_at[1:])]
+        assert 0.7 * spread < max(pauses) <= spread - DIAL
         await relay.close()
 
     run(tell)
