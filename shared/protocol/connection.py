@@ -187,9 +187,7 @@ class Connection:
 
     def note_alive(self, now: float) -> None:
         """Some bytes came."""
-        self.liveness.last_received = now
-        if self.is_suspect:
-            self._trust()
+        self.liveness.last_received = self.liveness.partial_at = now
 
     def note_gap(self, now: float) -> None:
         """We were away for a while: what now comes may be old. At the connector nothing goes to a target before a
@@ -213,13 +211,17 @@ class Connection:
         if self.is_closed:
             return
         self.now = now
-        self.liveness.last_received = now
-        if self.is_suspect:
-            self._trust()
-        if len(message) > MAX_MESSAGE:
-            self.fail("protocol-error", f"a message of {len(message)} bytes")
-            return
         position, size = 0, len(message)
+        liveness = self.liveness
+        liveness.last_received = now
+        liveness.partial_at = 0.0
+        if size != frames.PING_SIZE or message[0] != frames.PING:
+            liveness.last_proof = now
+            if self.is_suspect:
+                self._trust()
+        if size > MAX_MESSAGE:
+            self.fail("protocol-error", f"a message of {size} bytes")
+            return
         unpack = HEADER.unpack_from
         while position < size:
             if size - position < HEADER_SIZE:
@@ -438,8 +440,7 @@ class Connection:
             self.handler.on_usable()
 
     def become_busy(self, now: float) -> None:
-        self.liveness.on_busy(now)
-        due = self.liveness.next_deadline()
+        due = self.liveness.on_busy(now)
         if due < self.deadline:
             self.deadline = due
 

@@ -70,6 +70,7 @@ ANSWER_START: Final = struct.Struct(">BBHIH")
 _RESET: Final = struct.Struct(">BBHIH")
 _CREDIT: Final = struct.Struct(">BBHII")
 _PING: Final = struct.Struct(">BBHIQ")
+PING_SIZE: Final = _PING.size
 _PONG: Final = struct.Struct(">BBHIQQ")
 _DRAIN: Final = struct.Struct(">BBHII")
 

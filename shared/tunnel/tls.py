@@ -21,6 +21,7 @@ import sys
 from collections.abc import Iterator
 from typing import Final, cast
 
+from shared.tunnel.endings import cut_off
 from shared.tunnel.transport import HIGH_WATER
 
 RECORD: Final = 16 * 1024
@@ -178,9 +179,16 @@ class TlsStream(asyncio.BufferedProtocol):
         self._raw.close()
 
     def abort_stream(self) -> None:
-        """Close at once; `stream_lost` follows on a later tick."""
+        """Close at once; `stream_lost` follows on a later tick.
+
+        By a RST: what the kernel still holds is thrown away. After a FIN it would go on trying, and a peer that is back
+        after a while would take in what its senders were told is lost. Before TLS is up there is nothing of the kind.
+        """
         self._is_finished = True
-        self._raw.abort()
+        if self._is_established:
+            cut_off(self._raw)
+        else:
+            self._raw.abort()
 
     # asyncio's side.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.protocol import Role, Settings
+from shared.protocol import Role, Settings, frames
 from tests.shared.protocol.kit import End, Pair
 
 
@@ -120,3 +120,86 @@ def test_a_suspect_tunnel_that_is_heard_again_says_so() -> None:
     pair.roundtrip()
     assert ("usable",) in pair.relay.log
     assert pair.relay.core.can_open
+
+
+def until_given_up(pair: Pair, survivor: End, other: End) -> tuple[float, float]:
+    """What `survivor` sends is lost, what `other` sends arrives; when it doubted, and when it gave up."""
+    elapsed = suspect_at = 0.0
+    while survivor.failure is None:
+        pair.advance(0.05)
+        elapsed += 0.05
+        pair.tick()
+        survivor.messages()
+        survivor.feed(*other.messages())
+        if survivor.core.is_suspect and not suspect_at:
+            suspect_at = elapsed
+        assert elapsed < 30
+    return suspect_at, elapsed
+
+
+def test_a_connector_that_still_pings_and_hears_nothing_is_given_up() -> None:
+    """Packets to it are lost, packets from it arrive."""
+    pair = Pair()
+    pair.advance(19)
+    push = pair.relay.open()
+    suspect_at, dead_at = until_given_up(pair, pair.relay, pair.connector)
+    assert suspect_at == pytest.approx(2, abs=0.1)
+    assert dead_at == pytest.approx(5, abs=0.1)
+    assert push.log[-1][0] == "reset"
+
+
+def test_a_relay_that_still_asks_and_hears_nothing_is_given_up() -> None:
+    pair = Pair()
+    pair.relay.open()
+    pair.transfer(pair.relay, pair.connector)
+    _, dead_at = until_given_up(pair, pair.connector, pair.relay)
+    assert dead_at == pytest.approx(5, abs=0.1)
+
+
+def test_a_large_message_that_takes_long_is_a_sign_of_life() -> None:
+    pair = Pair()
+    pair.relay.open()
+    pair.roundtrip()
+    for _ in range(200):
+        pair.advance(0.1)
+        pair.relay.core.note_alive(pair.relay.now)
+        pair.tick()
+        pair.relay.messages()
+        assert not pair.relay.core.is_suspect
+    assert pair.relay.failure is None
+
+
+def test_pings_alone_do_not_make_a_suspect_tunnel_usable() -> None:
+    pair = Pair()
+    pair.relay.open()
+    pair.relay.messages()
+    pair.advance(2.5)
+    pair.tick()
+    assert pair.relay.core.is_suspect
+    pair.connector.core.ping(pair.connector.now)
+    (ping,) = pair.connector.messages()
+    pair.relay.core.note_alive(pair.relay.now)
+    pair.relay.feed(ping)
+    assert pair.relay.core.is_suspect
+    assert not pair.relay.core.can_open
+    pair.roundtrip()
+    assert pair.relay.core.can_open
+
+
+def test_while_answers_come_the_relay_asks_nothing() -> None:
+    pair = Pair()
+    pair.relay.open()
+    pair.roundtrip()
+    asked = 0
+    for _ in range(100):
+        stream = pair.relay.open().stream
+        assert stream is not None
+        pair.transfer(pair.relay, pair.connector)
+        pair.advance(0.1)
+        answering = pair.connector.pushes[-1].stream
+        assert answering is not None
+        answering.answer(b"200", b"", True)
+        pair.transfer(pair.connector, pair.relay)
+        pair.tick()
+        asked += sum(frame.type == frames.PING for text in pair.relay.messages() for frame in frames.parse(text))
+    assert asked == 0

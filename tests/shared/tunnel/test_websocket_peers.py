@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 from websockets.frames import BINARY, CLOSE, CONT, PING, PONG, TEXT, Close, Frame
@@ -189,6 +190,22 @@ async def test_an_end_without_a_close_message_is_a_loss(ending):
         code, reason, _ = await recorder.until_closed()
         assert (code, reason) == (None, "")
         assert recorder.messages == []
+
+
+async def test_what_an_aborted_tunnel_still_held_is_not_sent_later():
+    """By a FIN the kernel would go on for minutes to deliver pushes that were given up."""
+    async with served() as (acceptor, client):
+        await client.upgrade()
+        recorder = await acceptor.accepted.get()
+        reading = cast(asyncio.ReadTransport, client.writer.transport)
+        reading.pause_reading()
+        for _ in range(64):
+            recorder.transport.send(b"x" * MAX_MESSAGE)
+        recorder.transport.abort()
+        await recorder.until_closed()
+        reading.resume_reading()
+        with pytest.raises(ConnectionResetError):
+            await client.reader.read()
 
 
 async def test_a_client_that_never_answers_the_close_is_cut_off(monkeypatch):
