@@ -44,7 +44,7 @@ def two_networks(folder: Path, shape: LinkShape) -> Iterator[Network]:
     """Makes both namespaces and the line between them; ends all of it at the end."""
     processes: list[Process] = []
     try:
-        holders = [_start_holder(folder, name, processes) for name in ("cloud", "premises")]
+        holders = [start_holder(folder, name, processes) for name in ("cloud", "premises")]
         _start_line(folder, shape, holders, processes)
         for holder, own, other in zip(holders, (CLOUD, PREMISES), (PREMISES, CLOUD), strict=True):
             _configure(holder, own, other, shape.mtu)
@@ -54,7 +54,7 @@ def two_networks(folder: Path, shape: LinkShape) -> Iterator[Network]:
             process.stop()
 
 
-def _start_holder(folder: Path, name: str, processes: list[Process]) -> int:
+def start_holder(folder: Path, name: str, processes: list[Process]) -> int:
     """A process that does nothing but hold a namespace."""
     ready = folder / f"{name}.ready"
     script = f"echo ready > {ready}.part && mv {ready}.part {ready} && exec sleep infinity"
@@ -76,14 +76,14 @@ def _start_line(folder: Path, shape: LinkShape, holders: list[int], processes: l
 def _configure(holder: int, own: str, other: str, mtu: int) -> None:
     """Addresses, and TCP buffers that fill a long fat pipe."""
     inside = ["nsenter", f"--net=/proc/{holder}/ns/net"]
-    _run([*inside, "ip", "link", "set", "lo", "up"])
-    _run([*inside, "ip", "addr", "add", own, "peer", other, "dev", "qanat0"])
-    _run([*inside, "ip", "link", "set", "qanat0", "mtu", str(mtu), "up"])
+    run_command([*inside, "ip", "link", "set", "lo", "up"])
+    run_command([*inside, "ip", "addr", "add", own, "peer", other, "dev", "qanat0"])
+    run_command([*inside, "ip", "link", "set", "qanat0", "mtu", str(mtu), "up"])
     for key in ("tcp_rmem", "tcp_wmem"):
-        _run([*inside, "sysctl", "-qw", f"net.ipv4.{key}=4096 131072 {_TCP_BYTES}"])
+        run_command([*inside, "sysctl", "-qw", f"net.ipv4.{key}=4096 131072 {_TCP_BYTES}"])
 
 
-def _run(argv: list[str]) -> None:
+def run_command(argv: list[str]) -> None:
     result = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
     if result.returncode != 0:
         raise BenchmarkError(f"{' '.join(argv)}: {result.stderr.strip()}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
 import random
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ from benchmarks import machine
 from benchmarks.programs import ROOT
 from chaos.fault import Fault
 from chaos.faults import FAULTS
-from chaos.network import LOOPBACK
+from chaos.network import LOOPBACK, Network, networks, why_loopback
 from chaos.outcome import Outcome
 from chaos.report import Report
 from chaos.schedule import Plan, draw, schedule
@@ -52,11 +54,12 @@ def run(
     playable = [one for one in chosen if one.name not in left_out]
     for name, lack in left_out.items():
         typer.echo(f"chaos: {name} is left out: {lack}")
-    session = Session(LOOPBACK, output, lambda outcome: _tell(seed, outcome))
     until = math.inf if seconds is None else time.monotonic() + seconds
     count = runs if runs is not None else len(playable) if seconds is None else None
     began = time.monotonic()
-    asyncio.run(session.play(_plans(seed, playable, count, again), until))
+    with _network() as network:
+        session = Session(network, output, lambda outcome: _tell(seed, outcome))
+        asyncio.run(session.play(_plans(seed, playable, count, again), until))
     report = Report(seed, machine.describe(), session.outcomes, left_out)
     report.write(output)
     for line in report.lines():
@@ -68,6 +71,17 @@ def run(
     )
     if not report.is_good:
         raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _network() -> Iterator[Network]:
+    """Networks of our own where they can be had, else the loopback."""
+    if lack := why_loopback():
+        typer.echo(f"chaos: no networks, only processes are hurt: {lack}")
+        yield LOOPBACK
+        return
+    with tempfile.TemporaryDirectory(prefix="qanat-chaos-") as folder, networks(Path(folder)) as network:
+        yield network
 
 
 def _plans(seed: int, faults: list[Fault], count: int | None, again: str | None) -> Iterator[Plan]:

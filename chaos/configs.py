@@ -54,7 +54,7 @@ def relay_config(folder: Path, network: Network, keys: Keys, leaf_lifetime: str)
         "trust_domain": TRUST_DOMAIN,
         "identity": {"leaf_lifetime": leaf_lifetime},
         "tunnel": {
-            "listen": f"0.0.0.0:{keys.ports['tunnel']}" if network.relay_names else f"127.0.0.1:{keys.ports['tunnel']}",
+            "listen": f"{'0.0.0.0' if network.has_lines else '127.0.0.1'}:{keys.ports['tunnel']}",
             "advertise": [f"{name}:{keys.ports['tunnel']}" for name in names],
         },
         "ingress": [

@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from chaos.load import Load
 from chaos.stage import Stage
 from chaos.terms import Terms
 
@@ -36,7 +37,10 @@ def never_lacking() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One kind of fault. `terms` may depend on what was drawn; `lacks` says what this machine has not, or ""."""
+    """One kind of fault. `terms` may depend on what was drawn; `lacks` says what this machine has not, or "".
+
+    In each round of a schedule it comes as often as its `weight` says.
+    """
 
     name: str
     about: str
@@ -45,6 +49,7 @@ class Fault:
     draw: Draw = nothing
     lacks: Callable[[], str] = never_lacking
     weight: float = 1.0
+    load: Load = Load()
 
 
 def seconds_of(parameters: Parameters) -> float:

@@ -20,6 +20,9 @@ SLACK: Final = 0.3
 AGAIN: Final = frozenset({502, 503, 504})
 """Statuses on which every sender tries again."""
 
+UNBEGUN: Final = frozenset({"tunnel-refused", "no-connector"})
+"""How a push ends of which surely nothing reached a target."""
+
 MAX_TRIES: Final = 3
 """Of the relay, for one try of a sender (docs/design.md)."""
 
@@ -172,13 +175,18 @@ class Ledger:
             return f"failed by {one.reason} without a fault, {since:+.2f} s after its begin"
         if one.tenant not in terms.hurts:
             return f"failed by {one.reason}, {since:+.2f} s after the fault's begin, which was none of its tenant's"
-        if one.route == IDEMPOTENT and one.size <= REPLAY and terms.spares_idempotent:
+        if terms.spares_others and _may_be_repeated(one):
             return f"failed by {one.reason}, {since:+.2f} s after the fault's begin, and could have been tried again"
         if not one.status and not terms.is_silent:
             return f"got no answer ({one.cause}), {since:+.2f} s after the fault's begin"
         if one.status and terms.codes and one.code not in terms.codes:
             return f"failed by {one.reason}, {since:+.2f} s after the fault's begin; expected {sorted(terms.codes)}"
         return None
+
+
+def _may_be_repeated(one: Try) -> bool:
+    """Whether the relay may try it again: it has all of it, and either nothing of it was begun or that does no harm."""
+    return one.size <= REPLAY and (one.route == IDEMPOTENT or one.code in UNBEGUN)
 
 
 def _is_honest(one: Try) -> bool:

@@ -38,7 +38,7 @@ class Run:
         """Push, play the fault, wait until all flows, let all come to rest, and judge."""
         plan, site, stage = self._plan, self._site, Stage(self._site)
         terms = plan.fault.terms(plan.parameters)
-        site.push(f"r{plan.number}")
+        site.push(f"r{plan.number}", plan.fault.load)
         try:
             await self._flows(TENANTS, time.monotonic())
             await asyncio.sleep(plan.warm_up)

@@ -3,8 +3,9 @@ it is acknowledged, as real senders do.
 
     python -m chaos.sender SPEC_FILE
 
-Orders are a journal too: {"do": "push", "run": "r7"} begins, {"do": "settle", "patience": S} stops making new ones,
-waits for those under way, closes all connections and writes {"event": "settled", "unsettled": […]}.
+Orders are a journal too: {"do": "push", "run": "r7", "rate": 40.0, "largest": 1000000} begins, {"do": "settle",
+"patience": S} stops making new ones, waits for those under way, closes all connections and writes {"event": "settled",
+"unsettled": […]}.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _LARGE: Final = 128 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """Who pushes, where to, and how much: `rate` pushes a second, a fifth of them on connections of their own."""
+    """Who pushes, where to, and which files the records and the orders are in."""
 
     tenant: str
     host: str
@@ -48,7 +49,6 @@ class Spec:
     token: str
     journal: str
     orders: str
-    rate: float = 40.0
 
     def write(self, path: Path) -> None:
         """With mode 0600, since a token is in it."""
@@ -87,11 +87,11 @@ class Senders:
         self._clock: asyncio.Task[None] | None = None
         self._pushes: dict[asyncio.Task[None], str] = {}
 
-    def push(self, run: str) -> None:
-        """Begin."""
+    def push(self, run: str, rate: float, largest: int) -> None:
+        """Begin: `rate` pushes a second with bodies up to `largest` bytes, a fifth on connections of their own."""
         connector = aiohttp.TCPConnector(limit=0, ssl=self._trust, keepalive_timeout=30.0)
         self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
-        self._clock = spawn(self._make(run), f"clock of {run}")
+        self._clock = spawn(self._make(run, rate, largest), f"clock of {run}")
 
     async def settle(self, patience: float) -> None:
         """Come to an end."""
@@ -104,15 +104,15 @@ class Senders:
             await self._session.close()
         self._journal.write(event="settled", unsettled=unsettled)
 
-    async def _make(self, run: str) -> None:
+    async def _make(self, run: str, rate: float, largest: int) -> None:
         source = random.Random(f"{self._spec.tenant} {run}")
         due = time.monotonic()
         for number in range(1_000_000):
-            due += source.uniform(0.5, 1.5) / self._spec.rate
+            due += source.uniform(0.5, 1.5) / rate
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             name, route = f"{self._spec.tenant}.{run}.{number}", ROUTES[number % len(ROUTES)]
             wait = round(source.uniform(0.02, 0.5), 3) if source.random() < _SLOW else 0.0
-            push = Push(name, route, draw_size(source), wait, source.random() < _ALONE)
+            push = Push(name, route, min(draw_size(source), largest), wait, source.random() < _ALONE)
             task = spawn(self._settle(push), name)
             self._pushes[task] = name
             task.add_done_callback(self._pushes.pop)
@@ -177,7 +177,7 @@ async def obey(senders: Senders, orders: Reader) -> None:
     while True:
         for order in orders.read():
             if order["do"] == "push":
-                senders.push(order["run"])
+                senders.push(order["run"], order["rate"], order["largest"])
             else:
                 await senders.settle(order["patience"])
         await asyncio.sleep(_LOOK)

@@ -28,6 +28,7 @@ from chaos.configs import (
     relay_config,
 )
 from chaos.journal import Reader, Writer
+from chaos.load import Load
 from chaos.network import LOOPBACK, Network
 from chaos.pushes import TENANTS
 from chaos.sender import Spec
@@ -107,7 +108,7 @@ class Site:
 
     def launch_connector(self, name: str) -> Program:
         """Start a connector, and do not wait for it."""
-        argv = (command("connector-agent"), "run", "--config", str(self._config(name)))
+        argv = (*self.network.resolver, command("connector-agent"), "run", "--config", str(self._config(name)))
         return self.run(name, self.network.premises, *argv, variables=environment())
 
     def start_target(self, tenant: str) -> Program:
@@ -155,10 +156,10 @@ class Site:
 
     # --- pushes
 
-    def push(self, run: str) -> None:
+    def push(self, run: str, load: Load) -> None:
         """All senders begin."""
         for orders in self._orders.values():
-            orders.write(do="push", run=run)
+            orders.write(do="push", run=run, rate=load.rate, largest=load.largest)
 
     def settle(self, patience: float) -> None:
         """All senders come to an end; each says `settled` then."""

@@ -31,16 +31,16 @@ class Window:
 class Terms:
     """What one kind of fault may do.
 
-    `hurts` names the tenants whose tries may fail; nobody else's may. With `spares_idempotent` tries that may be
-    repeated do not fail even there. `codes` are those that failures may have, all of the catalogue if empty. Where
-    `is_silent`, tries may end without an answer: the relay is away, or the way to it. `recovery` bounds the seconds
-    from the fault's end to the first acknowledged push, `slowest` those that a try may take. `aftermath` is how long
-    after the end tries may still fail by it, `delay` what the fault adds to the time from sender to target, and
-    `holds_up` says that pushes may reach the relay as late as the fault lasts.
+    `hurts` names the tenants whose tries may fail; nobody else's may. With `spares_others` tries that may be
+    repeated do not fail even there: another connector takes them. `codes` are those that failures may have, all of
+    the catalogue if empty. Where `is_silent`, tries may end without an answer: the relay is away, or the way to it.
+    `recovery` bounds the seconds from the fault's end to the first acknowledged push, `slowest` those that a try
+    may take. `aftermath` is how long after the end tries may still fail by it, `delay` what the fault adds to the
+    time from sender to target, and `holds_up` says that pushes may reach the relay as late as the fault lasts.
     """
 
     hurts: frozenset[str] = frozenset()
-    spares_idempotent: bool = False
+    spares_others: bool = False
     codes: frozenset[str] = frozenset()
     is_silent: bool = False
     recovery: float = RECOVERY

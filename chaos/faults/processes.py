@@ -15,6 +15,9 @@ ALL: Final = frozenset(TENANTS)
 LOST: Final = frozenset({"tunnel-lost"})
 """How a push ends that may have been delivered when its tunnel was lost."""
 
+REFUSED: Final = frozenset({"tunnel-refused"})
+"""How one ends that surely was not, and is too large to be tried elsewhere."""
+
 AWAY: Final = frozenset({"tunnel-lost", "tunnel-refused", "no-connector"})
 """How pushes end while a location has no connector."""
 
@@ -70,11 +73,28 @@ def _relay_away(_: Parameters) -> Terms:
 
 
 def _connector_lost(_: Parameters) -> Terms:
-    return Terms(hurts=frozenset({ACME}), spares_idempotent=True, codes=LOST, slowest=NOTICED)
+    return Terms(hurts=frozenset({ACME}), spares_others=True, codes=LOST | REFUSED, slowest=NOTICED)
 
 
 def _only_connector_lost(_: Parameters) -> Terms:
     return Terms(hurts=frozenset({GLOBEX}), codes=AWAY, slowest=NOTICED)
+
+
+def _relay_stopped(_: Parameters) -> Terms:
+    """What waited in its sockets meanwhile is late through no fault of anybody's."""
+    return Terms(hurts=ALL, codes=AWAY | {"deadline-exceeded"}, holds_up=True)
+
+
+def _connector_stopped(_: Parameters) -> Terms:
+    return Terms(hurts=frozenset({ACME}), spares_others=True, codes=LOST | REFUSED, slowest=NOTICED)
+
+
+def _only_connector_stopped(_: Parameters) -> Terms:
+    return Terms(hurts=frozenset({GLOBEX}), codes=AWAY | {"deadline-exceeded"})
+
+
+def _target_stopped(parameters: Parameters) -> Terms:
+    return Terms(hurts=_of_victim(parameters), codes=frozenset({"deadline-exceeded", "target-too-slow"}))
 
 
 def _target_away(parameters: Parameters) -> Terms:
@@ -94,5 +114,21 @@ FAULTS: Final = (
     Fault(
         "kill-target", "SIGKILL of a target, and a new start", kill_target, _target_away,
         span(0.05, 2.0, victim=TENANTS),
+    ),
+    Fault(
+        "stop-relay", "SIGSTOP of the relay, and SIGCONT", stop_process, _relay_stopped,
+        span(0.2, 7.0, victim=("relay",)),
+    ),
+    Fault(
+        "stop-connector", "SIGSTOP of one connector of two, and SIGCONT", stop_process, _connector_stopped,
+        span(0.2, 8.0, victim=("c1", "c2")),
+    ),
+    Fault(
+        "stop-only-connector", "SIGSTOP of a location's only connector, and SIGCONT", stop_process,
+        _only_connector_stopped, span(0.2, 8.0, victim=("x1",)),
+    ),
+    Fault(
+        "stop-target", "SIGSTOP of a target, and SIGCONT", stop_process, _target_stopped,
+        span(0.2, 9.0, victim=tuple(f"{tenant}-target" for tenant in TENANTS)),
     ),
 )  # fmt: skip

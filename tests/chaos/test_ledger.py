@@ -12,7 +12,7 @@ from chaos.terms import Terms, Window
 
 TIMEOUTS = {PLAIN: 8.0, IDEMPOTENT: 8.0}
 WINDOW = Window(100.0, 102.0)
-TERMS = Terms(hurts=frozenset({"acme"}), spares_idempotent=True, codes=frozenset({"tunnel-lost"}))
+TERMS = Terms(hurts=frozenset({"acme"}), spares_others=True, codes=frozenset({"tunnel-lost"}))
 
 GOOD = Try("acme", PLAIN, "acme.r0.1", "acme.r0.1.0", 300, 99.0, 99.1, 200)
 ARRIVED = Arrival("acme", "acme", "acme.r0.1", "acme.r0.1.0", 99.04, 99.05, True, "c1", "id")
@@ -78,7 +78,8 @@ def test_an_idempotent_try_arrives_as_often_as_the_relay_tried():
         (replace(AMBIGUOUS, tenant="globex"), TERMS, "none of its tenant's"),
         (replace(AMBIGUOUS, route=IDEMPOTENT), TERMS, "could have been tried again"),
         (replace(AMBIGUOUS, status=0, code="", cause="ServerDisconnectedError"), TERMS, "no answer"),
-        (replace(AMBIGUOUS, status=503, code="no-connector"), TERMS, "expected"),
+        (replace(AMBIGUOUS, status=503, code="tunnel-refused"), TERMS, "could have been tried again"),
+        (replace(AMBIGUOUS, status=504, code="deadline-exceeded"), TERMS, "expected"),
         (replace(AMBIGUOUS, status=404, code="no-such-route"), TERMS, "no sender can be told"),
         (replace(AMBIGUOUS, status=503), TERMS, "no sender can be told"),
         (replace(AMBIGUOUS, code=""), TERMS, "no sender can be told"),

@@ -1,0 +1,13 @@
+"""How much senders push in a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Of each tenant: pushes a second, and bytes of the largest body."""
+
+    rate: float = 40.0
+    largest: int = 1_000_000
