@@ -19,16 +19,24 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("cloud_relay", "connector_agent", "shared")
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 
 
-def expected_modules() -> set[str]:
-    """Every module of the three packages, as a wheel holds them."""
-    return {path.relative_to(ROOT).as_posix() for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+def expected_files() -> set[str]:
+    """Every module of the three packages, and what is installed beside the program, as a wheel holds them."""
+    modules = {path.relative_to(ROOT).as_posix() for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+    beside = PYPROJECT["tool"]["setuptools"].get("data-files", {})
+    return modules | {
+        f"{PROJECT['name']}-{PROJECT['version']}.data/data/{folder}/{path.name}"
+        for folder, patterns in beside.items()
+        for pattern in patterns
+        for path in ROOT.glob(pattern)
+    }
 
 
 def wheel_faults(names: Iterable[str], expected: set[str]) -> list[str]:
-    """What is wrong with a wheel that holds these files. `expected`: the modules that it must hold."""
+    """What is wrong with a wheel that holds these files. `expected`: what it must hold beside its own description."""
     found = set(names)
     information = f"{PROJECT['name']}-{PROJECT['version']}.dist-info"
     wanted = expected | {f"{name}/py.typed" for name in PACKAGES}
@@ -85,7 +93,7 @@ def main(arguments: list[str]) -> int:
     match arguments:
         case ["wheel", wheel, environment]:
             names = zipfile.ZipFile(wheel).namelist()
-            faults = wheel_faults(names, expected_modules()) + command_faults(Path(environment))
+            faults = wheel_faults(names, expected_files()) + command_faults(Path(environment))
             good = f"{Path(wheel).name}: {len(names)} files, both commands run"
         case ["sbom", sbom, constraints]:
             document = json.loads(Path(sbom).read_text(encoding="utf-8"))

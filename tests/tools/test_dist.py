@@ -17,7 +17,7 @@ PINS = "\n".join(f"{name}==1.{number}" for number, name in enumerate(("aiohttp",
 def wheel() -> set[str]:
     information = f"qanat-{VERSION}.dist-info"
     return {
-        *DIST["expected_modules"](),
+        *DIST["expected_files"](),
         *(f"{package}/py.typed" for package in DIST["PACKAGES"]),
         *(f"{information}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt")),
         f"{information}/licenses/LICENSE",
@@ -25,20 +25,20 @@ def wheel() -> set[str]:
 
 
 def test_a_whole_wheel_is_good():
-    assert len(DIST["expected_modules"]()) > 200
-    assert DIST["wheel_faults"](wheel(), DIST["expected_modules"]()) == []
+    assert len(DIST["expected_files"]()) > 200
+    assert DIST["wheel_faults"](wheel(), DIST["expected_files"]()) == []
 
 
 @pytest.mark.parametrize(
     "stray", ["tests/test_cli.py", "shared/__pycache__/a.pyc", "shared/tunnel/link.so", "certs/dev/ca.key"]
 )
 def test_what_does_not_belong_into_a_wheel_is_named(stray):
-    assert DIST["wheel_faults"]({*wheel(), stray}, DIST["expected_modules"]()) == [f"{stray} does not belong there"]
+    assert DIST["wheel_faults"]({*wheel(), stray}, DIST["expected_files"]()) == [f"{stray} does not belong there"]
 
 
 @pytest.mark.parametrize("lost", ["shared/py.typed", "cloud_relay/cli.py", "shared/pki/issue.py"])
 def test_what_a_wheel_lacks_is_named(lost):
-    assert DIST["wheel_faults"](wheel() - {lost}, DIST["expected_modules"]()) == [f"{lost} is missing"]
+    assert DIST["wheel_faults"](wheel() - {lost}, DIST["expected_files"]()) == [f"{lost} is missing"]
 
 
 def sbom(**versions: str) -> dict[str, Any]:
