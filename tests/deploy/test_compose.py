@@ -17,7 +17,7 @@ PROGRAMS = {"cloud-relay": cloud_relay.cli.app, "connector-agent": connector_age
 OURS = ("setup", "relay", "connector")
 OLD_KEYS = {
     "build", "cap_add", "cap_drop", "command", "depends_on", "healthcheck", "image", "network_mode", "networks",
-    "ports", "read_only", "restart", "security_opt", "stop_grace_period", "tmpfs", "user", "volumes",
+    "ports", "pull_policy", "read_only", "restart", "security_opt", "stop_grace_period", "tmpfs", "user", "volumes",
 }  # fmt: skip
 """Keys of a service that docker-compose 1.29 knows as well as today's Compose."""
 
@@ -71,6 +71,15 @@ def test_only_setup_may_write_what_others_read():
         assert len(holders) == 2
         assert not holders.pop("setup")
         assert list(holders.values()) == [True]
+
+
+def test_the_image_is_built_once_and_never_fetched():
+    """Compose builds side by side: two builds of one tag fail, on some machines and the first time only."""
+    assert [name for name, service in services().items() if "build" in service] == ["setup"]
+    build = services()["setup"]["build"]
+    assert (ROOT / build["context"] / build["dockerfile"]).is_file()
+    assert {name for name, service in services().items() if service.get("pull_policy") == "never"} == set(OURS)
+    assert {services()[name]["image"] for name in OURS} == {"qanat"}
 
 
 def test_order_follows_health():
