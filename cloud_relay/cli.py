@@ -37,7 +37,9 @@ DEFAULT_CONFIG: Final = Path("/etc/qanat/relay.yaml")
 UPGRADE_PATIENCE: Final = 1800.0
 """Seconds for an upgrade: with tens of thousands of connectors it takes minutes until all have new tunnels."""
 
-app = make_app("cloud-relay", "The relay: takes pushes from senders and hands them to connectors in data centers.")
+app = make_app(
+    "cloud-relay", "The relay: takes pushes from senders and hands them to connectors in data centers.", is_root=True
+)
 secrets_app = make_app("secrets", "Make and hash what senders prove themselves with.")
 routes_app = make_app("routes", "Ask where a push would go.")
 app.add_typer(secrets_app, name="secrets")

@@ -28,10 +28,9 @@ def add_check_command(app: typer.Typer, default_config: Path) -> None:
     def check(live: LiveOption = False, config: ConfigOption = default_config, as_json: JsonOption = False) -> int:
         """Look whether the relay would start with this config, and what in it is doubtful; with --live, how it does.
 
-        Starts and changes nothing. --live asks the running relay, and tries the rest itself; without a relay that runs
-        it says what it could not know.
+        Starts and changes nothing. --live asks the running relay, and tries the rest itself.
 
-        Exit codes: 0 nothing failed; 3 the relay would not start with this config; 1 anything else failed (--live).
+        Exit codes: 0 nothing failed; 3 the relay would not start with this config; 1 anything else.
         """
         from cloud_relay.doors import require_contexts
         from cloud_relay.identity.own import checked_context

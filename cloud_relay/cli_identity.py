@@ -19,10 +19,14 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it stands in t
 PassphraseOption = Annotated[Path, typer.Option("--passphrase-file", help="A file whose one line encrypts the backup.")]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Put it in the place of a state that is there.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Also if it revives a CA that was given up as compromised.")]
-TokenArgument = Annotated[str, typer.Argument(metavar="TOKEN")]
-FingerprintArgument = Annotated[str, typer.Argument(metavar="FINGERPRINT")]
-FileArgument = Annotated[Path, typer.Argument(metavar="FILE")]
-ConnectorArgument = Annotated[str, typer.Argument(metavar="TENANT/LOCATION/NAME")]
+TokenArgument = Annotated[str, typer.Argument(metavar="TOKEN", help="Its short name, as 'tokens list' shows it.")]
+FingerprintArgument = Annotated[
+    str, typer.Argument(metavar="FINGERPRINT", help="The first 8 digits of its SHA-256, or more.")
+]
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")]
+ConnectorArgument = Annotated[
+    str, typer.Argument(metavar="TENANT/LOCATION/NAME", help="The connector: acme/walldorf/dc1-a.")
+]
 
 
 def add_identity_commands(app: typer.Typer, default: Path) -> None:
@@ -127,7 +131,9 @@ def _certs(default: Path) -> typer.Typer:
 
     @app.command("rotate")
     def rotate(
-        connector: Annotated[str | None, typer.Argument(metavar="[TENANT/LOCATION/NAME]")] = None,
+        connector: Annotated[
+            str | None, typer.Argument(metavar="[TENANT/LOCATION/NAME]", help="Whose; else the relay's own.")
+        ] = None,
         within: Annotated[float, typer.Option(help="Seconds within which the connector renews.")] = 10.0,
         config: ConfigOption = default,
         as_json: JsonOption = False,

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG: Final = Path("/etc/qanat/connector.yaml")
 
-app = make_app("connector-agent", "The connector: dials out to relays and hands their pushes to targets in here.")
+app = make_app(
+    "connector-agent", "The connector: dials out to relays and hands their pushes to targets in here.", is_root=True
+)
 
 
 def main() -> NoReturn:

@@ -38,8 +38,8 @@ def add_check_command(app: typer.Typer, default_config: Path) -> None:
 
         Nothing is changed, no push is sent, and a connector that runs is not disturbed.
 
-        Exit codes: 0 nothing failed; 3 the connector would not start; 7 a relay or a proxy refuses its credentials;
-        5 or 4 the push of --push would be refused, or has no target; 1 anything else.
+        Exit codes: 0 nothing failed; 3 the connector would not start; 7 relay or proxy refuse its credentials;
+        5 or 4 the push of --push is refused or has no target; 1 anything else.
         """
         from shared.prechecks import exit_code_of, prechecks_table, prechecks_view
 

@@ -51,6 +51,10 @@ ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The config f
 Model = TypeVar("Model", bound=ConfigModel)
 
 _INTERRUPTED: Final = 130
+_EXIT_CODES: Final = (
+    "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the config is not good; 4 not found; 5 refused, or in conflict; "
+    "6 no daemon answers; 7 the other side refuses a credential."
+)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _UNBOUNDED: Final = 10_000
 """Columns where nobody looks: a pipe must get whole values, not some cut to 80 columns."""
@@ -64,11 +68,15 @@ _EXPECTED_ERRNO: Final = {
 _UsageError: Final = cast("type[Exception]", typer.BadParameter.__mro__[1])
 
 
-def make_app(name: str, help_text: str) -> typer.Typer:
-    """A typer application as both commands want it: no completion installer, no decorated tracebacks, -h."""
+def make_app(name: str, help_text: str, *, is_root: bool = False) -> typer.Typer:
+    """A typer application as both commands want it: no completion installer, no decorated tracebacks, -h.
+
+    `is_root`: the command itself, which tells its exit codes.
+    """
     return typer.Typer(
         name=name,
         help=help_text,
+        epilog=_EXIT_CODES if is_root else None,
         add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,

@@ -78,10 +78,10 @@ def add_diag_command(app: typer.Typer, program: Diagnosed) -> None:
     ) -> None:
         """Write one archive for whoever is to help: config, status, prechecks, tasks, metrics, recent errors, limits.
 
-        It holds no key, password, token, header value or payload, and is readable by you alone. It also works while
-        nothing runs, and says then what is missing.
+        It holds no key, password, token, header value or payload, and is readable by you alone.
+        It also works while nothing runs, and says then what is missing.
 
-        Example: cloud-relay diag --output relay.tar.gz
+        In a container: diag --output - > archive.tar.gz
         """
         from shared.archive import write_archive, write_tar
 

@@ -66,8 +66,11 @@ def add_common_commands(app: typer.Typer, program: Program) -> None:
         text = f"draining, {counted(answer['in_flight'], 'push', 'pushes')} in flight"
         emit(answer, schema=f"qanat.{kind}.drain.v1", json=as_json, table=text)
 
-    @app.command(help="Say what an error code means, and what to do.")
-    def explain(code: str, as_json: JsonOption = False) -> None:
+    @app.command(help="Say what an error code means, and what to do: explain no-connector.")
+    def explain(
+        code: Annotated[str, typer.Argument(help="As in a log, in a status, or in Qanat-Error of an answer.")],
+        as_json: JsonOption = False,
+    ) -> None:
         data, text = explain_fault(code)
         emit(data, schema="qanat.fault.v1", json=as_json, table=text)
 
@@ -79,7 +82,7 @@ def add_common_commands(app: typer.Typer, program: Program) -> None:
         emit({"profiles": shown}, schema="qanat.profiles.v1", json=as_json, table=lambda: profile_table(shown))
 
     @app.command(help=f"Print what makes a shell complete this command: source <({program.name} completion bash)")
-    def completion(shell: Annotated[Shell, typer.Argument()]) -> None:
+    def completion(shell: Annotated[Shell, typer.Argument(help="The shell that is to load it.")]) -> None:
         sys.stdout.write(f"{completion_script(program.name, shell)}\n")
 
     @app.command(help="Print the version.")

@@ -1,7 +1,9 @@
 """`connector-agent check`: everything between this connector and its work, tried before a push depends on it.
 
 identity    what this connector shows, whom it trusts, and until when
-relay       the ladder to one relay: DNS, proxy, TCP, TLS, chain, interception, admission, clock
+route       the way to one relay: DNS, proxy, TCP
+relay       the whole ladder: that, TLS, chain, interception, admission, clock
+admission   whether a relay takes this connector, asked without becoming a session
 target      each target: files, DNS, networks, connection, TLS, rules
 push        how one push would be judged
 run         all of it together

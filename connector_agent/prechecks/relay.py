@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -14,21 +12,20 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from connector_agent import handshake
-from connector_agent.dialer import ROUTE_TIMEOUT, Contexts, Dialer, connect
+from connector_agent.dialer import Contexts, Dialer
 from connector_agent.handshake import DialError
 from connector_agent.identity.join import Joiner
 from connector_agent.prechecks.admission import Admission, ask_admission, date_of_relay
-from connector_agent.proxy import Proxy, ProxyError, connect_through
+from connector_agent.prechecks.route import FAULTS_OF_A_STEP, RouteCheck, remedy_of
 from connector_agent.tls_probe import Shown, probe_tls
-from connector_agent.upstream.connect import is_address
 from shared.clock import TOLERANCE, TrustedClock
 from shared.exits import ExitCode
 from shared.pki.spiffe import RelayId, parse_spiffe_id
-from shared.pki.tls import unverified_client_context
+from shared.pki.tls import managed_client_context, unverified_client_context
 from shared.pki.trust import pin_of
-from shared.prechecks import Checklist, Figure, Precheck, Stopwatch, days_left
+from shared.prechecks import Checklist, Figure, Precheck, Result, Stopwatch, days_left
 from shared.tunnel.tls import ReadBuffers
-from shared.tunnel.websocket_client import Endpoint, HandshakeError
+from shared.tunnel.websocket_client import Endpoint
 
 if TYPE_CHECKING:
     from connector_agent.prechecks.identity import Way
@@ -37,16 +34,6 @@ if TYPE_CHECKING:
 SKEW: Final = 5.0
 """Seconds that two clocks with a time server never are apart."""
 
-_FAULTS: Final = (HandshakeError, OSError, ssl.SSLError, ProxyError, UnicodeError, DialError)
-"""What a step may fail with; TimeoutError is an OSError."""
-
-_OF_THE_PROXY: Final = {
-    "proxy-denied": "Have CONNECT to this host and port allowed at the proxy.",
-    "proxy-cannot-connect": "The proxy is there: look whether the relay runs, and at the way from the proxy to it.",
-    "proxy-tls-failed": "Look at the proxy's certificate: the system's CAs must know its issuer.",
-}
-_NO_PROXY_THERE: Final = "Check the proxy's host and port, and that it is an HTTP proxy that takes CONNECT."
-
 
 class RelayCheck:
     """All steps for one relay; see `run`."""
@@ -54,9 +41,8 @@ class RelayCheck:
     def __init__(self, relay: HostPort, way: Way) -> None:
         self.relay = relay
         self.checks = Checklist(f"relay {relay}")
-        self._way = way
         self._known = way.known
-        self._proxy = way.proxies.for_host(relay.host, relay.port)
+        self._route = RouteCheck(relay, way, self.checks)
         self._buffers = ReadBuffers()
         self._endpoint = Endpoint(relay.host, relay.port)
         self._dialer = Dialer(way.known.contexts or _no_contexts, way.proxies, way.known.check_peer)
@@ -69,7 +55,7 @@ class RelayCheck:
     async def run(self) -> list[Precheck]:
         """Every step up to the first that fails; what stands on that is skipped. The clock is always compared."""
         steps: list[tuple[tuple[str, ...], Callable[[], Awaitable[bool]]]] = [
-            (("DNS",), self._resolve), (("proxy",), self._through_proxy), (("TCP",), self._connect),
+            (("DNS",), self._route.resolve), (("proxy",), self._route.through_proxy), (("TCP",), self._route.connect),
             (("TLS",), self._shake_hands), (("chain", "interception"), self._verify), (("admission",), self._admit),
         ]  # fmt: skip
         failed = ""
@@ -77,75 +63,9 @@ class RelayCheck:
             if failed:
                 self.checks.skipped(f"after {failed}", *names)
             elif not await step():
-                failed = names[0]
+                failed = next(row.check for row in reversed(self.checks.rows) if row.result is Result.FAILED)
         await self._compare_clocks()
         return self.checks.rows
-
-    # --- the way there
-
-    async def _resolve(self) -> bool:
-        hop = self._proxy or self.relay
-        if is_address(hop.host):
-            self.checks.skipped(f"{hop.host} is an address", "DNS")
-            return True
-        try:
-            with Stopwatch() as watch:
-                async with asyncio.timeout(ROUTE_TIMEOUT):
-                    loop = asyncio.get_running_loop()
-                    found = await loop.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
-        except _FAULTS as error:
-            return self._failed("DNS", error, "Check the name, and this host's DNS: /etc/resolv.conf.")
-        addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
-        self.checks.ok("DNS", f"{hop.host} is {', '.join(addresses[:4])}{', …' if addresses[4:] else ''}", watch.figure)
-        return True
-
-    async def _through_proxy(self) -> bool:
-        proxy = self._proxy
-        if proxy is None:
-            exempt = self._way.proxies.proxy
-            why = "none is named" if exempt is None else f"no_proxy excepts this relay from {exempt}"
-            self.checks.skipped(why, "proxy")
-            return True
-        try:
-            with Stopwatch() as watch:
-                async with asyncio.timeout(ROUTE_TIMEOUT):
-                    raw = await connect(proxy.host, proxy.port)
-                    raw = await connect_through(raw, proxy, self.relay.host, self.relay.port)
-        except _FAULTS as error:
-            return self._proxy_failed(proxy, error)
-        raw.abort()
-        self.checks.ok("proxy", f"{proxy} lets CONNECT through", watch.figure)
-        return True
-
-    def _proxy_failed(self, proxy: Proxy, error: Exception) -> bool:
-        cause = handshake.explain(error, f"the proxy {proxy}")
-        code = cause.code if cause.code.startswith("proxy-") else f"proxy-{cause.code}"
-        remedy = _OF_THE_PROXY.get(code, _NO_PROXY_THERE)
-        exit_code = ExitCode.FAILED
-        if code == "proxy-credentials-refused":
-            exit_code = ExitCode.CREDENTIAL
-            remedy = "Name a file with one line user:password in proxy.auth_file."
-            if proxy.authorization is not None:
-                remedy = "Put what the proxy takes, user:password, into the file that proxy.auth_file names."
-            elif not self._way.names_proxy:
-                remedy = "The environment holds no credentials: name the proxy in the config, with proxy.auth_file."
-        self.checks.failed("proxy", cause.text, remedy, code=code, exit_code=exit_code)
-        return False
-
-    async def _connect(self) -> bool:
-        if self._proxy is not None:
-            self.checks.skipped("the proxy connects", "TCP")
-            return True
-        try:
-            with Stopwatch() as watch:
-                async with asyncio.timeout(ROUTE_TIMEOUT):
-                    raw = await connect(self.relay.host, self.relay.port)
-        except _FAULTS as error:
-            return self._failed("TCP", error)
-        peer = raw.get_extra_info("peername")
-        raw.abort()
-        self.checks.ok("TCP", f"connected to {peer[0]}" if peer else "", watch.figure)
-        return True
 
     # --- who is there
 
@@ -158,8 +78,8 @@ class RelayCheck:
         try:
             with Stopwatch() as watch:
                 self._shown = await self._probe(unverified_client_context())
-        except _FAULTS as error:
-            return self._failed("TLS", error)
+        except FAULTS_OF_A_STEP as error:
+            return self._route.failed("TLS", error)
         self.checks.ok("TLS", self._shown.version, watch.figure)
         return True
 
@@ -172,12 +92,13 @@ class RelayCheck:
                 if rejected is not None:
                     raise rejected
             elif known.token is not None and known.store is not None:
-                joiner = Joiner(self._dialer, known.store, TrustedClock())
-                chain = tuple(await joiner.authorities(known.token, self.relay))
+                pinned = await Joiner(self._dialer, known.store, TrustedClock()).authorities(known.token, self.relay)
+                # A middlebox may well pass them on: what it shows itself must come from them, too.
+                chain = (await self._probe(managed_client_context(pinned))).chain
             else:
                 self.checks.skipped("without an identity no CA is known", "chain", "interception")
                 return True
-        except _FAULTS as error:
+        except FAULTS_OF_A_STEP as error:
             return self._chain_failed(error)
         self._say_chain(chain)
         self.checks.ok("interception", "nothing in between opens TLS")
@@ -202,7 +123,7 @@ class RelayCheck:
         between."""
         cause = handshake.explain(error, str(self.relay))
         if cause.code != "relay-untrusted":
-            self.checks.failed("chain", cause.text, cause.remedy, code=cause.code)
+            self.checks.failed("chain", cause.text, remedy_of(cause), code=cause.code)
             self.checks.skipped("after chain", "interception")
             return False
         issuer = "nobody" if self._certificate is None else handshake.printable(_name(self._certificate.issuer))
@@ -237,7 +158,7 @@ class RelayCheck:
                 self._admission = await ask_admission(self._dialer, self.relay)
         except DialError as error:
             exit_code = ExitCode.CREDENTIAL if _is_about_us(error.code) else ExitCode.FAILED
-            self.checks.failed("admission", error.text, error.remedy or "Look at the relay's log.", code=error.code,
+            self.checks.failed("admission", error.text, remedy_of(error), code=error.code,
                                exit_code=exit_code)  # fmt: skip
             self._admission = Admission.of_refusal(error)
             return False
@@ -269,13 +190,6 @@ class RelayCheck:
             self.checks.warning("clock", told, remedy, figure, code="clock-skew")
         else:
             self.checks.failed("clock", told, remedy, figure, code="clock-skew")
-
-    def _failed(self, check: str, error: Exception, remedy: str = "") -> bool:
-        cause = handshake.explain(error, str(self.relay))
-        if check == "DNS" and self._proxy is not None:
-            cause = handshake.explain(error, f"the proxy {self._proxy}")
-        self.checks.failed(check, cause.text, remedy or cause.remedy or "Look at the relay's log.", code=cause.code)
-        return False
 
 
 def _is_about_us(code: str) -> bool:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from shared.exits import ExitCode
+from shared.pki import issue
+from shared.pki.files import write_private
+from shared.pki.tls import load_certificates
 from shared.prechecks import exit_code_of
 from tests.connector_agent.prechecks.kit import Bench
 from tests.support.development import Pki
 from tests.support.middlebox import inspecting, proxy_that_says
 from tests.support.ports import free_port
+from tests.support.relay_double import SECRET, relay_double
+from tests.support.tunnels import world
 
 pytestmark = pytest.mark.system
 
@@ -165,10 +171,16 @@ async def test_a_certificate_for_another_name(bench: Bench) -> None:
 # --- whether we may come in
 
 
-async def test_a_revoked_certificate(bench: Bench) -> None:
-    bench.world.policy.blocked.add(("acme", "walldorf", "c1"))
+@pytest.mark.parametrize("code", ["certificate-revoked", "connector-blocked"])
+async def test_a_connector_that_the_relay_bars(bench: Bench, code: str) -> None:
+    if code == "connector-blocked":
+        bench.world.policy.blocked.add(("acme", "walldorf", "c1"))
+    else:
+        pair = bench.world.pki.connector()
+        bench.identify(pair)
+        bench.world.policy.revoked.add(issue.fingerprint(load_certificates(pair.certificate)[0]))
     rows = await bench.check()
-    assert (rows.only_failure.check, rows.only_failure.code) == ("admission", "connector-blocked")
+    assert (rows.only_failure.check, rows.only_failure.code) == ("admission", code)
     assert exit_code_of(rows) == ExitCode.CREDENTIAL
     assert rows.get("relay", "clock").result == "ok"  # a refusal tells the time, too
 
@@ -221,6 +233,27 @@ async def test_files_that_cannot_be_used(bench: Bench) -> None:
     assert exit_code_of(rows) == ExitCode.CONFIG
     assert rows.get("relay", "TLS").result == "ok"  # the way there can be tried all the same
     assert rows.get("relay", "admission").result == "skipped"
+
+
+async def test_before_joining_the_tokens_pin_counts(tmp_path: Path) -> None:
+    """The way is tried, and whose CA it is, without the token being told to anybody."""
+    async with world(tmp_path) as made, relay_double(tmp_path) as relay:
+        bench = Bench(made, tmp_path)
+        write_private(tmp_path / "token", f"{relay.token()}\n".encode())
+        bench.config |= {"join": {"token_file": "token"}}
+        bench.dial(relay.port)
+        rows = await bench.check()
+        assert rows.failures == []
+        assert rows.get("this connector", "identity").result == "skipped"
+        assert rows.get("relay", "chain").result == rows.get("relay", "interception").result == "ok"
+        assert rows.get("relay", "admission").result == "skipped"
+        async with inspecting(relay.port) as port:
+            bench.dial(port)
+            rows = await bench.check()
+        assert rows.only_failure.check == "interception"
+        assert "Corp Inspection" in rows.only_failure.detail
+        assert not (tmp_path / "state").exists()
+        assert SECRET not in str(rows)
 
 
 async def test_nobody_has_joined(bench: Bench) -> None:
