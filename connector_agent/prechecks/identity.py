@@ -73,7 +73,9 @@ def say_end(one: InUse, checks: Checklist, now: datetime) -> None:
         checks.failed(check, f"{one.name} is not valid before {one.not_before:%FT%TZ}",
                       "Set this host's clock right; else ask whoever issued it.", figure)  # fmt: skip
     elif now >= one.not_after and not one.is_renewed:
-        checks.failed(check, f"{one.name} expired at {one.not_after:%FT%TZ}", "Put a new one in its place.", figure)
+        exit_code = ExitCode.CREDENTIAL if one.kind == "identity" else ExitCode.FAILED
+        checks.failed(check, f"{one.name} expired at {one.not_after:%FT%TZ}", "Put a new one in its place.", figure,
+                      code="certificate-expired", exit_code=exit_code)  # fmt: skip
     elif (warning := one.warning(now)) is not None:
         detail, _, remedy = warning.partition(": ")
         checks.warning(check, detail, f"{remedy[:1].upper()}{remedy[1:]}.", figure)

@@ -16,10 +16,9 @@ from connector_agent.dialer import Contexts, Dialer
 from connector_agent.handshake import DialError
 from connector_agent.identity.join import Joiner
 from connector_agent.prechecks.admission import Admission, ask_admission, date_of_relay
-from connector_agent.prechecks.route import FAULTS_OF_A_STEP, RouteCheck, remedy_of
+from connector_agent.prechecks.route import FAULTS_OF_A_STEP, RouteCheck, exit_code_for, remedy_of
 from connector_agent.tls_probe import Shown, probe_tls
 from shared.clock import TOLERANCE, TrustedClock
-from shared.exits import ExitCode
 from shared.pki.spiffe import RelayId, parse_spiffe_id
 from shared.pki.tls import managed_client_context, unverified_client_context
 from shared.pki.trust import pin_of
@@ -157,9 +156,8 @@ class RelayCheck:
             with Stopwatch() as watch:
                 self._admission = await ask_admission(self._dialer, self.relay)
         except DialError as error:
-            exit_code = ExitCode.CREDENTIAL if _is_about_us(error.code) else ExitCode.FAILED
             self.checks.failed("admission", error.text, remedy_of(error), code=error.code,
-                               exit_code=exit_code)  # fmt: skip
+                               exit_code=exit_code_for(error.code))  # fmt: skip
             self._admission = Admission.of_refusal(error)
             return False
         hello = self._admission.hello
@@ -190,10 +188,6 @@ class RelayCheck:
             self.checks.warning("clock", told, remedy, figure, code="clock-skew")
         else:
             self.checks.failed("clock", told, remedy, figure, code="clock-skew")
-
-
-def _is_about_us(code: str) -> bool:
-    return code.startswith(("certificate-", "connector-blocked"))
 
 
 def _is_relays(certificate: x509.Certificate) -> bool:

@@ -81,15 +81,13 @@ class RouteCheck:
         cause = handshake.explain(error, f"the proxy {proxy}")
         code = cause.code if cause.code.startswith("proxy-") else f"proxy-{cause.code}"
         remedy = _OF_THE_PROXY.get(code, _NO_PROXY_THERE)
-        exit_code = ExitCode.FAILED
         if code == "proxy-credentials-refused":
-            exit_code = ExitCode.CREDENTIAL
             remedy = "Name a file with one line user:password in proxy.auth_file."
             if proxy.authorization is not None:
                 remedy = "Put what the proxy takes, user:password, into the file that proxy.auth_file names."
             elif not self._way.names_proxy:
                 remedy = "The environment holds no credentials: name the proxy in the config, with proxy.auth_file."
-        self.checks.failed("proxy", cause.text, remedy, code=code, exit_code=exit_code)
+        self.checks.failed("proxy", cause.text, remedy, code=code, exit_code=exit_code_for(code))
         return False
 
     async def connect(self) -> bool:
@@ -114,6 +112,14 @@ class RouteCheck:
         cause = handshake.explain(error, whom)
         self.checks.failed(check, cause.text, remedy or remedy_of(cause), code=cause.code)
         return False
+
+
+def exit_code_for(*codes: str) -> ExitCode:
+    """7 where all of these are about a credential of ours that somebody refuses, else 1."""
+    is_about_us = bool(codes) and all(
+        code.startswith("certificate-") or code in ("connector-blocked", "proxy-credentials-refused") for code in codes
+    )
+    return ExitCode.CREDENTIAL if is_about_us else ExitCode.FAILED
 
 
 def remedy_of(cause: DialError) -> str:

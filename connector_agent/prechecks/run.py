@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from connector_agent.prechecks.identity import SUBJECT, Way, look_at_identity
 from connector_agent.prechecks.push import Asked, judge_push
 from connector_agent.prechecks.relay import RelayCheck
+from connector_agent.prechecks.route import exit_code_for
 from connector_agent.prechecks.target import TargetCheck
 from connector_agent.proxy import ProxyError
 from connector_agent.wiring import choose_proxies
@@ -74,7 +75,7 @@ async def _ask_daemon(state_dir: Path, own: Checklist) -> None:
     except CommandError as error:
         own.skipped(f"none that answers here runs with this config ({error.message})", "daemon")
         return
-    tunnels = status["tunnels"]
+    tunnels = [one for one in status["tunnels"] if one["state"] != "draining"]  # a new one has taken their place
     is_open = [one for one in tunnels if one["state"] == "open"]
     figure = Figure(len(is_open), "tunnel" if len(is_open) == 1 else "tunnels")
     if len(is_open) == len(tunnels):
@@ -82,5 +83,9 @@ async def _ask_daemon(state_dir: Path, own: Checklist) -> None:
         return
     errors = list(dict.fromkeys(str(one["error"]) for one in tunnels if one.get("error")))
     told = f"{len(tunnels)} tunnels are wanted" + (f": {'; '.join(errors[:3])}" if errors else "")
-    report = own.warning if is_open else own.failed
-    report("daemon", told, "See below what is in the way; 'connector-agent status' shows each tunnel.", figure)
+    remedy = "See below what is in the way; 'connector-agent status' shows each tunnel."
+    if is_open:
+        own.warning("daemon", told, remedy, figure)
+    else:
+        codes = {one.get("code") or "" for one in tunnels if one.get("error")}
+        own.failed("daemon", told, remedy, figure, exit_code=exit_code_for(*codes))

@@ -194,6 +194,7 @@ async def test_an_expired_certificate(bench: Bench) -> None:
     assert own.figure is not None
     assert own.figure.value < 0
     assert (admission.check, admission.code) == ("admission", "certificate-expired")
+    assert exit_code_of(rows) == ExitCode.CREDENTIAL
 
 
 async def test_a_certificate_of_a_foreign_ca(bench: Bench) -> None:
