@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import uvloop
 
 from shared.exits import CommandError
 from shared.protocol import Stream
+from shared.tcp.edge import keep_alive
 from tests.support.chain import Chain, chain, tcp_route
 from tests.support.ends import CHECKS, EdgeEnd, Ends, dial, edge_server, until
 from tests.support.ports import free_port
@@ -232,6 +234,34 @@ def test_who_may_not_come_in(run, tmp_path):
     run(main())
 
 
+def test_all_connections_of_the_process_together_are_bounded(run, tmp_path):
+    """`limits.connections`: those of all routes count, whosesoever they are."""
+
+    async def main() -> None:
+        far = Target()
+        far.server = await edge_server(far.ends.append)
+        ports = free_port(), free_port()
+        routes = [tcp_route("a", ports[0]), tcp_route("b", ports[1])]
+        targets = [{"name": name, "tcp": f"127.0.0.1:{far.port}"} for name in ("a", "b")]
+        async with chain(tmp_path, routes, targets, limits={"connections": 3}) as made:
+            near = [await dial(ports[0]), await dial(ports[1]), await dial(ports[0])]
+            await far.connection(2)
+            await refused(ports[1])
+            await until(lambda: made.relay_lines)
+            assert (made.relay_lines[0]["code"], made.relay_lines[0]["route"]) == ("overloaded", "b")
+            near[0].reset()
+            await until(lambda: len(made.doors.tcp.connections) == 2)
+            near.append(await dial(ports[1]))
+            await far.connection(3)
+            for end in near:
+                end.reset()
+            for end in far.ends:
+                end.reset()
+        far.server.close()
+
+    run(main())
+
+
 def test_idle_connections_end(run, tmp_path):
     async def main() -> None:
         async with world(tmp_path, idle=0.3) as (made, port, far):
@@ -308,12 +338,21 @@ def test_a_drain_waits_and_then_resets(run, tmp_path):
     run(main())
 
 
-def test_a_thousand_that_never_read_hold_up_nobody(tmp_path):
-    """Their bytes wait, bounded and counted; another target's connection flows meanwhile."""
+def test_a_thousand_that_never_read_hold_up_nobody(tmp_path, monkeypatch):
+    """Their bytes wait with us, bounded and counted; another target's connection flows at full speed meanwhile."""
+    narrow: list[bool] = []
+
+    def prepare(sock: socket.socket | None) -> None:
+        keep_alive(sock)
+        if narrow and sock is not None:  # or else the kernel would hold all of it
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+
+    monkeypatch.setattr("shared.tcp.plain.keep_alive", prepare)
 
     async def main() -> None:
         stuck, far = Target(), Target()
         stuck.server, far.server = await edge_server(stuck.ends.append), await edge_server(far.ends.append)
+        stuck.server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
         ports = free_port(), free_port()
         limits = {"connections": 2000, "connections_per_source": 2000}
         async with chain(
@@ -324,35 +363,49 @@ def test_a_thousand_that_never_read_hold_up_nobody(tmp_path):
                 {"name": "flows", "tcp": f"127.0.0.1:{far.port}"},
             ],
         ) as made:
+            alone = min([await flow(ports[1], far) for _ in range(4)])
+            narrow.append(True)
             senders = []
             for number in range(1000):
                 near = await dial(ports[0])
                 senders.append(near)
                 (await stuck.connection(number)).pause()
-                near.send(b"x" * 100_000)
-            near = await dial(ports[1])
-            end = await far.connection()
-            sent = 0
-            while sent < 32 << 20:
-                while near.is_full:
-                    await asyncio.sleep(0.001)
-                near.send(b"y" * 65536)
-                sent += 65536
-            near.end()
-            await until(lambda: len(end.data) == sent and "eof" in end.events, 30)
-            end.end()
-            await until(lambda: near.events[-1:] == ["closed"])
+                near.send(b"x" * 150_000)
+            narrow.clear()
+            held = made.connector.budget
+            await until(lambda: held.used > 50_000_000, 30)
+            assert held.used <= held.limit
+            beside = min([await flow(ports[1], far) for _ in range(4)])
+            assert beside < 1.5 * alone
             assert made.relay._budget.used <= made.relay._budget.limit
             assert not any("reset" in one.events for one in senders)
             for one in senders:
                 one.reset()
             await until(lambda: all(one.events[-1:] == ["reset"] for one in stuck.ends) or not _resume(stuck))
             await until(lambda: made.connector.in_flight == 0, 20)
+            assert held.used == 0
         stuck.server.close()
         far.server.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
+
+
+async def flow(port: int, far: Target) -> float:
+    """32 MiB through a connection of its own: the seconds of the processor that they took, however busy it is."""
+    number, began, size = len(far.ends), time.process_time(), 32 << 20
+    near = await dial(port)
+    end = await far.connection(number)
+    for _ in range(size >> 16):
+        while near.is_full:
+            await asyncio.sleep(0.001)
+        near.send(b"y" * 65536)
+    near.end()
+    await until(lambda: len(end.data) == size and "eof" in end.events, 30)
+    spent = time.process_time() - began
+    end.end()
+    await until(lambda: near.events[-1:] == ["closed"])
+    return spent
 
 
 def _resume(target: Target) -> bool:

@@ -21,6 +21,8 @@ from typing import Any
 import grpc
 import pytest
 import trustme
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.sdk.metrics import MeterProvider
@@ -237,6 +239,14 @@ def memory_holds(pid: int, marker: bytes) -> bool:
     return False
 
 
+def forms_of_key(pem: bytes) -> list[bytes]:
+    """An elliptic curve's private key as a program may hold it: as the file has it, and as a number of either order."""
+    key = load_pem_private_key(pem, None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    number, size = key.private_numbers().private_value, (key.key_size + 7) // 8
+    return [pem.split(b"\n")[1], number.to_bytes(size, "big"), number.to_bytes(size, "little")]
+
+
 @pytest.mark.parametrize("is_sealed", [False, True], ids=["ended", "sealed"])
 async def test_plaintext_in_the_relays_memory(site, is_sealed):
     """In flight: the target does not read, so all that the relay will ever see of it is there."""
@@ -275,8 +285,11 @@ async def test_plaintext_in_the_relays_memory(site, is_sealed):
 
     await until(is_stuck, "a target that does not read")
     assert await asyncio.to_thread(memory_holds, site.relay.pid, marker) is not is_sealed
-    key = leaf.private_key_pem.bytes().split(b"\n")[1]
-    assert not await asyncio.to_thread(memory_holds, site.relay.pid, key)
+    for form in forms_of_key(leaf.private_key_pem.bytes()):
+        assert not await asyncio.to_thread(memory_holds, site.relay.pid, form)
+    ours = forms_of_key(Path(tls["key"]).read_bytes())
+    found = [await asyncio.to_thread(memory_holds, site.relay.pid, form) for form in ours]
+    assert any(found), "the ingress' key, which the relay has, would be found: so one that is not found is not there"
     writer.transport.abort()
     over.set()
     server.close()
