@@ -13,12 +13,14 @@ from cloud_relay.oauth.fetch import fetch_document
 from cloud_relay.oauth.keyset import KeySet
 from cloud_relay.prechecks.reach import reason
 from cloud_relay.sender_control import kinds_of
+from shared.errors import FAULTS
 from shared.pki.files import PkiError, read_public
 from shared.pki.tls import load_certificates
 from shared.prechecks import Checklist, Figure, Precheck, Stopwatch, days_left
+from shared.units import format_duration
 
 if TYPE_CHECKING:
-    from cloud_relay.config import RelayConfig, TenantConfig
+    from cloud_relay.config import RelayConfig, SenderConfig, TenantConfig
 
 SOON: Final = 30.0
 """Days before its end from which on a CA is spoken of."""
@@ -50,26 +52,45 @@ async def _check_tenant(
         await _check_issuer(senders, issuer)
     if tenant.sender_ca is not None:
         _check_ca(senders, "sender_ca", tenant.sender_ca)
+    told = {one["sender"]: one for one in (status["senders"] if status else ()) if one["tenant"] == name}
     for sender in tenant.senders:
-        since = disabled.get((name, sender.name))
-        if since is not None:
-            senders.warning(sender.name, f"switched off since {since}",
-                            f"If it is to push again: 'cloud-relay senders enable {name}/{sender.name}'.",
-                            code="sender-disabled")  # fmt: skip
-        else:
-            senders.ok(sender.name, f"known by {', '.join(kinds_of(sender))}")
+        _say_sender(senders, sender, disabled.get((name, sender.name)), told.get(sender.name, {}), name)
     return routes.rows + senders.rows
 
 
 def _say_route(checks: Checklist, route: Mapping[str, Any]) -> None:
+    """By what probes have found out through the tunnels, where the relay knows that; else by who is attached."""
     to = f"{route['location']}/{route['target']}"
     figure = Figure(route["tunnels"], "tunnel" if route["tunnels"] == 1 else "tunnels")
-    if route["tunnels"]:
-        checks.ok(route["route"], f"to {to}", figure)
-    else:
+    why, age = route.get("why") or "", route.get("age_s")
+    when = "" if age is None else f", as seen {age:.0f} s ago"
+    if not route["tunnels"]:
         checks.failed(route["route"], f"no connector that is attached exposes {to}",
                       "Look there: 'connector-agent check'; 'cloud-relay connectors list' shows who is attached, "
                       "'status' what each exposes.", figure, code="no-connector")  # fmt: skip
+    elif route["state"] == "red":
+        fault = FAULTS.get(why)
+        checks.failed(route["route"], f"{to} is not well{when}: {fault.title if fault else why or 'no reason is told'}",
+                      "Look there: 'connector-agent check' tries the target, and its log names the cause.", figure,
+                      code=why)  # fmt: skip
+    else:
+        unknown = f"; how it is, is not known{f' ({why})' if why else ''}" if route["state"] == "unknown" else when
+        checks.ok(route["route"], f"to {to}{unknown}", figure)
+
+
+def _say_sender(checks: Checklist, sender: SenderConfig, since: str | None, told: Mapping[str, Any], name: str) -> None:
+    """`since`: when it was switched off; `told`: what the running relay has seen of it."""
+    silent, expected = told.get("silent_s"), told.get("expect_every_s")
+    if since is not None:
+        checks.warning(sender.name, f"switched off since {since}",
+                       f"If it is to push again: 'cloud-relay senders enable {name}/{sender.name}'.",
+                       code="sender-disabled")  # fmt: skip
+    elif silent is not None and expected and silent > expected:
+        checks.warning(sender.name, f"nothing was delivered for {format_duration(silent)}",
+                       f"It should push every {format_duration(expected)}: look at the sender, and at its URL.",
+                       Figure(silent, "s"), code="sender-silent")  # fmt: skip
+    else:
+        checks.ok(sender.name, f"known by {', '.join(kinds_of(sender))}")
 
 
 async def _check_issuer(checks: Checklist, issuer: IssuerConfig) -> None:
