@@ -14,7 +14,8 @@ from packaging.utils import canonicalize_name
 from tests.system.programs import ROOT
 
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
 
 
 def instructions(name: str) -> list[str]:
@@ -71,7 +72,10 @@ def closure(name: str, found: set[str]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("name", sorted(closure("qanat", set())))
+BUILDERS = {canonicalize_name(Requirement(text).name) for text in PYPROJECT["build-system"]["requires"]}
+
+
+@pytest.mark.parametrize("name", sorted(closure("qanat", set()) | BUILDERS))
 def test_every_package_in_it_is_pinned(name):
     pinned = {
         canonicalize_name(line.partition("==")[0])
