@@ -28,7 +28,10 @@ from typing import Final
 from shared.logs import get_logger, log_limited
 
 STATUS_EVERY: Final = 5.0
-"""Seconds between looks at whether the status has changed."""
+"""Seconds between looks at whether the status has changed; …"""
+
+STATUS_SOON: Final = 1.0
+"""… while it does, as after the start, these."""
 
 MAX_KEPT: Final = 16
 """Messages that wait for the socket. Of more, which only many reloads at once make, the oldest go."""
@@ -56,10 +59,12 @@ class ServiceManager:
         self._watchdog = watchdog
         self._socket: socket.socket | None = None
         self._kept: deque[bytes] = deque(maxlen=MAX_KEPT)
+        self._all_sent = asyncio.Event()
         self._retry: asyncio.TimerHandle | None = None
         self._beat: asyncio.TimerHandle | None = None
         self._describe: Callable[[], str] = str
         self._status = ""
+        self._is_changing = True
         self._is_ready = False
         if address.startswith(("/", "@")) and len(address) > 1:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -114,12 +119,19 @@ class ServiceManager:
         self._status = "draining"  # until `describe` says more
         self._send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}", f"STATUS={self._status}")
 
-    def hand_over(self, pid: int) -> None:
-        """`pid` is the service from now on. It is believed only when it speaks after this; this process falls silent.
+    async def hand_over(self, pid: int) -> None:
+        """`pid` is the service from now on, and this process falls silent. `pid` must not speak before this returns: it
+        would not be believed.
 
         The manager must see `pid` in the service's control group, and as no child of this process, or it will complain.
         """
+        if self._socket is None:
+            return
+        self._is_ready = False
+        self._stop_beating()
+        self._all_sent.clear()
         self._send(f"MAINPID={pid}")
+        await self._all_sent.wait()
         self.close()
 
     def close(self) -> None:
@@ -129,28 +141,39 @@ class ServiceManager:
         self._flush()
         self._socket.close()
         self._socket = None
+        self._all_sent.set()  # or it never will be
         self._is_ready = False
-        for handle in (self._beat, self._retry):
-            if handle is not None:
-                handle.cancel()
+        self._stop_beating()
+        if self._retry is not None:
+            self._retry.cancel()
 
     # --- parts
 
+    def _stop_beating(self) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+
     def _arm(self) -> None:
-        interval = min(STATUS_EVERY, self._watchdog / 2) if self._watchdog else STATUS_EVERY
+        interval = STATUS_SOON if self._is_changing else STATUS_EVERY
+        if self._watchdog:
+            interval = min(interval, self._watchdog / 2)
         self._beat = asyncio.get_running_loop().call_later(interval, self._tell)
 
     def _tell(self) -> None:
+        if not self._kept:  # else they are tried for ten times a second; this one would only be one more
+            lines = [*(["WATCHDOG=1"] if self._watchdog else []), *self._changed_status()]
+            if lines:
+                self._send(*lines)
         self._arm()
-        if self._kept:
-            return  # they are tried for ten times a second; this one would only be one more
-        lines = [*(["WATCHDOG=1"] if self._watchdog else []), *self._changed_status()]
-        if lines:
-            self._send(*lines)
 
     def _changed_status(self) -> list[str]:
-        status = _CONTROL.sub(" ", self._describe())[:MAX_STATUS]
-        if status == self._status:
+        try:
+            status = _CONTROL.sub(" ", self._describe())[:MAX_STATUS]
+        except Exception as error:  # noqa: BLE001 — a bug in how it is told must not make the watchdog end what works
+            log_limited(log, "error", "describe", "a bug: how this program is cannot be told", exc_info=error)
+            return []
+        self._is_changing = status != self._status
+        if not self._is_changing:
             return []
         self._status = status
         return [f"STATUS={status}"]
@@ -172,6 +195,7 @@ class ServiceManager:
                 cause = error.strerror or str(error)
                 log_limited(log, "warning", "notify", "the service manager cannot be told", error=cause)
             self._kept.popleft()
+        self._all_sent.set()
 
     def _try_again(self) -> None:
         if self._retry is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
@@ -60,7 +61,7 @@ def test_the_watchdog_is_fed_twice_in_its_time_until_the_end(plain: Manager) -> 
         assert plain.hear() == [["READY=1", "STATUS=well"], *[["WATCHDOG=1"]] * 6]
         manager.stopping(30.0)
         await wait(12)
-        assert plain.heard("WATCHDOG=1") == 12
+        assert plain.heard("WATCHDOG=1") == 13
         manager.close()
 
     run(live)
@@ -71,7 +72,7 @@ def test_a_patient_watchdog_is_fed_as_often_as_the_status_is_looked_at(plain: Ma
         manager = ServiceManager.from_environment(plain.environment(watchdog=3600.0))
         manager.ready(lambda: "well")
         await wait(12)
-        assert plain.heard("WATCHDOG=1") == 2
+        assert plain.heard("WATCHDOG=1") == 3
         manager.close()
 
     run(live)
@@ -138,7 +139,7 @@ def test_children_do_not_find_the_manager_and_a_successor_does(plain: Manager) -
         assert environ == {"PATH": "/bin"}
         successor = ServiceManager.from_environment(manager.for_successor())
         manager.ready(lambda: "old")
-        manager.hand_over(4711)
+        await manager.hand_over(4711)
         manager.stopping(5.0)  # to nobody
         successor.ready(lambda: "new")
         await wait(1.5)
@@ -167,6 +168,35 @@ def test_what_a_busy_manager_does_not_take_comes_later_and_in_order(plain: Manag
             with manager.reloading():
                 pass
         assert f"kept={MAX_KEPT}" in repr(manager)
+        manager.close()
+
+    run(live)
+
+
+def test_a_successor_is_named_before_anybody_goes_on(plain: Manager) -> None:
+    async def live() -> None:
+        manager = ServiceManager.from_environment(plain.environment(watchdog=1.0))
+        manager.ready(lambda: "well")
+        plain.fill()
+        handing_over = asyncio.get_running_loop().create_task(manager.hand_over(4711))
+        await wait(30)
+        assert not handing_over.done()
+        plain.hear()
+        await handing_over
+        assert plain.hear() == [["MAINPID=4711"]]
+
+    run(live)
+
+
+def test_a_status_that_fails_does_not_starve_the_watchdog(plain: Manager) -> None:
+    def fail() -> str:
+        raise RuntimeError("a bug")
+
+    async def live() -> None:
+        manager = ServiceManager.from_environment(plain.environment(watchdog=2.0))
+        manager.ready(fail)
+        await wait(6.5)
+        assert plain.hear() == [["READY=1"], *[["WATCHDOG=1"]] * 6]
         manager.close()
 
     run(live)
@@ -209,7 +239,7 @@ def test_nobody_or_somebody_unknown(address: str) -> None:
         manager.ready(fail)
         with manager.reloading():
             await wait(10)
-        manager.hand_over(os.getpid())
+        await manager.hand_over(os.getpid())
         manager.stopping(1.0)
         manager.close()
 
