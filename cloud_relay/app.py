@@ -82,7 +82,8 @@ class RelayApp:
         was passed to this process, `launcher` starts the next one."""
         config = loaded.config
         self.arriving = arriving or Arriving()
-        self.leaving = Leaving(self, launcher)
+        manager = manager or ServiceManager()
+        self.leaving = Leaving(self, launcher, manager.hand_over)
         self.path = path
         self.started_at = time.time()
         self.loop = loop = asyncio.get_running_loop()
@@ -105,8 +106,7 @@ class RelayApp:
             links=lambda: [session.link for session in self.registry.sessions()],
             is_on=lambda: self.config.limits.queue > 0,
         )
-        self._manager = manager or ServiceManager()
-        self._reloader = Reloader(path, loaded, RelayConfig, self._apply, log, told=self._manager.reloading)
+        self._reloader = Reloader(path, loaded, RelayConfig, self._apply, log, told=manager.reloading)
         self._tasks: list[asyncio.Task[Any]] = []
         self.control: ControlServer | None = None
         self.clock = TrustedClock()
@@ -165,7 +165,7 @@ class RelayApp:
         self._ingress.state = RelayState.SERVING
         self.doors.start_ingress()
         self.control.own()
-        self.arriving.serves()
+        await self.arriving.serves()
         self._tasks = [
             spawn(self._reloader.watch(), "reload watcher"),
             spawn(self._age(), "credential memory"),
@@ -227,7 +227,6 @@ class RelayApp:
     def leave(self, pid: int) -> None:
         """The process `pid` serves now. From here on each answer closes its connection."""
         self._ingress.state = RelayState.DRAINING
-        self._manager.hand_over(pid)
         self.arriving.leaves("succeeded")
         log.info("a new process serves; this one serves out its connections", pid=pid)
 

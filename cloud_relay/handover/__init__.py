@@ -16,6 +16,7 @@ arriving     the new process: looks whether it can, takes one thing after the ot
        │◀────────────────────────────── "missing": none ────│
        │── "take-ingress", quotas ─────────────────────────▶│ accepts senders
        │◀────────────────────────────── "serving" ──────────│
+       │── "named" ────────────────────────────────────────▶│ tells the service manager how it is
        │   serves its connections, drains its tunnels, ends │
 
 Until it ends, the old process keeps its copies of the sockets: when the new one dies, it takes everything back. When

@@ -30,6 +30,9 @@ LOOK: Final = 0.05
 
 LOCK_TIMEOUT: Final = 10.0
 
+NAMING: Final = 5.0
+"""Seconds for the old process to tell the service manager about this one."""
+
 NAMED: Final = 20
 """Targets without a connector that are named to the old process."""
 
@@ -113,11 +116,13 @@ class Arriving:
         if strays:
             log.warning("listeners of the old process are not in this config, and end with it", addresses=strays)
 
-    def serves(self) -> None:
-        """Everything is here."""
+    async def serves(self) -> None:
+        """Everything is here. Returns once the service manager, if there is one, knows that this is the service now:
+        what this process says to it before is not believed."""
         if self._predecessor is not None:
             self._predecessor.say("serving")
             reach("relay.arriving.serving")
+            await self._predecessor.wait_for("named", NAMING)
 
     def leaves(self, word: str) -> None:
         """This process ends: because it was told to ("leaving"), or since a third one has taken over ("succeeded")."""

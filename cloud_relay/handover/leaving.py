@@ -14,6 +14,7 @@ import enum
 import os
 import signal
 import socket
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from cloud_relay.handover.follow import Follower
@@ -69,10 +70,14 @@ class Phase(enum.Enum):
 class Leaving:
     """One per process, made by the app. `launcher` None: nothing can be started here."""
 
-    def __init__(self, app: RelayApp, launcher: Launcher | None) -> None:
+    def __init__(
+        self, app: RelayApp, launcher: Launcher | None, name_successor: Callable[[int], Awaitable[None]]
+    ) -> None:
+        """`name_successor` tells the service manager which process is the service from now on."""
         self.phase = Phase.SERVING
         self._app = app
         self._launcher = launcher
+        self._name_successor = name_successor
         self._follower = Follower(app)
         self._successor: Successor | None = None
         self._is_succeeded = False
@@ -297,6 +302,9 @@ class Leaving:
     async def _serve_out(self) -> None:
         app, (doors, _, _) = self._app, self._parts()
         until = app.loop.time() + app.config.drain.upgrade
+        if (successor := self._successor) is not None:
+            await self._name_successor(successor.pid)
+            successor.say("named")
         reported = 0.0
         while doors.open_connections and (now := app.loop.time()) < until and not self._follower.is_lost:
             if now >= reported + REPORT_EVERY:

@@ -3,12 +3,15 @@ deploy/systemd/trial.py."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from tests.support.manager import Manager
-from tests.system.programs import until
+from tests.system.programs import command, until
 
 pytestmark = pytest.mark.system
 
@@ -58,3 +61,29 @@ async def watchdog_is_fed(manager: Manager) -> None:
 
 async def has_reloaded(manager: Manager, ready: int) -> None:
     await until(lambda: manager.heard("READY=1") > ready, "the end of a reload")
+
+
+async def test_a_new_process_speaks_once_it_is_the_main_one(site, target, tmp_path) -> None:
+    """systemd believes the main process alone, and complains in the journal about any other that speaks."""
+    site.expose(target)
+    with Manager(tmp_path) as systemd:
+        old = site.launch_relay(**systemd.environment(), WATCHDOG_USEC=str(round(WATCHDOG * 1e6)))
+        await site.relay_is_ready()
+        await site.start_connector()
+        argv = (command("cloud-relay"), "upgrade", "--config", str(site.folder / "relay.yaml"))
+        upgrade = site.run("upgrade", *argv)
+        await until(lambda: systemd.heard("MAINPID=") and not upgrade.is_running and not old.is_running, "the upgrade")
+        assert upgrade.exit_code == 0
+        new = int(next(line for message in systemd.said for line in message if line.startswith("MAINPID="))[8:])
+        try:
+            await watchdog_is_fed(systemd)
+            named = systemd.said.index([f"MAINPID={new}"])
+            assert [message[0] for message in systemd.said[:named]].count("READY=1") == 1
+            assert systemd.said[named + 1][0] == "READY=1"
+            assert not any("STOPPING=1" in message for message in systemd.said)
+            os.kill(new, signal.SIGTERM)
+            await until(lambda: systemd.heard("STOPPING=1"), "the end of the new process")
+            await until(lambda: not Path(f"/proc/{new}").exists(), "its end")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(new, signal.SIGKILL)
