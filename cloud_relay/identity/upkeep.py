@@ -34,6 +34,9 @@ MAX_PACE: Final = 60
 
 FORGET_INTERVAL: Final = timedelta(minutes=1)
 
+REMIND_EVERY: Final = 3600.0
+"""Seconds between two warnings of the same thing."""
+
 ROOT_WARNING: Final = timedelta(days=180)
 """A root that ends within this is named: a roll-over is to be planned in peace."""
 
@@ -65,6 +68,7 @@ class Upkeep:
         self._names = names
         self._on_own = on_own
         self._forgotten_at: datetime | None = None
+        self._told_at: dict[str, float] = {}
         self._is_requested = asyncio.Event()
         self._at_work = asyncio.Lock()
 
@@ -198,14 +202,24 @@ class Upkeep:
 
     def _warn(self) -> None:
         clock = self.registrar.clock
-        if clock.is_doubtful:
-            log_limited(log, "error", "clock jump", "ALARM: this host's clock has jumped and is not believed",
-                        off_by_seconds=round(clock.error_seconds))  # fmt: skip
+        if clock.is_doubtful and self._is_due("clock"):
+            log.error(
+                "ALARM: this host's clock has jumped and is not believed", off_by_seconds=round(clock.error_seconds)
+            )
         for expiry in self.all_expiries():
-            if expiry.warning:
-                log_limited(log, "warning", f"expiry {expiry.kind} {expiry.name}", "a certificate ends soon",
-                            kind=expiry.kind, name=expiry.name, not_after=rfc3339(expiry.not_after),
-                            remedy=expiry.warning)  # fmt: skip
+            if expiry.warning and self._is_due(f"{expiry.kind} {expiry.name}"):
+                log.warning(
+                    "a certificate ends soon", kind=expiry.kind, name=expiry.name,
+                    not_after=rfc3339(expiry.not_after), remedy=expiry.warning,
+                )  # fmt: skip
+
+    def _is_due(self, reminder: str) -> bool:
+        """Whether it was not told for an hour: what lasts for weeks is no news every second."""
+        now = asyncio.get_running_loop().time()
+        self._told_at = {what: at for what, at in self._told_at.items() if now - at < REMIND_EVERY}
+        is_due = reminder not in self._told_at
+        self._told_at.setdefault(reminder, now)
+        return is_due
 
 
 def _late(certificate: x509.Certificate, now: datetime) -> str:

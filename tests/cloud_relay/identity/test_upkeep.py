@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 from cryptography import x509
 
 from cloud_relay.expiries import Expiry
+from cloud_relay.identity import upkeep
 from cloud_relay.identity.ledger import IdentityFault
 from cloud_relay.identity.own import OwnCertificate
 from cloud_relay.identity.records import Stage
@@ -205,3 +207,21 @@ async def test_what_was_made_when_the_clock_was_ahead_is_made_anew(house):
     assert house.leaf.not_valid_before_utc > office.now
     await house.upkeep.look()
     assert house.leaf.not_valid_before_utc <= office.now
+
+
+async def test_what_ends_soon_is_told_once_an_hour(house, monkeypatch):
+    told: list[str] = []
+    monkeypatch.setattr(upkeep.log, "warning", lambda event, **values: told.append(f"{event} {values['name']}"))
+    ends = house.office.now + timedelta(days=1)
+    house.upkeep.all_expiries = lambda: [
+        Expiry("client-ca", "one", ends, "renew it"), Expiry("client-ca", "two", ends, ""),
+    ]  # fmt: skip
+    now = asyncio.get_running_loop().time()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now)
+    for _ in range(3):
+        await house.upkeep.look()
+    assert told == ["a certificate ends soon one"]
+    now += upkeep.REMIND_EVERY
+    for _ in range(3):
+        await house.upkeep.look()
+    assert told == ["a certificate ends soon one"] * 2
