@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv peers demo compile test test-compiled fuzz chaos check format bench bench-quick docs dist sbom clean
+.PHONY: help venv peers demo compile test test-compiled fuzz chaos check format try-systemd bench bench-quick docs dist sbom clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || grep '##' Makefile
@@ -72,6 +72,11 @@ format: .venv/stamp  ## lay out the code, sort the imports
 
 docs: .venv/stamp  ## the generated documents
 	$(BIN)/python tools/errors_doc.py
+
+# As root, with debootstrap and systemd-container from Debian; in TRIAL_FOLDER (/var/tmp/qanat-systemd-trial).
+try-systemd: .venv/stamp  ## both programs under a real systemd in a machine of its own; TRIAL_SUITE is Debian's (bookworm)
+	$(BIN)/python -m tests.deploy.systemd_trial --suite $(or $(TRIAL_SUITE),bookworm) \
+		--folder $(or $(TRIAL_FOLDER),/var/tmp/qanat-systemd-trial)
 
 bench: .venv/stamp .peers/stamp  ## every measurement, against the peers
 	$(BIN)/python -m benchmarks

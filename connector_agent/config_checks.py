@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from connector_agent.config import ConnectorConfig, HeadersConfig, TargetConfig
 from connector_agent.headers_policy import CREDENTIALS, is_identity
+from connector_agent.proxy import is_loopback
 from connector_agent.upstream.connect import is_address, refusal
 from shared.config import Flaw, HostPort
 from shared.config.problems import Key
@@ -40,7 +41,8 @@ def find_warnings(config: ConnectorConfig) -> list[Flaw]:
         warnings.append(Flaw(("targets",), "no targets: this connector exposes nothing"))
     for index, target in enumerate(config.targets):
         url = target.url
-        if url is not None and url.scheme == "http" and target.headers.set_from_files:
+        is_readable = url is not None and url.scheme == "http" and not is_loopback(url.host)
+        if is_readable and target.headers.set_from_files:
             warnings.append(
                 Flaw(("targets", index, "url"), "the injected credential crosses the network readable; use https")
             )

@@ -57,7 +57,7 @@ def add_common_commands(app: typer.Typer, program: Program) -> None:
     @app.command(help=f"Let the running {kind} read its config again, and say what changed.")
     def reload(config: ConfigOption = default, as_json: JsonOption = False) -> None:
         answer = ask(config, kind, "POST", "/v1/reload")
-        lines = answer["changes"] or ["nothing changed"]
+        lines = answer["changes"] or ["nothing changed: this config was in force already"]
         emit(answer, schema=f"qanat.{kind}.reload.v1", json=as_json, table="\n".join(lines))
 
     @app.command(help=f"Let the running {kind} finish the pushes in flight and end, as SIGTERM does.")

@@ -71,7 +71,7 @@ def resolve_credential(text: str, credentials: Path | None) -> Path:
     if credentials is None:
         raise ValueError(
             "$CREDENTIALS_DIRECTORY is not set: systemd sets it for a service with LoadCredential; in a shell, set it "
-            "to the folder that the credentials come from, as CREDENTIALS_DIRECTORY=/etc/credstore"
+            "to the service's own, as CREDENTIALS_DIRECTORY=/run/credentials/qanat-connector.service"
         )
     return credentials / match[1]
 

@@ -230,7 +230,7 @@ class TestPaths:
     def test_a_credential_without_a_service_manager(self, write):
         (problem,) = problems_of(write("key: $CREDENTIALS_DIRECTORY/k.pem"))
         assert problem.startswith("relay.yaml:1: key: $CREDENTIALS_DIRECTORY is not set: ")
-        assert problem.endswith("as CREDENTIALS_DIRECTORY=/etc/credstore")
+        assert problem.endswith("as CREDENTIALS_DIRECTORY=/run/credentials/qanat-connector.service")
 
     @pytest.mark.parametrize(
         "path",
