@@ -35,6 +35,9 @@ FRESH_FOR: Final = 600.0
 PAUSE: Final = 30.0
 """Seconds between two fetches, however they ended."""
 
+FIRST_PAUSE: Final = 2.0
+"""The same, as long as there has been no good one: without any keys every push of these senders gets 503."""
+
 _KEY_TYPES: Final = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
 _MIN_RSA_BITS: Final = 2048
 
@@ -135,7 +138,7 @@ class RemoteKeys:
             is_new = asyncio.get_running_loop().create_future()
             self._waiting.append(is_new)
             return is_new
-        if now - self._asked_at < PAUSE:
+        if now - self._asked_at < (PAUSE if self._keys is not None else FIRST_PAUSE):
             return False
         self._ask(now)
         is_new = asyncio.get_running_loop().create_future()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 import subprocess
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from oauthlib.oauth2 import BackendApplicationClient, InvalidClientError
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics import MeterProvider
@@ -18,7 +21,8 @@ from requests_oauthlib import OAuth2Session
 
 from shared.secrets import hash_secret, new_secret
 from tests.cloud_relay.oauth.kit import AUDIENCE, ISSUER, Signer, key_set
-from tests.system.kit import LOCATION, TENANT, TRUST_DOMAIN, USER, Site, assert_honest
+from tests.support.ports import free_port
+from tests.system.kit import LOCATION, TENANT, TRUST_DOMAIN, USER, Answer, Site, assert_honest
 from tests.system.programs import command, environment, until
 from tests.system.test_prometheus import Exporter, VictoriaMetrics, start_prometheus
 
@@ -149,6 +153,60 @@ async def test_a_client_certificate_counts_for_the_host_of_its_connection(site, 
     assert found == ["mtls"]
     cli(site, "senders", "disable", "acme/mtls")
     assert await push_with_certificate(site) == (401, "sender-disabled")
+
+
+@contextlib.asynccontextmanager
+async def open_issuer(site: Site, port: int, *signers: Signer) -> AsyncIterator[None]:
+    """A foreign issuer's key set, over HTTPS."""
+
+    async def serve(_: web.Request) -> web.Response:
+        return web.Response(body=key_set(*signers), content_type="application/json")
+
+    app = web.Application()
+    app.router.add_get("/token_keys", serve)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(site.pki / "ingress.pem", site.pki / "ingress.key")
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def test_an_issuer_that_is_away_and_one_that_has_new_keys(site, target):
+    use_all_kinds(site)
+    port = free_port()
+    issuer = site.relay_config["tenants"][TENANT]["issuers"][0]
+    del issuer["jwks_file"]
+    issuer |= {"jwks_url": f"https://localhost:{port}/token_keys", "jwks_ca": str(site.pki / "ca.pem")}
+    site.expose(target)
+    await site.start()
+    old, new = SIGNER, Signer("RS256", "k2")
+
+    async def push(signer: Signer) -> Answer:
+        answer: Answer = await site.push(authorization=f"Bearer {signer.sign(sub='jwt').decode()}")
+        return answer
+
+    refused = await push(old)
+    assert (refused.status, refused.fault) == (503, "cannot-judge-credential"), "away: nobody is refused for good"
+    assert_honest(refused)
+
+    async def gets_through(signer: Signer) -> bool:
+        answer = await push(signer)
+        assert answer.status in (200, 503), answer
+        return answer.status == 200
+
+    async with open_issuer(site, port, old):
+        await until(lambda: gets_through(old), "its keys")
+    assert (await push(old)).status == 200, "away again: what is known stays in use"
+    assert (await push(new)).fault == "cannot-judge-credential", "perhaps it has a new key"
+    async with open_issuer(site, port, new):
+        await site.relay.kill()
+        await site.start_relay()
+        await until(lambda: gets_through(new), "its new keys")
+        assert (await push(Signer("RS256", "k2"))).status == 401, "signed by somebody else"
 
 
 def prometheus_config(site: Site, exporter: Exporter) -> dict[str, Any]:

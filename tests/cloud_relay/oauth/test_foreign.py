@@ -17,7 +17,7 @@ from cloud_relay.limits import Gate
 from cloud_relay.metrics import SenderMetrics
 from cloud_relay.oauth.compact import read_outside
 from cloud_relay.oauth.foreign import Claimant, ForeignTokens, Issuer
-from cloud_relay.oauth.keyset import FRESH_FOR, PAUSE, FileKeys, KeySet, KeySource, RemoteKeys
+from cloud_relay.oauth.keyset import FIRST_PAUSE, FRESH_FOR, PAUSE, FileKeys, KeySet, KeySource, RemoteKeys
 from cloud_relay.senders import CANNOT_JUDGE, UNAUTHENTICATED, Grant, Sender
 from tests.cloud_relay.oauth.kit import AUDIENCE, ISSUER, Signer, key_set
 
@@ -233,9 +233,14 @@ async def test_without_any_keys_nobody_is_refused_for_good():
     web = Web(OSError("down"))
     assert await web.judge(SIGNER.sign()) is CANNOT_JUDGE
     assert await web.judge(SIGNER.sign()) is CANNOT_JUDGE
+    assert web.fetched == 1
     web.document = key_set(SIGNER)
-    web.now += PAUSE
+    web.now += FIRST_PAUSE
     assert await web.judge(SIGNER.sign()) is S4
+    assert await web.judge(Signer(key_id="new").sign()) is CANNOT_JUDGE
+    web.now += FIRST_PAUSE
+    assert await web.judge(Signer(key_id="new").sign()) is CANNOT_JUDGE
+    assert web.fetched == 2, "with keys it is less urgent"
 
 
 async def test_closing_leaves_nobody_waiting():
