@@ -37,7 +37,7 @@ from cloud_relay.senders import Authenticator
 from cloud_relay.snapshot import SnapshotBuilder
 from cloud_relay.status import status_view
 from cloud_relay.tunnel_parts import House, make_policy, make_tunnel_listener
-from shared.access_log import AccessLog
+from shared.access_log import AccessLog, NoAccessLog
 from shared.clock import TrustedClock
 from shared.config import Loaded
 from shared.control import CONTROL_SOCKET, ControlServer
@@ -96,7 +96,7 @@ class RelayApp:
         self._service = SenderService(config, self._pool)
         self._builder = SnapshotBuilder(self.limits, self.metrics, self._service.services, self._service.state)
         self.snapshot = self._builder.build(config)
-        self._access_log = AccessLog(loop, 1) if config.log.access == "stdout" else _NoAccessLog()
+        self._access_log = AccessLog(loop, 1) if config.log.access == "stdout" else NoAccessLog()
         self._ingress = Ingress(loop, self._context(), _report_bug, RelayState.STARTING)
         self.share = FairShare(
             loop,
@@ -394,16 +394,6 @@ class RelayApp:
                 realm.remembered.age()
             if self.leaving.is_writer:
                 self._service.rotate_keys(self.config)
-
-
-class _NoAccessLog:
-    """Where access lines go when nobody wants them."""
-
-    def line(self, record: object) -> None:
-        """Drop it."""
-
-    def text(self, line: bytes) -> None:
-        """Nowhere either."""
 
 
 def _report_bug(error: BaseException, request_id: str) -> None:

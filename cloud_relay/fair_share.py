@@ -5,9 +5,8 @@ pile up there, and several senders are active, the pile is made small, and each 
 (max-min: those who need less keep what they need). What is beyond a sender's part waits in its own line (see
 fair_queue), where the others pass by. Nobody is held back alone, or where nothing piles up.
 
-Whether something piles up, pings tell. They go first in a tunnel, and both loops handle them as they come, so what they
-take longer than on a quiet path is what every push waits at each end. Of a sender's pushes those are in the pile that
-end within that time (Little's law); the others are on a long line or at a slow target, and are nobody's concern. The
+Whether something piles up, late pings tell. Of a sender's pushes those are in the pile that end within the time that
+pings are late by (Little's law); the others are on a long line or at a slow target, and are nobody's concern. The
 window for the pile is halved while pings are late and grows while they are not, as TCP's does (RFC 5681 §3.1).
 
 Nothing here is called for a push: the controller looks every 50 ms, at those who were active of late.
@@ -15,10 +14,10 @@ Nothing here is called for a push: the controller looks every 50 ms, at those wh
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from cloud_relay.late_pings import LatePings, Link
 from shared.logs import get_logger, log_limited
 
 if TYPE_CHECKING:
@@ -35,9 +34,6 @@ CROWD: Final = 16
 LEAST: Final = 4
 """What each sender may always have in flight."""
 
-SLACK: Final = 0.002
-"""Seconds that a ping may be late, and a quarter of what it takes on a quiet path."""
-
 CALM: Final = 10
 """Looks in a row without a late ping after which the window grows by a crowd each time, rather than by one."""
 
@@ -49,25 +45,11 @@ ACTIVE_FOR: Final = 10.0
 
 _SCAN: Final = 0.5
 _SCAN_SOON: Final = 0.1
-_PROBED: Final = 8
-"""How many tunnels are pinged, those with the most pushes, chosen anew every half second; the first ones sooner."""
-
-_BASE_FOR: Final = 300.0
-"""Seconds for which a path's quiet round trip is believed: two spans of it."""
+"""Seconds between two choices of the tunnels that are pinged; and before the first one."""
 
 _INFINITE: Final = float("inf")
 
 log = get_logger("relay.senders")
-
-
-class Link(Protocol):
-    """What is asked of a tunnel."""
-
-    @property
-    def in_flight(self) -> int: ...
-    @property
-    def last_ping(self) -> tuple[float, float]: ...
-    def ping(self) -> None: ...
 
 
 class Loop(Protocol):
@@ -75,44 +57,6 @@ class Loop(Protocol):
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Handle: ...
     def time(self) -> float: ...
-
-
-class _Path:
-    """One tunnel that is pinged: how long that takes when it is quiet, and now."""
-
-    __slots__ = ("_asked_at", "_base", "_base_until", "_link", "_old_base", "queued")
-
-    def __init__(self, link: Link, now: float) -> None:
-        self._link = link
-        self._base = self._old_base = link.last_ping[0]  # the one that was sent when it was attached
-        self.queued = 0.0
-        """Seconds that the last ping took longer than on a quiet path, or the one under way does."""
-        self._base_until = now + _BASE_FOR
-        self._asked_at = _INFINITE
-
-    def is_late(self, now: float) -> bool:
-        """Whether pings take notably longer than on a quiet path. Asks again."""
-        took, came_at = self._link.last_ping
-        is_under_way = came_at < self._asked_at < _INFINITE
-        if is_under_way:
-            took = max(took, now - self._asked_at)
-        else:
-            self._note(took, now)
-            self._asked_at = now
-            self._link.ping()
-        base = min(self._base, self._old_base)
-        self.queued = max(0.0, took - base) if base < _INFINITE else 0.0
-        return self.queued > max(SLACK, base / 4)
-
-    def forget(self) -> None:
-        """It is not pinged for now: an answer that is still to come counts no more."""
-        self._asked_at = _INFINITE
-
-    def _note(self, took: float, now: float) -> None:
-        if now >= self._base_until:
-            self._base_until = now + _BASE_FOR
-            self._old_base, self._base = self._base, took
-        self._base = min(self._base, took)
 
 
 class _Activity:
@@ -162,8 +106,7 @@ class FairShare:
         self._scan_at = 0.0
         self._pushes: dict[Sender, tuple[int, float]] = {}
         self._active: list[_Activity] = []
-        self._known: dict[Link, _Path] = {}
-        self._paths: list[_Path] = []
+        self._pings = LatePings()
         self._narrowed: set[Gate] = set()
         self._calm = 0
         self.window = _INFINITE
@@ -195,16 +138,15 @@ class FairShare:
         if limits.in_flight + queue.waiting <= CROWD or not self._is_on():
             self._relax()
             return
-        if now >= self._scan_at or (not self._paths and now >= self._scan_at - _SCAN + _SCAN_SOON):
+        if now >= self._scan_at or (not self._pings.is_pinging and now >= self._scan_at - _SCAN + _SCAN_SOON):
             self._scan(now)
         if len(self._active) < 2:
             self._relax()
             return
-        late = [path.is_late(now) for path in self._paths]  # each is asked, whatever the others say
-        queued = max([path.queued for path in self._paths], default=0.0)
+        is_late = self._pings.look(now)
         for one in self._active:
-            one.measure(queued, queue, now)
-        self._adjust(is_late=any(late), is_known=bool(late))
+            one.measure(self._pings.queued, queue, now)
+        self._adjust(is_late=is_late)
         if self.window < sum(one.demand for one in self._active):
             self._share_out()
         else:
@@ -228,24 +170,14 @@ class FairShare:
             for sender, (_, at) in self._pushes.items()
             if now - at < ACTIVE_FOR
         ]
-        links = list(self._links())
-        self._known = {link: self._known[link] for link in links if link in self._known}
-        paths = [
-            self._known.setdefault(link, _Path(link, now))
-            for link in heapq.nlargest(_PROBED, links, key=lambda link: link.in_flight)
-            if link.in_flight or link in self._known
-        ]
-        for path in self._paths:
-            if path not in paths:
-                path.forget()
-        self._paths = paths
+        self._pings.choose(self._links(), now)
 
-    def _adjust(self, *, is_late: bool, is_known: bool) -> None:
+    def _adjust(self, *, is_late: bool) -> None:
         """Shrink while pings are late, grow while they are not."""
         if is_late:
             self._calm = 0
             self.window = max(CROWD, min(self.window, sum(one.piled for one in self._active)) / 2)
-        elif is_known and self.window < _INFINITE:
+        elif self._pings.is_pinging and self.window < _INFINITE:
             self._calm += 1
             self.window += 1 if self._calm < CALM else CROWD
 
@@ -272,9 +204,7 @@ class FairShare:
             self._widen(self._narrowed)
             self._narrowed = set()
         self.window = _INFINITE
-        for path in self._paths:
-            path.forget()
-        self._paths = []
+        self._pings.rest()
 
     def _widen(self, gates: Iterable[Gate]) -> None:
         for gate in gates:

@@ -161,3 +161,13 @@ class AccessLog:
 
 def _harmless(record: Mapping[str, Any]) -> dict[str, str]:
     return {str(key): str(value).encode("utf-8", "backslashreplace").decode() for key, value in record.items()}
+
+
+class NoAccessLog:
+    """Where access lines go when nobody wants them."""
+
+    def line(self, record: object) -> None:
+        """Drop it."""
+
+    def text(self, line: bytes) -> None:
+        """Nowhere either."""

@@ -30,6 +30,7 @@ class FakeLink:
         self.world = world
         self.last_ping = (0.001, 0.0)
         self.pings = 0
+        self.is_silent = False
 
     @property
     def in_flight(self) -> int:
@@ -37,6 +38,8 @@ class FakeLink:
 
     def ping(self) -> None:
         self.pings += 1
+        if self.is_silent:
+            return
         took = self.world.ping_takes()
         self.world.clock.call_at(self.world.clock.now + took, self._on_pong, took)
 
@@ -195,6 +198,19 @@ def test_a_burst_beside_others_is_delivered_whole():
     world.run(1.0, steady=light)
     assert world.share.narrowed == 0
     assert burst.gate.share == 0
+
+
+def test_a_connector_that_is_away_is_no_pile():
+    """Its pushes are another matter; those of others must not pay for it."""
+    world = World(target=0.05)
+    busy, light = world.senders
+    world.run(1.0, steady=light)
+    world.flood(busy, 100)
+    world.run(1.0, steady=light)
+    world.link.is_silent = True
+    world.run(3.0, steady=light)
+    assert world.share.narrowed == 0
+    assert busy.gate.in_flight == 100
 
 
 def test_who_was_active_long_ago_counts_no_more():

@@ -1,0 +1,128 @@
+"""Whether pushes pile up on their way: by pings in the tunnels that carry the most, compared with quiet times.
+
+A ping goes first in its tunnel, and both programs' loops handle it as it comes. So what it takes longer than on a quiet
+path is what every push waits at each end, and a target that is slow does not show in it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+SLACK: Final = 0.002
+"""Seconds that a ping may be late, or a quarter of what it takes on a quiet path."""
+
+SILENT: Final = 0.5
+"""Seconds without an answer that say nothing about a pile: whoever is at the other end is away. See the liveness."""
+
+PINGED: Final = 8
+"""How many tunnels are pinged."""
+
+BASE_FOR: Final = 300.0
+"""Seconds for which a path's quiet round trip is believed: two spans of it."""
+
+_INFINITE: Final = float("inf")
+
+
+class Link(Protocol):
+    """What is asked of a tunnel."""
+
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def last_ping(self) -> tuple[float, float]:
+        """How long the ping took that was answered last, and when that was, by the loop's time."""
+        ...
+
+    def ping(self) -> None: ...
+
+
+class Path:
+    """One tunnel that is pinged: how long that takes when it is quiet, and now."""
+
+    __slots__ = ("_asked_at", "_base", "_base_until", "_link", "_old_base", "queued")
+
+    def __init__(self, link: Link, now: float) -> None:
+        self._link = link
+        self._base = self._old_base = link.last_ping[0]  # of the one that was sent when it was attached
+        self._base_until = now + BASE_FOR
+        self._asked_at = _INFINITE
+        self.queued = 0.0
+        """Seconds that the last ping took longer than on a quiet path, or that the one under way does already."""
+
+    def look(self, now: float) -> bool:
+        """Whether pings take notably longer than on a quiet path. Asks again, once the last one is answered."""
+        took, came_at = self._link.last_ping
+        if came_at < self._asked_at < _INFINITE:
+            took = max(took, now - self._asked_at)
+            if now - self._asked_at > SILENT:
+                self.queued = 0.0
+                return False
+        else:
+            self._note(took, now)
+            self._asked_at = now
+            self._link.ping()
+        base = min(self._base, self._old_base)
+        self.queued = max(0.0, took - base) if base < _INFINITE else 0.0
+        return self.queued > max(SLACK, base / 4)
+
+    def rest(self) -> None:
+        """It is not pinged for now: an answer that is still to come counts no more."""
+        self._asked_at = _INFINITE
+        self.queued = 0.0
+
+    def _note(self, took: float, now: float) -> None:
+        if now >= self._base_until:
+            self._base_until = now + BASE_FOR
+            self._old_base, self._base = self._base, took
+        self._base = min(self._base, took)
+
+
+class LatePings:
+    """The tunnels that are pinged, and what is known of them from before."""
+
+    __slots__ = ("_known", "_paths")
+
+    def __init__(self) -> None:
+        self._known: dict[Link, Path] = {}
+        self._paths: list[Path] = []
+
+    @property
+    def is_pinging(self) -> bool:
+        """Whether there is any tunnel to ping."""
+        return bool(self._paths)
+
+    @property
+    def queued(self) -> float:
+        """Seconds that a push waits in one pass of both loops, at the worst."""
+        return max([path.queued for path in self._paths], default=0.0)
+
+    def choose(self, links: Iterable[Link], now: float) -> None:
+        """Ping those of `links` that carry the most, and those that did so lately; forget what is not among them."""
+        links = list(links)
+        self._known = {link: self._known[link] for link in links if link in self._known}
+        busiest = heapq.nlargest(PINGED, links, key=lambda link: link.in_flight)
+        chosen = [link for link in busiest if link.in_flight or link in self._known]
+        for link in chosen:
+            if link not in self._known:
+                self._known[link] = Path(link, now)
+        paths = [self._known[link] for link in chosen]
+        for path in self._paths:
+            if path not in paths:
+                path.rest()
+        self._paths = paths
+
+    def look(self, now: float) -> bool:
+        """Whether pings are late in any of them. Each is asked again."""
+        late = [path.look(now) for path in self._paths]
+        return any(late)
+
+    def rest(self) -> None:
+        """Ping nobody for now."""
+        for path in self._paths:
+            path.rest()
+        self._paths = []
+
+    def __repr__(self) -> str:
+        return f"<LatePings {len(self._paths)} paths, {self.queued * 1e3:.1f} ms>"
