@@ -55,7 +55,8 @@ async def test_samples_cross_into_a_data_center_that_joined_by_token(scenario, p
     await until(lambda: scenario.is_ready("connector"), "a connector that is ready")
     start_prometheus(scenario, peer)
     await until(lambda: query(scenario, "up"), "samples", 40)
-    assert not any(line["level"] in {"warning", "error"} for line in relay.log_lines + connector.log_lines)
+    assert [line["event"] for line in connector.log_lines].count("joined") == 1
+    assert not any(line["level"] == "error" for line in relay.log_lines + connector.log_lines)
 
     # As `docker-compose up` does once more, beside the running relay.
     before = {path: path.read_bytes() for path in scenario.folder.glob("*/*.yaml")}
