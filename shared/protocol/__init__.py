@@ -10,6 +10,7 @@
     budget       the process's memory, and who has to go when it is spent
     inbound      what each frame of a peer does
     renewal      likewise, the frames by which certificates and roots change
+    ending       how the tunnel, and streams in it, end
     connection   the two ends of a tunnel, put together from the above
 
 Nothing in here imports asyncio, socket, ssl, time or logging; whoever drives it passes `now` (monotonic seconds).

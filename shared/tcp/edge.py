@@ -6,6 +6,7 @@ half-close, nor tell an end without close_notify from one with. An `Edge` says e
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import Final, Protocol
 
@@ -57,6 +58,28 @@ class Edge(Protocol):
 
     def resume_reading(self) -> None:
         """There is room again."""
+
+
+class Reading:
+    """Pauses and resumes what a transport reads; one that is closing must not be asked to."""
+
+    __slots__ = ("_is_paused", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._is_paused = False
+
+    def pause(self) -> None:
+        """Take in no more."""
+        if not self._is_paused and not self._transport.is_closing():
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Take in more, if it was paused."""
+        if self._is_paused and not self._transport.is_closing():
+            self._is_paused = False
+            self._transport.resume_reading()
 
 
 def keep_alive(sock: socket.socket | None) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from shared.tcp.edge import HIGH_WATER, EdgeHandler, keep_alive
+from shared.tcp.edge import HIGH_WATER, EdgeHandler, Reading, keep_alive
 from shared.tunnel.endings import cut_off
 
 
 class PlainEdge(asyncio.Protocol):
     """An asyncio protocol that satisfies `Edge`."""
 
-    __slots__ = ("_handler", "_has_ended", "_has_eof", "_is_lost", "_is_paused", "_transport", "is_full")
+    __slots__ = ("_handler", "_has_ended", "_has_eof", "_is_lost", "_reading", "_transport", "is_full")
 
     def __init__(self, handler: EdgeHandler) -> None:
         self.is_full = False
@@ -20,8 +20,8 @@ class PlainEdge(asyncio.Protocol):
         self._has_ended = False
         self._has_eof = False
         self._is_lost = False
-        self._is_paused = False
-        self._transport = cast(asyncio.Transport, None)  # there from connection_made on
+        self._transport = cast(asyncio.Transport, None)  # both are there from connection_made on
+        self._reading = cast(Reading, None)
 
     # Edge
 
@@ -48,20 +48,18 @@ class PlainEdge(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """See Edge."""
-        if not self._is_paused and not self._has_eof and not self._transport.is_closing():
-            self._is_paused = True
-            self._transport.pause_reading()
+        if not self._has_eof:
+            self._reading.pause()
 
     def resume_reading(self) -> None:
         """See Edge."""
-        if self._is_paused and not self._transport.is_closing():
-            self._is_paused = False
-            self._transport.resume_reading()
+        self._reading.resume()
 
     # asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._reading = Reading(self._transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER)
         keep_alive(transport.get_extra_info("socket"))
         self._handler.on_made(self)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Final
+from typing import Final, cast
 
-from shared.tcp.edge import EdgeHandler, keep_alive
+from shared.tcp.edge import EdgeHandler, Reading, keep_alive
 from shared.tunnel.endings import cut_off
 from shared.tunnel.tls import ReadBuffers, TlsStream
 
@@ -20,7 +20,7 @@ from shared.tunnel.tls import ReadBuffers, TlsStream
 class TlsEdge(TlsStream):
     """A TLS server's end that satisfies `Edge`. `on_made` comes after the handshake, which its owner bounds in time."""
 
-    __slots__ = ("_handler", "_has_ended", "_has_eof", "_is_lost", "_is_paused", "is_full")
+    __slots__ = ("_handler", "_has_ended", "_has_eof", "_is_lost", "_reading", "is_full")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, context: ssl.SSLContext, buffers: ReadBuffers, handler: EdgeHandler
@@ -31,7 +31,7 @@ class TlsEdge(TlsStream):
         self._has_ended = False
         self._has_eof = False
         self._is_lost = False
-        self._is_paused = False
+        self._reading = cast(Reading, None)  # there from connection_made on
 
     # Edge
 
@@ -55,19 +55,17 @@ class TlsEdge(TlsStream):
 
     def pause_reading(self) -> None:
         """See Edge."""
-        if not self._is_paused and not self._has_eof and not self._raw.is_closing():
-            self._is_paused = True
-            self._raw.pause_reading()
+        if not self._has_eof:
+            self._reading.pause()
 
     def resume_reading(self) -> None:
         """See Edge."""
-        if self._is_paused and not self._raw.is_closing():
-            self._is_paused = False
-            self._raw.resume_reading()
+        self._reading.resume()
 
     # TlsStream's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._reading = Reading(cast(asyncio.Transport, transport))
         super().connection_made(transport)
         keep_alive(transport.get_extra_info("socket"))
 
