@@ -28,6 +28,7 @@ _CHUNK: Final = select.PIPE_BUF
 _GATHER: Final = 0.01
 """Seconds for which lines are collected. What a crash may lose, against a system call for every turn of the loop."""
 _RETRY: Final = 0.05
+_NEWLINE: Final = 0x0A
 _OPTIONS: Final = orjson.OPT_APPEND_NEWLINE
 
 
@@ -49,6 +50,7 @@ class AccessLog:
     __slots__ = (
         "_fd",
         "_gather",
+        "_is_cut",
         "_is_file",
         "_is_scheduled",
         "_lines",
@@ -77,6 +79,7 @@ class AccessLog:
         self._lines: deque[bytes] = deque()
         self._max_pending = max_pending
         self._is_scheduled = False
+        self._is_cut = False
 
     def line(self, record: Mapping[str, Any]) -> None:
         """Queue one record. Never blocks, never raises for its values."""
@@ -91,6 +94,9 @@ class AccessLog:
         if self.pending >= self._max_pending:
             self.dropped += 1
             return
+        if self._is_cut:  # half a line is all that a full disk took of the last one
+            self._is_cut = False
+            line = b"\n" + line
         self.pending += len(line)
         self._lines.append(line)
         if not self._is_scheduled:
@@ -118,6 +124,7 @@ class AccessLog:
     def _drain(self, patience: float = 0.0) -> bool:
         """Write what the reader takes. False if it is gone: what waited is lost then."""
         end = time.monotonic() + patience
+        is_within = False
         while self._lines:
             if not self._is_file and not self._poll.poll(max(0.0, end - time.monotonic()) * 1000):
                 break
@@ -128,8 +135,11 @@ class AccessLog:
                 written = 0
             except OSError:
                 # The disk is full, or the reader is gone: keep nothing for it, and start anew with the next line.
-                self._lose()
+                self._lose(chunk)
+                self._is_cut = is_within
                 return False
+            if written:
+                is_within = chunk[written - 1] != _NEWLINE
             self.pending -= written
             if written < len(chunk):
                 self._lines.appendleft(chunk[written:])
@@ -153,8 +163,9 @@ class AccessLog:
             taken.append(lines.popleft())
         return b"".join(taken)
 
-    def _lose(self) -> None:
-        self.dropped += self.pending and max(1, len(self._lines))
+    def _lose(self, chunk: bytes = b"") -> None:
+        """What waits, and `chunk`, is lost, as lines."""
+        self.dropped += chunk.count(b"\n") + sum(line.count(b"\n") for line in self._lines)
         self._lines.clear()
         self.pending = 0
 

@@ -166,6 +166,35 @@ def test_a_reader_that_is_gone_costs_lines_only(loop):
     os.close(write)
 
 
+def test_a_disk_that_is_full_in_the_middle_of_a_line(loop, tmp_path, monkeypatch):
+    """What was cut off ends there: the next line is a line of its own."""
+    real, room = os.write, 30
+
+    def nearly_full(fd, data):
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken = real(fd, data[:room])
+        room -= taken
+        return taken
+
+    with (tmp_path / "log").open("wb", buffering=0) as file:
+        log = AccessLog(loop, file.fileno(), gather=0)
+        monkeypatch.setattr("shared.access_log.os.write", nearly_full)
+        for n in range(5):
+            log.line({"n": n})
+        loop.tick()
+        monkeypatch.setattr("shared.access_log.os.write", real)
+        log.line({"n": 9})
+        for _ in range(3):
+            loop.tick()
+    lines = (tmp_path / "log").read_bytes().splitlines()
+    assert lines[3] == b'{"n":3'
+    assert [json.loads(line).get("n") for line in lines[:3]] == [0, 1, 2]
+    assert json.loads(lines[4]) == {"n": 9}
+    assert json.loads(lines[5])["count"] == 2
+
+
 def test_a_full_disk_costs_lines_only(loop, tmp_path, monkeypatch):
     with (tmp_path / "log").open("wb", buffering=0) as file:
         log = AccessLog(loop, file.fileno(), gather=0)
