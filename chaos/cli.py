@@ -21,6 +21,7 @@ from benchmarks import machine
 from benchmarks.programs import ROOT
 from chaos.fault import Fault
 from chaos.faults import FAULTS
+from chaos.isolation import isolate_mounts, why_no_disks
 from chaos.network import LOOPBACK, Network, networks, why_loopback
 from chaos.outcome import Outcome
 from chaos.report import Report
@@ -57,6 +58,8 @@ def run(
     until = math.inf if seconds is None else time.monotonic() + seconds
     count = runs if runs is not None else len(playable) if seconds is None else None
     began = time.monotonic()
+    if not why_no_disks():
+        isolate_mounts()
     with _network() as network:
         session = Session(network, output, lambda outcome: _tell(seed, outcome))
         asyncio.run(session.play(_plans(seed, playable, count, again), until))

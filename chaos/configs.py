@@ -24,8 +24,8 @@ CONNECTORS: Final[Mapping[str, str]] = {"c1": ACME, "c2": ACME, "x1": GLOBEX}
 TIMEOUT: Final = 8.0
 """Seconds of a route: longer than it takes to notice that a tunnel is dead, shorter than a sender's patience."""
 
-BUDGET: Final = "64MiB"
-"""Of the relay and of each connector."""
+BUDGET_MIB: Final = 64
+"""Of memory, of the relay and of each connector."""
 
 
 def host_of(tenant: str) -> str:
@@ -50,7 +50,7 @@ def relay_config(folder: Path, network: Network, keys: Keys, leaf_lifetime: str)
     """relay.yaml: its own CA, one TLS ingress, and for each tenant a plain and an idempotent route."""
     names = dict.fromkeys(network.relay_name(connector) for connector in CONNECTORS)
     return {
-        "state_dir": str(folder / "relay-state"),
+        "state_dir": str(folder / "relay" / "state"),
         "trust_domain": TRUST_DOMAIN,
         "identity": {"leaf_lifetime": leaf_lifetime},
         "tunnel": {
@@ -64,7 +64,7 @@ def relay_config(folder: Path, network: Network, keys: Keys, leaf_lifetime: str)
             }
         ],
         "observe": {"listen": f"127.0.0.1:{keys.ports['observe']}"},
-        "memory": {"budget": BUDGET},
+        "memory": {"budget": f"{BUDGET_MIB}MiB"},
         "tenants": {tenant: _tenant(tenant, keys.tokens[tenant]) for tenant in TENANTS},
     }
 
@@ -91,10 +91,10 @@ def connector_config(folder: Path, network: Network, keys: Keys, name: str) -> d
     """connector.yaml: the tenant's target, and a header that tells it who delivered."""
     return {
         "relays": [f"wss://{network.relay_name(name)}:{keys.ports['tunnel']}"],
-        "state_dir": str(folder / f"{name}-state"),
+        "state_dir": str(folder / name / "state"),
         "join": {"token_file": str(folder / f"{name}.token")},
         "observe": {"listen": f"127.0.0.1:{keys.ports[name]}"},
-        "memory": {"budget": BUDGET},
+        "memory": {"budget": f"{BUDGET_MIB}MiB"},
         "targets": [
             {
                 "name": TARGET,

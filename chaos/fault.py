@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from chaos.load import Load
+from chaos.site import Site
 from chaos.stage import Stage
 from chaos.terms import Terms
 
@@ -35,11 +36,19 @@ def never_lacking() -> str:
     return ""
 
 
+Step = Callable[[Site, Parameters], Awaitable[None]]
+
+
+async def undisturbed(site: Site, parameters: Parameters) -> None:
+    """Nothing to do before, or after."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One kind of fault. `terms` may depend on what was drawn; `lacks` says what this machine has not, or "".
 
-    In each round of a schedule it comes as often as its `weight` says.
+    In each round of a schedule it comes as often as its `weight` says. `prepare` is called before the first push,
+    `restore` after the last.
     """
 
     name: str
@@ -50,6 +59,8 @@ class Fault:
     lacks: Callable[[], str] = never_lacking
     weight: float = 1.0
     load: Load = Load()
+    prepare: Step = undisturbed
+    restore: Step = undisturbed
 
 
 def seconds_of(parameters: Parameters) -> float:

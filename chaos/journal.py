@@ -24,10 +24,12 @@ class Writer:
 
 
 class Reader:
-    """Reads what was appended to `path` since the last call."""
+    """Reads what was appended to `path` since the last call. Not `strict`, it leaves out lines that are cut off: a disk
+    was full."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, strict: bool = True) -> None:
         self._path = path
+        self._is_strict = strict
         self._offset = 0
 
     def read(self) -> list[dict[str, Any]]:
@@ -39,4 +41,11 @@ class Reader:
             data = file.read()
         whole = data.rfind(b"\n") + 1
         self._offset += whole
-        return [orjson.loads(line) for line in data[:whole].splitlines()]
+        records = []
+        for line in data[:whole].splitlines():
+            try:
+                records.append(orjson.loads(line))
+            except orjson.JSONDecodeError:
+                if self._is_strict:
+                    raise
+        return records

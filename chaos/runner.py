@@ -38,6 +38,7 @@ class Run:
         """Push, play the fault, wait until all flows, let all come to rest, and judge."""
         plan, site, stage = self._plan, self._site, Stage(self._site)
         terms = plan.fault.terms(plan.parameters)
+        await plan.fault.prepare(site, plan.parameters)
         site.push(f"r{plan.number}", plan.fault.load)
         try:
             await self._flows(TENANTS, time.monotonic())
@@ -45,12 +46,14 @@ class Run:
             await plan.fault.play(stage, plan.parameters)
             await self._flows(sorted(terms.hurts), stage.ended)
             await asyncio.sleep(AFTER)
-        finally:
             await self._settle()
+        finally:
+            stage.after.close()
         try:
             await site.comes_to_rest(PATIENCE)
         except AssertionError as error:
             stage.finds(str(error))
+        await plan.fault.restore(site, plan.parameters)
         return self._judge(stage, terms)
 
     def _judge(self, stage: Stage, terms: Terms) -> Outcome:

@@ -3,7 +3,8 @@ it is acknowledged, as real senders do.
 
     python -m chaos.sender SPEC_FILE
 
-Orders are a journal too: {"do": "push", "run": "r7", "rate": 40.0, "largest": 1000000} begins, {"do": "settle",
+Orders are a journal too: {"do": "push", "run": "r7", "rate": 40.0, "largest": 1000000} begins, {"do": "flood",
+"pushes": 24, "size": 4000000} pushes so many large ones beside them, {"do": "settle",
 "patience": S} stops making new ones, waits for those under way, closes all connections and writes {"event": "settled",
 "unsettled": […]}.
 """
@@ -24,7 +25,7 @@ from typing import Any, Final, NamedTuple
 import aiohttp
 
 from chaos.journal import Reader, Writer
-from chaos.pushes import ROUTES, Try, body_of
+from chaos.pushes import PLAIN, ROUTES, Try, body_of
 from shared.tasks import cancel, spawn
 
 TRY_TIMEOUT: Final = 15.0
@@ -86,12 +87,25 @@ class Senders:
         self._session: aiohttp.ClientSession | None = None
         self._clock: asyncio.Task[None] | None = None
         self._pushes: dict[asyncio.Task[None], str] = {}
+        self._floods = 0
 
     def push(self, run: str, rate: float, largest: int) -> None:
         """Begin: `rate` pushes a second with bodies up to `largest` bytes, a fifth on connections of their own."""
         connector = aiohttp.TCPConnector(limit=0, ssl=self._trust, keepalive_timeout=30.0)
         self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
         self._clock = spawn(self._make(run, rate, largest), f"clock of {run}")
+
+    def flood(self, pushes: int, size: int) -> None:
+        """So many pushes of this size at once, beside the others."""
+        self._floods += 1
+        for number in range(pushes):
+            name = f"{self._spec.tenant}.flood-{self._floods}.{number}"
+            self._begin(Push(name, PLAIN, size, 0.0, is_alone=True))
+
+    def _begin(self, push: Push) -> None:
+        task = spawn(self._settle(push), push.id)
+        self._pushes[task] = push.id
+        task.add_done_callback(self._pushes.pop)
 
     async def settle(self, patience: float) -> None:
         """Come to an end."""
@@ -112,10 +126,8 @@ class Senders:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             name, route = f"{self._spec.tenant}.{run}.{number}", ROUTES[number % len(ROUTES)]
             wait = round(source.uniform(0.02, 0.5), 3) if source.random() < _SLOW else 0.0
-            push = Push(name, route, min(draw_size(source), largest), wait, source.random() < _ALONE)
-            task = spawn(self._settle(push), name)
-            self._pushes[task] = name
-            task.add_done_callback(self._pushes.pop)
+            size = min(draw_size(source), largest)
+            self._begin(Push(name, route, size, wait, is_alone=source.random() < _ALONE))
 
     async def _settle(self, push: Push) -> None:
         for number in range(1_000_000):
@@ -178,6 +190,8 @@ async def obey(senders: Senders, orders: Reader) -> None:
         for order in orders.read():
             if order["do"] == "push":
                 senders.push(order["run"], order["rate"], order["largest"])
+            elif order["do"] == "flood":
+                senders.flood(order["pushes"], order["size"])
             else:
                 await senders.settle(order["patience"])
         await asyncio.sleep(_LOOK)

@@ -64,4 +64,5 @@ class Session:
             shutil.rmtree(kept, ignore_errors=True)
             with contextlib.suppress(shutil.Error):  # sockets cannot be copied
                 shutil.copytree(site.folder, kept)
+        site.leave()
         shutil.rmtree(site.folder, ignore_errors=True)

@@ -27,6 +27,7 @@ from chaos.configs import (
     host_of,
     relay_config,
 )
+from chaos.isolation import small_disk
 from chaos.journal import Reader, Writer
 from chaos.load import Load
 from chaos.network import LOOPBACK, Network
@@ -35,14 +36,28 @@ from chaos.sender import Spec
 from cloud_relay.identity.found import found
 from shared.control import control_request
 from shared.exits import CommandError
+from tests.support.peers import FOLDER
 from tests.system.programs import Program, command, environment, until
 
 LEAF_LIFETIME: Final = "20s"
 """Of the certificates of connectors and relay: renewals go on through every fault."""
 
 RELAY: Final = "relay"
+_PRODUCTS: Final = (RELAY, *CONNECTORS)
+_DISK_MIB: Final = 128
 TUNNELS: Final = 2
 """Of each connector."""
+
+
+def _faketime() -> Path | None:
+    """libfaketime, by which a program sees another wall clock; None without it. The one for programs with threads."""
+    places = (FOLDER / "usr/lib", Path("/usr/lib"), Path("/usr/lib64"))
+    return next((path for place in places for path in place.glob("**/faketime/libfaketimeMT.so.1")), None)
+
+
+def why_no_clock() -> str:
+    """Why no clock can be set, "" if one can."""
+    return "" if _faketime() is not None else "missing: libfaketime (make peers)"
 
 
 class Site:
@@ -55,7 +70,8 @@ class Site:
         self.programs: dict[str, Program] = {}
         self._readers: dict[str, Reader] = {}
         self._orders: dict[str, Writer] = {}
-        self._access_lines = Reader(folder / "relay.out")
+        self._disks = contextlib.ExitStack()
+        self._access_lines = Reader(folder / RELAY / "relay.out", strict=False)
 
     async def __aenter__(self) -> Self:
         try:
@@ -69,11 +85,14 @@ class Site:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+        self.leave()
 
     async def _start(self) -> None:
+        for name in _PRODUCTS:
+            self._disks.enter_context(small_disk(self.disk(name), _DISK_MIB))
         self._make_certificate()
         self._write(RELAY, relay_config(self.folder, self.network, self.keys, LEAF_LIFETIME))
-        await found(self.folder / "relay-state", TRUST_DOMAIN, "r1", datetime.now(UTC))
+        await found(self.disk(RELAY) / "state", TRUST_DOMAIN, "r1", datetime.now(UTC))
         for tenant in TENANTS:
             self.start_target(tenant)
             self._start_sender(tenant)
@@ -90,6 +109,10 @@ class Site:
         for program in reversed(self.programs.values()):
             await program.kill()
 
+    def leave(self) -> None:
+        """After `stop`: nothing of the site's disks is left."""
+        self._disks.close()
+
     # --- programs
 
     @property
@@ -98,18 +121,23 @@ class Site:
 
     def run(self, name: str, side: Side, *argv: str, variables: dict[str, str] | None = None) -> Program:
         """Start a program on one side; it ends with the site."""
-        program = self.programs[name] = Program(name, side.command(list(argv)), self.folder, variables)
+        where = self.disk(name) if name in _PRODUCTS else self.folder
+        program = self.programs[name] = Program(name, side.command(list(argv)), where, variables)
         return program
+
+    def disk(self, name: str) -> Path:
+        """Where the relay, or a connector, has its state and writes its log."""
+        return self.folder / name
 
     def launch_relay(self) -> Program:
         """Start the relay, and do not wait for it."""
         argv = (command("cloud-relay"), "serve", "--config", str(self._config(RELAY)))
-        return self.run(RELAY, self.network.cloud, *argv)
+        return self.run(RELAY, self.network.cloud, *argv, variables=self._variables(RELAY))
 
     def launch_connector(self, name: str) -> Program:
         """Start a connector, and do not wait for it."""
         argv = (*self.network.resolver, command("connector-agent"), "run", "--config", str(self._config(name)))
-        return self.run(name, self.network.premises, *argv, variables=environment())
+        return self.run(name, self.network.premises, *argv, variables=self._variables(name))
 
     def start_target(self, tenant: str) -> Program:
         """Start a tenant's target, and do not wait for it."""
@@ -161,6 +189,10 @@ class Site:
         for orders in self._orders.values():
             orders.write(do="push", run=run, rate=load.rate, largest=load.largest)
 
+    def flood(self, tenant: str, pushes: int, size: int) -> None:
+        """A tenant's senders make so many large pushes at once."""
+        self._orders[tenant].write(do="flood", pushes=pushes, size=size)
+
     def settle(self, patience: float) -> None:
         """All senders come to an end; each says `settled` then."""
         for orders in self._orders.values():
@@ -183,9 +215,7 @@ class Site:
     async def status(self, name: str) -> dict[str, Any] | None:
         """What `status --json` of the relay or a connector says; None while it does not answer."""
         with contextlib.suppress(CommandError):
-            return await control_request(
-                self.folder / f"{name}-state" / "control.sock", "GET", "/v1/status", patience=2.0
-            )
+            return await control_request(self.disk(name) / "state" / "control.sock", "GET", "/v1/status", patience=2.0)
         return None
 
     async def comes_to_rest(self, patience: float) -> None:
@@ -228,6 +258,26 @@ class Site:
                 found.append(f"the relay has {count} {text}")
         return found
 
+    # --- clocks
+
+    def set_clock(self, name: str, offset: str | None) -> None:
+        """By how much the wall clock of a program is off ("+40d"), from its next start on if it has none of its own
+        yet; None takes that away again, at its next start."""
+        clock = self.folder / f"{name}.clock"
+        if offset is None:
+            clock.unlink()
+        else:
+            clock.write_text(f"{offset}\n")
+
+    def _variables(self, name: str) -> dict[str, str]:
+        clock = self.folder / f"{name}.clock"
+        if not clock.exists():
+            return environment()
+        return environment(
+            LD_PRELOAD=str(_faketime()), FAKETIME_TIMESTAMP_FILE=str(clock), FAKETIME_CACHE_DURATION="1",
+            FAKETIME_DONT_FAKE_MONOTONIC="1",
+        )  # fmt: skip
+
     # --- files
 
     def _config(self, name: str) -> Path:
@@ -254,7 +304,7 @@ class Site:
 
     async def _invite(self, name: str) -> None:
         """A join token for a connector, which it uses at its first start."""
-        control = self.folder / "relay-state" / "control.sock"
+        control = self.disk(RELAY) / "state" / "control.sock"
         made = await control_request(
             control, "POST", "/v1/identity/tokens-create", {"connector": full_name(name), "targets": None}
         )

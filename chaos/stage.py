@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from chaos.terms import Window
 
 @dataclass(slots=True)
 class Stage:
-    """One run, while its fault is played. Times are monotonic seconds."""
+    """One run, while its fault is played. Times are monotonic seconds. `after` ends when all has settled."""
 
     site: Site
     began: float = 0.0
@@ -20,6 +21,7 @@ class Stage:
     notes: list[tuple[float, str]] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
+    after: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def begins(self, text: str) -> None:
         """The fault begins now."""

@@ -12,13 +12,13 @@ cd "$(dirname "$0")/.."
 peers=${1:-.peers}
 packages=(
     prometheus victoria-metrics nginx haproxy tinyproxy-bin wrk openssh-server openssh-client rsyslog rsyslog-openssl
-    rsyslog-gnutls curl slowhttptest
+    rsyslog-gnutls curl slowhttptest iptables faketime libfaketime
 )
 # These only name the package of the distribution's version, which is what we unpack.
 versioned=(postgresql postgresql-client)
 programs=(
     prometheus victoria-metrics nginx haproxy tinyproxy wrk sshd ssh ssh-keygen rsyslogd curl slowhttptest
-    initdb postgres psql pgbench
+    initdb postgres psql pgbench iptables-nft faketime
 )
 sslyze=6.3.1
 

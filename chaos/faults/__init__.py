@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from chaos.fault import Fault
-from chaos.faults import cuts, lines, processes
+from chaos.faults import clock, cuts, lines, names, processes, resources
 
-FAULTS: Final[dict[str, Fault]] = {fault.name: fault for fault in (*processes.FAULTS, *cuts.FAULTS, *lines.FAULTS)}
+_MODULES: Final = (processes, cuts, lines, names, resources, clock)
+
+FAULTS: Final[dict[str, Fault]] = {fault.name: fault for module in _MODULES for fault in module.FAULTS}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from benchmarks.side import Side
@@ -24,7 +24,7 @@ REDIAL: Final = 4.0
 """Seconds until pushes flow when a network heals: a SYN of before is sent again 1, 3 and 7 s after the first."""
 
 
-def _rule(network: Network, connector: str, direction: str) -> tuple[Side, tuple[str, ...]]:
+def rule_of(network: Network, connector: str, direction: str) -> tuple[Side, tuple[str, ...]]:
     """Where the packets of a connector's tunnels come in, and how to know them."""
     ours, relays = network.premises.address, RELAY_ADDRESSES[connector]
     if direction == TO_RELAY:
@@ -34,7 +34,7 @@ def _rule(network: Network, connector: str, direction: str) -> tuple[Side, tuple
 
 async def drop_one_way(stage: Stage, parameters: Parameters) -> None:
     network, victim, direction = stage.site.network, str(parameters["victim"]), str(parameters["direction"])
-    side, rule = _rule(network, victim, direction)
+    side, rule = rule_of(network, victim, direction)
     stage.begins(f"packets of {victim}'s tunnels are dropped {direction}")
     with network.dropped(side, *rule):
         await stage.lasts(seconds_of(parameters))
@@ -44,7 +44,7 @@ async def drop_one_way(stage: Stage, parameters: Parameters) -> None:
 async def lose_relay_unseen(stage: Stage, parameters: Parameters) -> None:
     """The relay is killed and started again while no packet passes: connectors believe in connections that are gone."""
     site = stage.site
-    rules = [_rule(site.network, name, direction) for name in CONNECTORS for direction in DIRECTIONS]
+    rules = [rule_of(site.network, name, direction) for name in CONNECTORS for direction in DIRECTIONS]
     stage.begins("no packet of any tunnel passes, and SIGKILL to the relay")
     with _all_dropped(site.network, rules):
         await site.relay.kill()
@@ -57,7 +57,7 @@ async def lose_relay_unseen(stage: Stage, parameters: Parameters) -> None:
 async def lose_connector_unseen(stage: Stage, parameters: Parameters) -> None:
     """A connector is killed while no packet passes, and started again: the relay believes in tunnels that are gone."""
     site, victim = stage.site, str(parameters["victim"])
-    rules = [_rule(site.network, victim, direction) for direction in DIRECTIONS]
+    rules = [rule_of(site.network, victim, direction) for direction in DIRECTIONS]
     stage.begins(f"no packet of {victim}'s tunnels passes, and SIGKILL to it")
     with _all_dropped(site.network, rules):
         await site.programs[victim].kill()
@@ -74,17 +74,18 @@ def _all_dropped(network: Network, rules: list[tuple[Side, tuple[str, ...]]]) ->
         return opened.pop_all()
 
 
+def destroy(network: Network, connector: str, end: str, addresses: Mapping[str, str] = RELAY_ADDRESSES) -> None:
+    """`ss -K` of all a connector's tunnels, at the end of the "relay" or of the "connector"."""
+    side, which = (network.cloud, "src") if end == "relay" else (network.premises, "dst")
+    argv = side.command(["ss", "-K", "-t", which, addresses[connector]])
+    subprocess.run(argv, check=True, capture_output=True, timeout=10)
+
+
 async def destroy_sockets(stage: Stage, parameters: Parameters) -> None:
-    """`ss -K` of all a connector's tunnels, on one end of them."""
     network, victim, end = stage.site.network, str(parameters["victim"]), str(parameters["end"])
-    address = RELAY_ADDRESSES[victim]
-    if end == "relay":
-        side, which = network.cloud, f"src {address}"
-    else:
-        side, which = network.premises, f"dst {address}"
     stage.begins(f"ss -K of {victim}'s tunnels at the {end}")
     for _ in range(3):
-        subprocess.run(side.command(["ss", "-K", "-t", *which.split()]), check=True, capture_output=True, timeout=10)
+        destroy(network, victim, end)
         await stage.lasts(seconds_of(parameters) / 3)
     stage.ends("no more sockets are destroyed")
 

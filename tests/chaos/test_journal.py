@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from chaos.journal import Reader, Writer
 
 
@@ -26,3 +28,11 @@ def test_half_a_line_waits_for_its_end(tmp_path):
     with path.open("ab") as file:
         file.write(b":2}\n")
     assert reader.read() == [{"b": 2}]
+
+
+def test_a_line_that_was_cut_off_is_left_out_where_that_may_be(tmp_path):
+    path = tmp_path / "lines"
+    path.write_bytes(b'{"a":1}\n{"b"\n{"c":3}\n')
+    assert Reader(path, strict=False).read() == [{"a": 1}, {"c": 3}]
+    with pytest.raises(ValueError, match="unexpected"):
+        Reader(path).read()
