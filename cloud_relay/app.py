@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cloud_relay import health
 from cloud_relay.config import RelayConfig, find_changes, restart_keys
@@ -37,10 +37,11 @@ from cloud_relay.senders import Authenticator
 from cloud_relay.snapshot import SnapshotBuilder
 from cloud_relay.status import status_view
 from cloud_relay.tunnel_parts import House, make_policy, make_tunnel_listener
+from cloud_relay.workers.team import Team
 from shared.access_log import AccessLog, NoAccessLog
 from shared.clock import TrustedClock
 from shared.config import Loaded
-from shared.control import CONTROL_SOCKET, ControlServer
+from shared.control import CONTROL_SOCKET, ControlServer, Routes
 from shared.control_api import control_routes
 from shared.crash_points import reach
 from shared.exits import CommandError
@@ -55,11 +56,17 @@ from shared.service_manager import ServiceManager
 from shared.tasks import cancel, spawn
 from shared.tunnel.gaps import GapWatch
 
+if TYPE_CHECKING:
+    from cloud_relay.workers.passing import Assignment
+
 FORGET_AFTER: Final = 600.0
 """Seconds. A good credential that was not used for one to two of these is judged anew."""
 
 TUNNEL_GRACE: Final = 2.0
 """Seconds that tunnels get at the end, to say goodbye in good order."""
+
+SERVE_OUT_LOOK: Final = 0.1
+"""Seconds between looks at whether the last connection has ended."""
 
 STOP_GRACE: Final = 5.0
 """Seconds that ending everything at once may take after that, on a busy machine."""
@@ -77,25 +84,29 @@ class RelayApp:
         manager: ServiceManager | None = None,
         arriving: Arriving | None = None,
         launcher: Launcher | None = None,
+        assignment: Assignment | None = None,
     ) -> None:
         """`manager` is told of reloads and of a successor; the rest is told to it by who runs this. `arriving` has what
-        was passed to this process, `launcher` starts the next one."""
+        was passed to this process, `launcher` starts the next one. `assignment`: it is one of several workers."""
         config = loaded.config
+        share = assignment.workers if assignment is not None else 1
         self.arriving = arriving or Arriving()
         manager = manager or ServiceManager()
         self.leaving = Leaving(self, launcher, manager.hand_over)
         self.path = path
         self.started_at = time.time()
         self.loop = loop = asyncio.get_running_loop()
-        self._budget = MemoryBudget(config.memory.budget)
+        self._budget = MemoryBudget(config.memory.budget // share)
         self._pool = HashingPool()
-        self._gaps = GapWatch(loop)
         self.metrics = RelayMetrics()
-        self.limits = Limits(config.limits.in_flight, self._budget)
+        self.limits = Limits(max(1, config.limits.in_flight // share), self._budget, 1.0 / share)
         self.registry = Registry(loop)
+        self._share = share
+        self._gaps = GapWatch(loop)
         self._service = SenderService(config, self._pool)
         self._builder = SnapshotBuilder(self.limits, self.metrics, self._service.services, self._service.state)
         self.snapshot = self._builder.build(config)
+        self.team = Team(self, assignment, self._budget, self._gaps) if assignment is not None else None
         self._access_log = AccessLog(loop, 1) if config.log.access == "stdout" else NoAccessLog()
         self._ingress = Ingress(loop, self._context(), _report_bug, RelayState.STARTING)
         self.share = FairShare(
@@ -143,13 +154,17 @@ class RelayApp:
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         await self.arriving.prepare(self, stop_request)
         self._service.require(config)
-        routes = {
+        routes: Routes = {
             **control_routes(self, stop_request), **desk_routes(self._desk), **sender_routes(self),
             **self.leaving.routes(stop_request),
         }  # fmt: skip
-        self.control = ControlServer(config.state_dir / CONTROL_SOCKET, routes, inherited=self.arriving.control)
+        path = config.state_dir / CONTROL_SOCKET
+        if self.team is not None:
+            self.team.prepare(stop_request)
+            path, routes = self.team.control_socket, self.team.routes(routes)
+        self.control = ControlServer(path, routes, inherited=self.arriving.control)
         await self.control.start()
-        self.identity = identity = await open_identity(self, self.arriving.patience)
+        self.identity = identity = await open_identity(self, self.arriving.patience, is_shared=self.team is not None)
         contexts = require_contexts(config, identity.context)
         self._gaps.start()
         self.share.start()
@@ -158,6 +173,8 @@ class RelayApp:
         self._service.services.keys.prefetch()
         self.doors = self._make_doors(contexts)
         reach("relay.arriving.state-taken")
+        if self.team is not None:
+            await self.team.open(self.doors.tunnel)
         await self.doors.open()
         await self.arriving.receive_connectors(self, self.doors.tunnel)
         await self.doors.open_observe()
@@ -166,11 +183,14 @@ class RelayApp:
         self.doors.start_ingress()
         self.control.own()
         await self.arriving.serves()
+        if self.team is not None:
+            self.team.serves()
         self._tasks = [
             spawn(self._reloader.watch(), "reload watcher"),
             spawn(self._age(), "credential memory"),
-            spawn(identity.run(), "identity upkeep"),
         ]
+        if self.is_first:
+            self._tasks.append(spawn(identity.run(), "identity upkeep"))
         for door in self.doors.describe():
             log.info("listening", **door)
         log.info(
@@ -193,6 +213,8 @@ class RelayApp:
         """Let pushes in flight end within `drain.timeout`, then end the tunnels."""
         if self.doors is not None:
             await self.doors.close_ingress(self.config.drain.timeout)
+            if self.team is not None:
+                await self.team.wait_for_all(self.config.drain.timeout)
             self._ingress.state = RelayState.STOPPED
             await self.doors.tunnel.drain(TUNNEL_GRACE)
 
@@ -203,6 +225,8 @@ class RelayApp:
         await self.leaving.close()
         await cancel(*self._tasks)
         self._service.close()
+        if self.team is not None:
+            await self.team.close()
         if self.doors is not None:
             await self.doors.close()
         if self.control is not None:
@@ -261,6 +285,8 @@ class RelayApp:
     async def _apply(self, loaded: Loaded[RelayConfig]) -> Outcome:
         config = loaded.config
         if keys := restart_keys(self.config, config):
+            return Outcome.needs_restart(keys)
+        if self.team is not None and (keys := self.team.unbound(config)):
             return Outcome.needs_restart(keys)
         if self.identity is None:
             return Outcome.refused(["the relay is starting"])
@@ -329,6 +355,40 @@ class RelayApp:
         guard = self.doors.tunnel.guard if self.doors is not None else None
         return guard.not_allowed if guard is not None else {}
 
+    # --- several processes
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process keeps alive what the relay has once: its own identity, the key of its tokens."""
+        return self.team is None or self.team.is_first
+
+    async def serve_out(self) -> None:
+        """Let in nobody any more, and serve the connections that there are until they end, `drain.upgrade` at most.
+
+        Each answer closes its connection; idle ones end by themselves.
+        """
+        if self.doors is None:
+            return
+        self._ingress.state = RelayState.DRAINING
+        self.doors.pause_ingress()
+        until = self.loop.time() + self.config.drain.upgrade
+        while self.doors.open_connections and self.loop.time() < until:  # noqa: ASYNC110 - of many kinds, none tells
+            await asyncio.sleep(SERVE_OUT_LOOK)
+
+    def attached(self) -> list[Attached]:
+        """All sessions of the relay, at whichever worker."""
+        here = [
+            Attached(one.identity.key, one.identity.fingerprint, one.attached_at) for one in self.registry.sessions()
+        ]
+        rivals = self.team.wide.rivals() if self.team is not None else []
+        return here + [Attached(one.connector, one.fingerprint, one.since) for one in rivals]
+
+    def hint(self, connector: ConnectorKey, within: float) -> int:
+        """Ask a connector for a renewal within so many seconds; how many tunnels of it are asked here."""
+        if self.team is not None:
+            self.team.host.tell({"hint": connector, "within": within})
+        return self.doors.tunnel.hint(connector, within) if self.doors is not None else 0
+
     # --- senders
 
     def set_sender_disabled(self, tenant: str, name: str, *, is_disabled: bool) -> bool:
@@ -357,32 +417,35 @@ class RelayApp:
     # --- parts
 
     def _context(self) -> IngressContext:
-        config = self.config.limits
+        config, share = self.config.limits, self._share
         return IngressContext(
             routing=self.snapshot.table,
             authenticator=Authenticator(),
             limits=self.limits,
-            registry=self.registry,
+            registry=self.registry if self.team is None else self.team.wide,
             budget=self._budget,
             access_log=self._access_log,
             settings=IngressSettings(
-                max_connections=config.connections,
+                max_connections=max(1, config.connections // share),
                 max_connections_per_source=config.connections_per_source,
-                queue=config.queue,
+                queue=config.queue // share,
                 queue_wait=config.queue_wait,
             ),
         )
 
     def _make_doors(self, contexts: Contexts) -> Doors:
-        config, inherited, observe = self.config, self.arriving.inherited, None
+        config, inherited, observe, switch = self.config, self.arriving.inherited, None, None
         house = House(self.loop, self.registry, self._budget, self._gaps, self.clock, self.identity)
         tunnel = make_tunnel_listener(house, config, contexts)
         self.metrics.tunnels = tunnel.counts
         self.metrics.enrolment = tunnel.enrolment
         self.metrics.guard = tunnel.guard
-        if config.observe is not None:
-            observe = ObserveServer(config.observe.listen, self.health, self.metrics.render, inherited)
-        return Doors(self.snapshot, contexts, self._ingress, self.metrics, tunnel, observe, inherited)
+        if self.team is not None:
+            inherited, switch = self.team.inherited, self.team.entrance(tunnel)
+        if config.observe is not None and self.is_first:
+            metrics = self.metrics.render if self.team is None else self.team.metrics
+            observe = ObserveServer(config.observe.listen, self.health, metrics, inherited)
+        return Doors(self.snapshot, contexts, self._ingress, self.metrics, tunnel, observe, inherited, switch)
 
     def _desk(self) -> Desk | None:
         return self.identity.desk if self.identity is not None else None
@@ -392,8 +455,16 @@ class RelayApp:
             await asyncio.sleep(FORGET_AFTER)
             for realm in self.snapshot.realms.values():
                 realm.remembered.age()
-            if self.leaving.is_writer:
+            if self.leaving.is_writer and self.is_first:
                 self._service.rotate_keys(self.config)
+
+
+class Attached(NamedTuple):
+    """A session: whose, by which certificate, and since when (the loop's time)."""
+
+    connector: ConnectorKey
+    fingerprint: str
+    since: float
 
 
 def _report_bug(error: BaseException, request_id: str) -> None:

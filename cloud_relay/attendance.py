@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from cloud_relay.registry import Registry, Session
 from shared.logs import LogLimiter, get_logger, log_limited
@@ -18,6 +18,7 @@ from shared.timers import precise_clock
 
 if TYPE_CHECKING:
     from cloud_relay.admit import Identity
+    from cloud_relay.identity.records import ConnectorKey
     from cloud_relay.identity.sessions import RenewalDesk
     from cloud_relay.identity.targets import TargetGuard
     from shared.protocol import Hello, Stream
@@ -35,12 +36,54 @@ _LIVES: Final = LogLimiter(rate=1.0, burst=200, max_keys=20_000)
 log = get_logger("relay.tunnels")
 
 
+class Rival(Protocol):
+    """A session of another instance, as a contest sees it: here, or at another worker of this relay."""
+
+    @property
+    def last_received(self) -> float: ...
+    def ping(self) -> None: ...
+    def describe(self) -> str: ...
+    def replace(self) -> None:
+        """It did not answer: another takes its place."""
+
+
+Elsewhere = Callable[["ConnectorKey", str], Sequence[Rival]]
+"""Rivals at other workers: sessions of this connector's other instances than this one."""
+
+
+class LocalRival:
+    """A rival in this process."""
+
+    __slots__ = ("_registry", "session")
+
+    def __init__(self, session: Session, registry: Registry) -> None:
+        self.session = session
+        self._registry = registry
+
+    @property
+    def last_received(self) -> float:
+        return self.session.link.last_received
+
+    def ping(self) -> None:
+        self.session.link.ping()
+
+    def describe(self) -> str:
+        return self.session.link.describe()
+
+    def replace(self) -> None:
+        log.warning(
+            "session replaced: it did not answer", connector=str(self.session.identity), session=self.session.number
+        )
+        self._registry.detach(self.session)
+        self.session.link.close("replaced")
+
+
 class Contest:
     """A newcomer against the sessions of another instance, asked at `asked_at` on the clock of `Link.last_received`."""
 
     __slots__ = ("asked_at", "newcomer", "rivals", "timer")
 
-    def __init__(self, newcomer: Session, rivals: list[Session], asked_at: float) -> None:
+    def __init__(self, newcomer: Session, rivals: list[Rival], asked_at: float) -> None:
         self.newcomer = newcomer
         self.rivals = rivals
         self.asked_at = asked_at
@@ -56,6 +99,7 @@ class Attendance:
         self._loop = loop
         self._time = precise_clock(loop)
         self._contests: list[Contest] = []
+        self.elsewhere: Elsewhere = _none
 
     def allowed(self, identity: Identity, targets: Mapping[str, str]) -> Mapping[str, str]:
         """Those of the announced targets that this connector may expose."""
@@ -63,8 +107,13 @@ class Attendance:
 
     def ready(self, session: Session) -> None:
         """Its HELLO came: attach it, perhaps after a contest."""
-        others = self.registry.of_connector(session.identity.key)
-        rivals = [one for one in others if one.instance != session.instance and not one.link.is_draining]
+        key = session.identity.key
+        rivals: list[Rival] = [
+            LocalRival(one, self.registry)
+            for one in self.registry.of_connector(key)
+            if one.instance != session.instance and not one.link.is_draining
+        ]
+        rivals += self.elsewhere(key, session.instance)
         if rivals:
             self._contest(session, rivals)
             return
@@ -86,34 +135,41 @@ class Attendance:
         for contest in list(self._contests):
             if contest.newcomer is session:
                 self._end(contest)
-            elif session in contest.rivals:
-                contest.rivals.remove(session)
+            else:
+                for rival in contest.rivals:
+                    if isinstance(rival, LocalRival) and rival.session is session:
+                        self.rival_gone(rival)
+                        break
+
+    def rival_gone(self, rival: Rival) -> None:
+        """A rival has ended by itself, or is about to: it contests nothing any more."""
+        for contest in list(self._contests):
+            if rival in contest.rivals:
+                contest.rivals.remove(rival)
                 if not contest.rivals:
                     self._end(contest)
                     self.ready(contest.newcomer)
 
-    def _contest(self, newcomer: Session, rivals: list[Session]) -> None:
+    def _contest(self, newcomer: Session, rivals: list[Rival]) -> None:
         contest = Contest(newcomer, rivals, self._time())
         contest.timer = self._loop.call_later(CONTEST_TIME, self._judge, contest)
         self._contests.append(contest)
         for rival in rivals:
-            rival.link.ping()
+            rival.ping()
 
     def _judge(self, contest: Contest) -> None:
         self._end(contest)
         newcomer = contest.newcomer
-        alive = [rival for rival in contest.rivals if rival.link.last_received > contest.asked_at]
+        alive = [rival for rival in contest.rivals if rival.last_received > contest.asked_at]
         if alive:
             log.warning(
                 "two running connectors hold the same identity: the newcomer is refused",
-                connector=str(newcomer.identity), newcomer=newcomer.link.describe(), attached=alive[0].link.describe(),
+                connector=str(newcomer.identity), newcomer=newcomer.link.describe(), attached=alive[0].describe(),
             )  # fmt: skip
             newcomer.link.close("duplicate-instance")
             return
         for rival in contest.rivals:
-            log.warning("session replaced: it did not answer", connector=str(rival.identity), session=rival.number)
-            self.registry.detach(rival)
-            rival.link.close("replaced")
+            rival.replace()
         self.ready(newcomer)
 
     def _end(self, contest: Contest) -> None:
@@ -230,6 +286,11 @@ def _usable(link: Link, targets: Mapping[str, str]) -> Mapping[str, str]:
     if peer is not None and CAPABILITY in peer.capabilities:
         return targets
     return {name: kind for name, kind in targets.items() if kind != "tcp"}
+
+
+def _none(_key: ConnectorKey, _instance: str) -> Sequence[Rival]:
+    """There are no other workers."""
+    return ()
 
 
 def _shown(targets: Mapping[str, str]) -> list[str]:

@@ -53,14 +53,19 @@ def main() -> NoReturn:
 
 
 @app.command()
-def serve(config: ConfigOption = DEFAULT_CONFIG) -> None:
+def serve(
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that serve side by side, for more than one core's work.")
+    ] = 1,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
     """Run the relay until SIGTERM. SIGHUP, or a change of its files, reloads the config."""
     from cloud_relay.handover.passing import Passed
     from cloud_relay.handover.serve import serve_config
     from shared.launch import stay_for_children
 
     passed = Passed.from_environment(os.environ)
-    launcher = serve_config(config, passed)
+    launcher = serve_config(config, passed, workers)
     if launcher.has_children and passed is None:
         # Whoever started this process takes its end for the relay's; who took over from it is still there.
         raise typer.Exit(stay_for_children())

@@ -16,8 +16,9 @@ from cloud_relay.config.checks_tcp import tunnel_names
 from cloud_relay.expiries import Expiry, file_expiries
 from cloud_relay.ingress import Ingress, IngressListener
 from cloud_relay.metrics import ListenerMetrics
-from cloud_relay.port_plan import PlannedPort, plan_ports
+from cloud_relay.port_plan import PlannedPort, TcpDestinations, plan_ports
 from cloud_relay.ports import Destination, NameTable, Port, Sorting
+from cloud_relay.ports.acceptor import AT_ONCE
 from cloud_relay.tcp import TcpContext, TcpEntrance
 from cloud_relay.trust import NO_TRUST, SenderTrust, asked_for, load_trust
 from cloud_relay.tunnels import TunnelListener
@@ -103,8 +104,11 @@ class Doors:
         tunnel: TunnelListener,
         observe: ObserveServer | None,
         inherited: Inherited | None = None,
+        switch: Destination | None = None,
     ) -> None:
-        """`inherited` are sockets that are not bound but taken, where they listen at an address of the config."""
+        """`inherited` are sockets that are not bound but taken, where they listen at an address of the config. `switch`
+        gets connectors' connections before the tunnel listener, and hands them on."""
+        self._switch = switch
         self._inherited = inherited
         self._config = config = snapshot.config
         self._metrics = metrics
@@ -185,7 +189,7 @@ class Doors:
         nobody = {
             (tenant, route.name): _Nobody() for tenant, known in config.tenants.items() for route in known.tcp_routes
         }
-        return await self._bind_new(plan_ports(config, self.tunnel, self.ingress, nobody))
+        return await self._bind_new(self._plan_ports(config, nobody))
 
     def renew(self, snapshot: Snapshot, contexts: Contexts, policy: Policy, bound: dict[str, Port]) -> None:
         """Use these for connections from now on, and end what is no longer admitted. `bound` is from `bind_new`."""
@@ -253,7 +257,11 @@ class Doors:
 
     def _planned(self, snapshot: Snapshot, contexts: Contexts) -> dict[str, PlannedPort]:
         entrances = {key: TcpEntrance(self.tcp, route, contexts.tcp.get(key)) for key, route in snapshot.tcp.items()}
-        return plan_ports(snapshot.config, self.tunnel, self.ingress, entrances)
+        return self._plan_ports(snapshot.config, entrances)
+
+    def _plan_ports(self, config: RelayConfig, tcp: TcpDestinations) -> dict[str, PlannedPort]:
+        switch = self._switch
+        return plan_ports(config, switch or self.tunnel, self.ingress, tcp, must_look=switch is not None)
 
     async def _bind_new(self, plan: dict[str, PlannedPort]) -> dict[str, Port]:
         bound: dict[str, Port] = {}
@@ -273,7 +281,9 @@ class Doors:
     def _new_port(self, planned: PlannedPort) -> Port:
         name = str(planned.listen)
         metrics = ListenerMetrics(name) if planned.kinds == ("tunnel",) else self._metrics.listener(name)
-        return Port(self._ingress.loop, metrics, planned.sorting)
+        # Where other workers accept there, too, none of them takes a whole burst.
+        at_once = 1 if self._switch is not None else AT_ONCE
+        return Port(self._ingress.loop, metrics, planned.sorting, at_once)
 
     def _of_tunnels(self) -> list[Port]:
         """The ports that are for connectors only."""
@@ -300,11 +310,16 @@ async def _bind(binding: Coroutine[Any, Any, None], key: str, address: Listen) -
     try:
         await binding
     except OSError as error:
-        # asyncio repeats the address in `strerror`, and a failed look-up of a name has no errno of the system's.
-        reason = os.strerror(error.errno) if isinstance(error.errno, int) and error.errno > 0 else str(error)
-        raise CommandError(
-            ExitCode.FAILED,
-            f"cannot listen on {address} ({key}): {reason}",
-            "Stop what listens there already, or choose another address; ports below 1024 need CAP_NET_BIND_SERVICE.",
-            "cannot-listen",
-        ) from error
+        raise cannot_listen(address, key, error) from error
+
+
+def cannot_listen(address: Listen, key: str, error: OSError) -> CommandError:
+    """What a command ends with that cannot have the address which this key of the config asks for."""
+    # asyncio repeats the address in `strerror`, and a failed look-up of a name has no errno of the system's.
+    reason = os.strerror(error.errno) if isinstance(error.errno, int) and error.errno > 0 else str(error)
+    return CommandError(
+        ExitCode.FAILED,
+        f"cannot listen on {address} ({key}): {reason}",
+        "Stop what listens there already, or choose another address; ports below 1024 need CAP_NET_BIND_SERVICE.",
+        "cannot-listen",
+    )

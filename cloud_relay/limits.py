@@ -57,15 +57,17 @@ class Gate:
     """
 
     __slots__ = (
-        "_byte_tolerance", "_bytes_full_at", "_configured", "_full_at", "_interval", "_tolerance", "byte_cost",
-        "in_flight", "lasting", "line", "max_in_flight", "share",
+        "_byte_tolerance", "_bytes_full_at", "_configured", "_full_at", "_interval", "_limits", "_part", "_tolerance",
+        "byte_cost", "in_flight", "lasting", "line", "max_in_flight", "share",
     )  # fmt: skip
 
-    def __init__(self, max_in_flight: int = 0, rate: float = 0.0, burst: float = 0.0) -> None:
+    def __init__(self, max_in_flight: int = 0, rate: float = 0.0, burst: float = 0.0, part: float = 1.0) -> None:
         self.in_flight = self.lasting = self.share = self._configured = 0
+        self._part = part
         self.line: Line | None = None
         self._full_at = self._interval = self._tolerance = 0.0
         self._bytes_full_at = self.byte_cost = self._byte_tolerance = 0.0
+        self._limits = (0, 0.0, 0.0, 0.0, 0.0)
         self.configure(max_in_flight, rate, burst)
 
     def configure(
@@ -76,18 +78,52 @@ class Gate:
 
         What is in flight stays counted. A rate or burst that differs starts with a full bucket.
         """
-        self._configured = max_in_flight
-        self.narrow(self.share)
-        interval = 1.0 / rate if rate > 0.0 else 0.0
-        tolerance = (max(burst, 1.0) - 1.0) * interval + _SLACK
-        if (interval, tolerance) != (self._interval, self._tolerance):
+        limits = (max_in_flight, rate, burst, byte_rate, byte_burst)
+        if limits[1:3] != self._limits[1:3]:
             self._full_at = 0.0  # a new bucket, and it is full
-            self._interval, self._tolerance = interval, tolerance
-        cost = 1.0 / byte_rate if byte_rate > 0.0 else 0.0
-        tolerance = byte_burst * cost + _SLACK
-        if (cost, tolerance) != (self.byte_cost, self._byte_tolerance):
+        if limits[3:] != self._limits[3:]:
             self._bytes_full_at = 0.0
-            self.byte_cost, self._byte_tolerance = cost, tolerance
+        self._limits = limits
+        self._scale()
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether any limit is configured."""
+        return bool(self._configured or self._interval or self.byte_cost)
+
+    def use_part(self, part: float) -> None:
+        """Let in no more than this part of what is configured: other processes have the rest.
+
+        Buckets stay as full as they are, in proportion. One push at a time is always let in.
+        """
+        self._part = part
+        self._scale()
+
+    @property
+    def is_within(self) -> bool:
+        """Whether no more is in flight than its part allows."""
+        return not self._configured or self.in_flight <= self._configured
+
+    def pressure(self, now: float) -> float:
+        """How much of the limits is used up: from 0.0, nothing, to 1.0, all of it, or somebody waits."""
+        if self.line is not None:
+            return 1.0
+        pressed = self.in_flight / self._configured if self._configured else 0.0
+        if self._interval:
+            pressed = max(pressed, (self._full_at - now) / max(self._tolerance, self._interval))
+        if self.byte_cost:
+            pressed = max(pressed, (self._bytes_full_at - now) / max(self._byte_tolerance, 1e-3))
+        return min(1.0, pressed)
+
+    def _scale(self) -> None:
+        max_in_flight, rate, burst, byte_rate, byte_burst = self._limits
+        part = self._part
+        self._configured = max(1, int(max_in_flight * part + _SLACK)) if max_in_flight else 0
+        self.narrow(self.share)
+        self._interval = 1.0 / (rate * part) if rate > 0.0 else 0.0
+        self._tolerance = (max(burst * part, 1.0) - 1.0) * self._interval + _SLACK
+        self.byte_cost = 1.0 / (byte_rate * part) if byte_rate > 0.0 else 0.0
+        self._byte_tolerance = byte_burst * part * self.byte_cost + _SLACK
 
     def narrow(self, share: int) -> None:
         """Let no more than `share` passing pushes be in flight from now on, the configured limit aside; 0 for any."""
@@ -157,9 +193,13 @@ class Limits:
     Every `admit` that gave None is followed by exactly one `release` with the same sender and route.
     """
 
-    __slots__ = ("_budget", "_gates", "in_flight", "max_in_flight", "on_room")
+    __slots__ = ("_budget", "_gates", "_part", "in_flight", "max_in_flight", "on_room")
 
-    def __init__(self, max_in_flight: int = DEFAULT_MAX_IN_FLIGHT, budget: MemoryBudget | None = None) -> None:
+    def __init__(
+        self, max_in_flight: int = DEFAULT_MAX_IN_FLIGHT, budget: MemoryBudget | None = None, part: float = 1.0
+    ) -> None:
+        """`part`: how much of each gate's limits this process may use at first."""
+        self._part = part
         self.in_flight = 0
         self.max_in_flight = max_in_flight
         self._budget = budget
@@ -257,7 +297,7 @@ class Limits:
     ) -> Gate:
         """The gate of one sender, route or tenant, made once and then kept over reloads, with these limits from now
         on."""
-        gate = self._gates.setdefault((tenant, kind, name), Gate())
+        gate = self._gates.setdefault((tenant, kind, name), Gate(part=self._part))
         gate.configure(max_in_flight, rate, burst, byte_rate, byte_burst)
         return gate
 
@@ -270,6 +310,23 @@ class Limits:
         """A connection that stayed is over."""
         sender.gate.lasting -= 1
         sender.gate.narrow(sender.gate.share)
+
+    def pressures(self, now: float) -> dict[tuple[str, str, str], float]:
+        """How much of its limits each gate has used up that has any; see `Gate.pressure`."""
+        return {key: gate.pressure(now) for key, gate in self._gates.items() if gate.is_limited}
+
+    def use_part(self, key: tuple[str, str, str], part: float) -> None:
+        """Let a gate, if there is one, use this part of its limits. Who waits may go on."""
+        gate = self._gates.get(key)
+        if gate is not None:
+            gate.use_part(part)
+            if gate.line is not None:
+                self.on_room(gate)
+
+    def is_within(self, key: tuple[str, str, str]) -> bool:
+        """Whether no more is in flight than the gate's part allows."""
+        gate = self._gates.get(key)
+        return gate is None or gate.is_within
 
     def owed(self, now: float) -> list[tuple[str, str, str, float, float]]:
         """What the gates' buckets lack, for another process: (tenant, kind, name) and what `Gate.owed` gives."""

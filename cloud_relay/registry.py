@@ -135,6 +135,8 @@ class Registry:
         self._in_a_row = 0
         self._by_connector: dict[tuple[str, str, str], list[Session]] = {}
         self._waiters: dict[Key, dict[Waiter, None]] = {}
+        self.on_change: Callable[[Session, Mapping[str, str]], None] = _nobody
+        """Told when a session comes, goes, or exposes something else; and of the targets that it may be about."""
         self._numbers = itertools.count(1)
 
     def __repr__(self) -> str:
@@ -143,6 +145,9 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    def __contains__(self, session: Session) -> bool:
+        return session in self._sessions
 
     def next_number(self) -> int:
         """A number for the next session, unique in this process."""
@@ -155,6 +160,7 @@ class Registry:
         self._sessions[session] = None
         self._by_connector.setdefault(session.identity.key, []).append(session)
         self._expose(session)
+        self.on_change(session, session.targets)
 
     def detach(self, session: Session) -> None:
         """It takes no pushes any more. Detaching twice, or what was never attached, does nothing."""
@@ -164,6 +170,7 @@ class Registry:
         self._recent = None
         _discard(self._by_connector, session.identity.key, session)
         self._hide(session)
+        self.on_change(session, session.targets)
 
     def update_targets(self, session: Session, targets: Mapping[str, str]) -> None:
         """The connector exposes these from now on, and no others."""
@@ -172,8 +179,10 @@ class Registry:
             return
         self._recent = None
         self._hide(session)
+        before = session.targets
         session.targets = dict(targets)
         self._expose(session)
+        self.on_change(session, {**before, **targets})
 
     def on_usable(self, session: Session) -> None:
         """It takes pushes again: whoever waits for one of its targets is called on the next tick."""
@@ -278,6 +287,15 @@ class Registry:
         """All keys for which a push could go now."""
         return [key for key in self._by_key if self.count(key)]
 
+    def exposing(self, key: Key) -> list[Session]:
+        """Those that expose (tenant, location, target), whatever state they are in."""
+        return list(self._by_key.get(key, ()))
+
+    def wake(self, key: Key) -> None:
+        """Whoever waits for (tenant, location, target) is called on the next tick."""
+        for waiter in self._waiters.pop(key, ()):
+            self._loop.call_soon(waiter.fire)
+
     def count(self, key: Key) -> int:
         """Sessions by which a push for (tenant, location, target) could go now."""
         return sum(1 for session in self._by_key.get(key, ()) if session.link.can_open)
@@ -296,13 +314,16 @@ class Registry:
             return
         identity = session.identity
         for target, kind in session.targets.items():
-            for waiter in self._waiters.pop((identity.tenant, identity.location, exposed_as(target, kind)), ()):
-                self._loop.call_soon(waiter.fire)
+            self.wake((identity.tenant, identity.location, exposed_as(target, kind)))
 
     def _hide(self, session: Session) -> None:
         identity = session.identity
         for target, kind in session.targets.items():
             _discard(self._by_key, (identity.tenant, identity.location, exposed_as(target, kind)), session)
+
+
+def _nobody(_session: Session, _targets: Mapping[str, str]) -> None:
+    """Nobody wants to know."""
 
 
 def _discard(table: dict[Key, list[Session]], key: Key, session: Session) -> None:

@@ -34,6 +34,8 @@ _COLORS: Final = {"green": "green", "red": "red", "open": "green", "suspect": "y
 
 def upgrade_text(answer: dict[str, Any]) -> str:
     """What an upgrade came to."""
+    if "workers" in answer:
+        return f"{answer['workers']} workers are replaced, one after the other; the log and status tell how far it is"
     old, new = answer["old"], answer["new"]
     left = old["connections"]
     rest = f"ends with its {counted(left, 'connection')}, at the latest in {format_duration(old['seconds'])}"

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from cloud_relay.admit import TUNNEL_PATH, Identity, Policy, Refusal, admit, judge_again
-from cloud_relay.attendance import Attendance, Attendant
+from cloud_relay.attendance import Attendance, Attendant, Elsewhere, Rival
 from cloud_relay.entrance import Entrance, TunnelCounts, Welcome
 from cloud_relay.handshake_gate import HandshakeGate
 from cloud_relay.identity.enrolment import Enrolment
@@ -134,8 +134,18 @@ class TunnelListener:
         self._is_empty = asyncio.Event()
         self._is_empty.set()
         self._recheck_timer: asyncio.TimerHandle | None = None
+        self._worker, self._workers = 0, 1
         self._leaves_at = 0.0
         self._asked: set[Link] = set()
+
+    def join(self, worker: int, workers: int, elsewhere: Elsewhere) -> None:
+        """Be the listener of one of several processes: connectors are told, and contests reach over all of them."""
+        self._worker, self._workers = worker, workers
+        self._attendance.elsewhere = elsewhere
+
+    def rival_gone(self, rival: Rival) -> None:
+        """A session at another process has ended."""
+        self._attendance.rival_gone(rival)
 
     # --- life
 
@@ -340,6 +350,8 @@ class TunnelListener:
             reconnect_spread=self.reconnect_spread,
             capabilities=CAPABILITIES if self.renewal is None else CAPABILITIES | {RENEWAL},
             renew_only=identity.is_renew_only,
+            worker=self._worker,
+            workers=self._workers,
         )
 
     def _recheck_on_timer(self) -> None:

@@ -22,6 +22,7 @@ from connector_agent.proxy import (
 from connector_agent.tls_probe import probe_tls
 from shared.pki.tls import unverified_client_context
 from shared.tunnel.tls import ReadBuffers
+from shared.tunnel.websocket import worker_protocol
 from shared.tunnel.websocket_client import (
     CheckPeer,
     ClientTransport,
@@ -87,10 +88,15 @@ class Dialer:
         self._buffers = ReadBuffers()
 
     async def dial(
-        self, host: str, port: int, open_receiver: Callable[[ClientTransport], MessageReceiver]
+        self,
+        host: str,
+        port: int,
+        open_receiver: Callable[[ClientTransport], MessageReceiver],
+        worker: int | None = None,
     ) -> ClientTransport:
-        """One try. Raises DialError; then, and when cancelled, nothing is left open."""
-        endpoint = Endpoint(host, port)
+        """One try; `worker` is the process of the relay that is asked for. Raises DialError; then, and when cancelled,
+        nothing is left open."""
+        endpoint = Endpoint(host, port, protocol=None if worker is None else worker_protocol(worker))
         contexts = self._contexts()
         try:
             raw = await self.route(host, port)

@@ -6,6 +6,10 @@ once, and ends when its pushes are done, or its time is up. A relay that drains 
 them than that: at most `count` end at a time, and those that were young are replaced at the backoff's pace. One that
 hands over to another process asks for new tunnels first, and gives pushes to the old ones until it drains them.
 
+A relay may be several processes, each with tunnels of its own: what comes to one that has none for a push takes a
+second hop. So where the relay says that it is more than one, there is a tunnel to each of them, up to MAX_TUNNELS. One
+that came to another process than it asked for, since that one was not there yet, is replaced by and by.
+
 When the identity, or whom it trusts, is another (`version`), each tunnel is replaced: the new one first, then the old
 one ends when its pushes are done. Until a new one is open, and if it cannot be, the old ones stay as they are.
 """
@@ -48,6 +52,15 @@ REPEAT_LOG: Final = 60.0
 
 PROVEN: Final = 0.3
 """Seconds that a new tunnel must have lasted before an old one is given up for it: a relay may think better of it."""
+
+MAX_TUNNELS: Final = 8
+"""Tunnels to one relay, however many processes it has, unless the config asks for more."""
+
+SPREAD_FIRST: Final = 1.0
+"""Seconds until a tunnel is tried at a process that has none, at first; a process that has died is soon back."""
+
+SPREAD_SLOWER: Final = 5.0
+"""The same at most, in times the spread that the relay advises: this is less urgent than being back at all."""
 
 MAX_RETIRING: Final = 16
 """Old tunnels that may still end their pushes, for each that is kept, when certificates change quickly."""
@@ -98,9 +111,13 @@ class RelayKeeper:
         self._logged: tuple[str, float] = ("", 0.0)
         self._is_stopping = False
         self._owed = 0.0
+        self._workers = 1
+        self._first_asked = int(jitter() * 1000)
+        """So that not all connectors come to the same process first."""
+        self._spreading = Backoff(cap=SPREAD_SLOWER, first=SPREAD_FIRST, source=jitter)
 
     def __repr__(self) -> str:
-        return f"<RelayKeeper {self.name} {len(self.tunnels)} of {self.count} tunnels, {self.state.value}>"
+        return f"<RelayKeeper {self.name} {len(self.tunnels)} of {self._wanted} tunnels, {self.state.value}>"
 
     @property
     def name(self) -> str:
@@ -110,9 +127,8 @@ class RelayKeeper:
     async def run(self) -> None:
         """Dial, and go on. Cancelled, it leaves the tunnels that are open as they are."""
         while not self._is_stopping:
-            if len(self.tunnels) - len(self._stale()) >= self.count:
-                self._changed.clear()
-                await self._changed.wait()
+            if len(self.tunnels) - len(self._stale()) >= self._wanted:
+                await self._rest()
                 continue
             delay, self._owed = self._owed, 0.0
             if delay:
@@ -137,7 +153,7 @@ class RelayKeeper:
         """A row for each tunnel that should be there. JSON-able."""
         rows = [self._row(TunnelState.OPEN.value, tunnel) for tunnel in self.tunnels]
         rows += [self._row("draining", tunnel) for tunnel in self.retiring]
-        for number in range(len(self.tunnels), self.count):
+        for number in range(len(self.tunnels), self._wanted):
             is_next = number == len(self.tunnels)
             rows.append(self._row((self.state if is_next else TunnelState.PENDING).value, None, is_next=is_next))
         return rows
@@ -163,10 +179,13 @@ class RelayKeeper:
         self.error = None
         self._logged = ("", 0.0)
         self.tunnels.append(tunnel)
+        self._thin_out()
         if self._stale():
             asyncio.get_running_loop().call_later(PROVEN, self._make_room)
         self._note_advice(tunnel)
         self._on_change(tunnel)  # it may have ended, or begun to drain, while nobody looked
+        if tunnel not in self.tunnels:
+            return
         log.info(
             "tunnel open", relay=self.name, tunnels=len(self.tunnels),
             proxy=str(self._dialer.proxies.for_host(self.host, self.port) or ""),
@@ -178,7 +197,7 @@ class RelayKeeper:
             link.start(transport)
             return link
 
-        transport = await self._dialer.dial(self.host, self.port, open_receiver)
+        transport = await self._dialer.dial(self.host, self.port, open_receiver, self._uncovered())
         try:
             await tunnel.greeted
         except asyncio.CancelledError:
@@ -205,6 +224,53 @@ class RelayKeeper:
             self._log(error)
             self._owe(error)
 
+    @property
+    def _wanted(self) -> int:
+        """How many tunnels there should be."""
+        return max(self.count, min(self._workers, MAX_TUNNELS))
+
+    def _uncovered(self) -> int | None:
+        """A process of the relay that no tunnel goes to yet, as far as is known."""
+        if self._workers < 2:
+            return None
+        stale = self._stale()
+        covered = {one.relay_hello.worker for one in self.tunnels if one.relay_hello is not None and one not in stale}
+        missing = [worker for worker in range(self._workers) if worker not in covered]
+        return missing[(self._first_asked + self.tries) % len(missing)] if missing else None
+
+    def _doubled(self) -> list[Tunnel]:
+        """Tunnels to a process of the relay to which there is an older one."""
+        seen: set[int] = set()
+        doubled = []
+        for tunnel in self.tunnels:
+            worker = tunnel.relay_hello.worker if tunnel.relay_hello is not None else 0
+            if worker in seen:
+                doubled.append(tunnel)
+            seen.add(worker)
+        return doubled
+
+    async def _rest(self) -> None:
+        """There are enough tunnels: wait until there are not, or try to have them at different processes."""
+        self._changed.clear()
+        if self._workers < 2 or self._uncovered() is None or not self._doubled():
+            self._spreading.reset()
+            await self._changed.wait()
+            return
+        try:
+            async with asyncio.timeout(next(self._spreading)):
+                await self._changed.wait()
+        except TimeoutError:
+            await self._try()
+
+    def _thin_out(self) -> None:
+        """One too many was opened, to be at another process: end one of two that are at the same."""
+        doubled = self._doubled() if self._workers > 1 else []
+        fresh = len(self.tunnels) - len(self._stale())
+        for tunnel in doubled[: -(fresh - self._wanted) - 1 : -1] if fresh > self._wanted else []:
+            self.tunnels.remove(tunnel)
+            self.retiring.append(tunnel)
+            tunnel.replace()
+
     def _stale(self) -> list[Tunnel]:
         """Tunnels of an older identity, or of older trust."""
         version = self._version()
@@ -214,11 +280,11 @@ class RelayKeeper:
         """A new tunnel has lasted: an old one, if it is one too many, ends when its pushes are done."""
         stale = self._stale()
         proven = sum(tunnel.lived() >= 0.9 * PROVEN for tunnel in self.tunnels if tunnel not in stale)
-        for tunnel in stale[: max(0, proven + len(stale) - self.count)]:
+        for tunnel in stale[: max(0, proven + len(stale) - self._wanted)]:
             self.tunnels.remove(tunnel)
             self.retiring.append(tunnel)
             tunnel.replace()
-        for oldest in self.retiring[: -MAX_RETIRING * self.count]:
+        for oldest in self.retiring[: -MAX_RETIRING * self._wanted]:
             if oldest.link is not None:
                 oldest.link.abort()
 
@@ -246,6 +312,8 @@ class RelayKeeper:
         if tunnel.relay_hello is not None:
             spread = min(max(LEAST_SPREAD, tunnel.relay_hello.reconnect_spread), MAX_SPREAD)
             self._backoff.cap = spread - DIAL
+            self._spreading.cap = SPREAD_SLOWER * spread
+            self._workers = tunnel.relay_hello.workers
 
     def _log(self, error: DialError) -> None:
         now = asyncio.get_running_loop().time()
@@ -278,7 +346,7 @@ class RelayKeeper:
         log.info("the relay drains a tunnel", relay=self.name, serves_on=tunnel.is_usable)
         leaving = [one for one in self.retiring if one.is_usable and one.is_leaving]
         drained = [one for one in self.retiring if one not in leaving]
-        for oldest in drained[: -self.count] + leaving[: -MAX_HAND_OVERS * self.count]:
+        for oldest in drained[: -self._wanted] + leaving[: -MAX_HAND_OVERS * self._wanted]:
             if oldest.link is not None:
                 oldest.link.abort()
 

@@ -53,7 +53,7 @@ class ObserveServer:
         self,
         listen: Listen,
         health: Callable[[], HealthReport],
-        metrics: Callable[[], bytes],
+        metrics: Callable[[], bytes | Awaitable[bytes]],
         inherited: Inherited | None = None,
     ) -> None:
         self._listen = listen
@@ -149,7 +149,9 @@ class ObserveServer:
         return self._answer(web.Response(status=status, text=body, content_type="application/json"))
 
     async def _render(self, _request: web.Request) -> web.Response:
-        return self._answer(web.Response(body=self._metrics(), headers={"Content-Type": _METRICS}))
+        metrics = self._metrics()
+        body = metrics if isinstance(metrics, bytes) else await metrics
+        return self._answer(web.Response(body=body, headers={"Content-Type": _METRICS}))
 
     def _answer(self, response: web.Response) -> web.Response:
         if self._is_paused:

@@ -12,6 +12,8 @@ from cloud_relay.handover.arriving import Arriving
 from cloud_relay.handover.passing import Passed
 from cloud_relay.handover.predecessor import greet, tell_failure
 from cloud_relay.loading import load, warnings_of
+from cloud_relay.workers.passing import Assignment
+from cloud_relay.workers.supervisor import Supervisor
 from shared.cli import is_journal
 from shared.launch import Launcher, own_command
 from shared.listeners import Inherited
@@ -20,13 +22,16 @@ from shared.process import run_program
 from shared.service_manager import ServiceManager
 
 
-def serve_config(path: Path, passed: Passed | None) -> Launcher:
+def serve_config(path: Path, passed: Passed | None, workers: int = 1) -> Launcher:
     """Run the relay with this config until it ends; what it may have started then, to take its place.
+
+    With several `workers` this process is their supervisor, or one of them.
 
     ConfigError, CommandError: it cannot; a process that wanted to hand over to this one has been told.
     """
     command = own_command()
     with _telling(passed):
+        assignment = Assignment.from_environment(os.environ)
         activated = Inherited.from_service_manager(os.environ)
         loaded = load(path)
         setup_logging(loaded.config.log.format, loaded.config.log.level, is_journal=is_journal())
@@ -35,7 +40,12 @@ def serve_config(path: Path, passed: Passed | None) -> Launcher:
         launcher = Launcher(command, os.environ | told, is_detached=bool(told))
         for warning in warnings_of(loaded.config):
             get_logger("relay").warning("doubtful config", **warning)
-        run_program(lambda: RelayApp(path, loaded, manager, Arriving(passed, activated), launcher), manager)
+        if assignment is not None:
+            run_program(lambda: RelayApp(path, loaded, assignment=assignment))
+        elif workers > 1:
+            run_program(lambda: Supervisor(loaded.config, workers, command, os.environ, activated), manager)
+        else:
+            run_program(lambda: RelayApp(path, loaded, manager, Arriving(passed, activated), launcher), manager)
     return launcher
 
 

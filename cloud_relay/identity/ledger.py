@@ -18,6 +18,9 @@ from shared.tasks import spawn
 BACKWARDS: Final = timedelta(minutes=5)
 """How much earlier than the last event it may be now. More means that this host's clock is wrong."""
 
+MAX_CONFLICTS: Final = 20
+"""Tries to store what is decided, while other processes store something: each of them gets through once."""
+
 Decision = Callable[[], tuple[list[Event], dict[str, bytes]]]
 Watcher = Callable[[Sequence[Event]], None]
 
@@ -39,6 +42,9 @@ class Ledger:
         self._queue = asyncio.Lock()
         self._watchers: list[Watcher] = []
         self._is_retired = False
+        self.is_shared = False
+        """Whether other processes of this relay write too: what they have stored meanwhile is taken in, and decided
+        anew."""
 
     def on_change(self, watcher: Watcher) -> None:
         """Call `watcher` with what was stored, after it was applied to the book."""
@@ -77,13 +83,18 @@ class Ledger:
         async with self._lock:
             if self._is_retired:
                 raise IdentityFault("cannot-issue", "this process of the relay ends, and the next one has taken over")
-            new, leaves = decide()
-            if not new:
-                return
-            try:
-                stored = await self.store.append(self.book.number, new, leaves)
-            except Conflict as error:
-                raise StateError("the state has changed under this relay: restart it, to read it anew") from error
+            for _ in range(MAX_CONFLICTS if self.is_shared else 1):
+                new, leaves = decide()
+                if not new:
+                    return
+                try:
+                    stored = await self.store.append(self.book.number, new, leaves)
+                    break
+                except Conflict:
+                    if self.is_shared:
+                        await self._take_in()
+            else:
+                raise StateError("the state has changed under this relay: restart it, to read it anew")
             for event in stored:
                 self.book.apply(event)
         for event in stored:
@@ -102,7 +113,14 @@ class Ledger:
         self._lock.release()
 
     async def follow(self) -> None:
-        """Take in what another process has stored. Only while suspended or retired. Raises StateError."""
+        """Take in what another process has stored. Only while suspended, retired, or shared. Raises StateError."""
+        if self.is_shared:
+            async with self._lock:
+                await self._take_in()
+        else:
+            await self._take_in()
+
+    async def _take_in(self) -> None:
         stored = await self.store.read(self.book.number)
         for event in stored:
             self.book.apply(event)

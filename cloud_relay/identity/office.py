@@ -79,17 +79,20 @@ async def open_office(
     clock: TrustedClock,
     knows: Callable[[str, str], bool] | None = None,
     patience: float = 0.0,
+    *,
+    is_shared: bool = False,
 ) -> Office:
     """Open the state of the relay with this config, under its lock. CommandError says what is wrong and what to do.
 
     `knows` says which tenants and locations there are, if not for ever those of this config. `patience` are seconds for
-    another process to let go of the lock.
+    another process to let go of the lock. `is_shared`: the parent holds the lock, and its children write side by side.
     """
     state_dir = config.state_dir
     passphrase = read_passphrase(config.identity.passphrase_file)
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = StateLock(state_dir)
-    await _acquire(lock, patience)
+    if not is_shared:
+        await _acquire(lock, patience)
     try:
         store = SqliteStore(state_dir / STATE_FILE)
         try:
@@ -109,6 +112,7 @@ async def open_office(
         raise
     known = knows or ConfigPolicy(config).knows
     registrar = Registrar(book, store, KeyFolder(state_dir, passphrase), clock, lifetimes(config.identity), known)
+    registrar.is_shared = is_shared
     return Office(lock, store, registrar, state_dir)
 
 

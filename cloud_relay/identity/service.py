@@ -132,27 +132,28 @@ class IdentityService:
     # --- what the tunnels are asked
 
     def _attached(self, key: ConnectorKey) -> list[tuple[str, float]]:
-        sessions = self._app.registry.of_connector(key)
         now = self._app.loop.time()
-        return [(session.identity.fingerprint, now - session.attached_at) for session in sessions]
+        return [(one.fingerprint, now - one.since) for one in self._app.attached() if one.connector == key]
 
     def _in_use(self, generation: int) -> int:
         certificates = self.office.book.certificates
         return sum(
-            1 for session in self._app.registry.sessions()
-            if (record := certificates.get(session.identity.fingerprint)) and record.generation == generation
+            1 for one in self._app.attached()
+            if (record := certificates.get(one.fingerprint)) and record.generation == generation
         )  # fmt: skip
 
     def _hint(self, key: ConnectorKey, within: float) -> int:
-        return self._app.doors.tunnel.hint(key, within) if self._app.doors is not None else 0
+        return self._app.hint(key, within)
 
 
-async def open_identity(app: RelayApp, patience: float = 0.0) -> IdentityService:
+async def open_identity(app: RelayApp, patience: float = 0.0, *, is_shared: bool = False) -> IdentityService:
     """Open the state, and see to it that the relay has a certificate. CommandError says why not.
 
-    `patience` are seconds for another process to let go of the state.
+    `patience` are seconds for another process to let go of the state; see `open_office`.
     """
-    office = await open_office(app.config, app.clock, lambda *place: ConfigPolicy(app.config).knows(*place), patience)
+    office = await open_office(
+        app.config, app.clock, lambda *place: ConfigPolicy(app.config).knows(*place), patience, is_shared=is_shared
+    )
     try:
         service = IdentityService(app, office)
         if service.is_authority:

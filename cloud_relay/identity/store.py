@@ -93,7 +93,7 @@ class StateLock:
         self._number = number
 
     def release(self) -> None:
-        """Let go of it; the file stays."""
+        """Let go of it, if it is held; the file stays."""
         number, self._number = self._number, None
         if number is not None:
             os.close(number)

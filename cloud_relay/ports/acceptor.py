@@ -11,8 +11,8 @@ from shared.listeners import Inherited, open_sockets
 from shared.logs import get_logger, log_limited
 from shared.tcp.head import Ends
 
-_AT_ONCE: Final = 64
-"""Connections accepted in one turn of the loop; the rest can wait for the next one."""
+AT_ONCE: Final = 64
+"""Connections accepted in one turn of the loop; the rest can wait for the next one, or for another process."""
 
 _PAUSE: Final = 0.5
 """Seconds without accepting after the system had no descriptor or memory for a connection."""
@@ -26,9 +26,10 @@ Take = Callable[[socket.socket, Ends], None]
 class Acceptor:
     """One address, on which `take` gets what comes."""
 
-    __slots__ = ("_is_accepting", "_loop", "_sockets", "_take")
+    __slots__ = ("_at_once", "_is_accepting", "_loop", "_sockets", "_take")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, take: Take) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, take: Take, at_once: int = AT_ONCE) -> None:
+        self._at_once = at_once
         self._loop = loop
         self._take = take
         self._sockets: list[socket.socket] = []
@@ -73,7 +74,7 @@ class Acceptor:
             sock.close()
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(_AT_ONCE):
+        for _ in range(self._at_once):
             if not self._is_accepting:
                 return
             try:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Final
 
-from cloud_relay.ports.acceptor import Acceptor
+from cloud_relay.ports.acceptor import AT_ONCE, Acceptor
 from cloud_relay.ports.arrival import Arrival
 from cloud_relay.ports.crowd import Crowd
 from cloud_relay.ports.networks import is_within
@@ -39,11 +39,14 @@ class Port:
 
     __slots__ = ("_acceptor", "_crowd", "_loop", "_sorting", "metrics")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, metrics: ListenerMetrics, sorting: Sorting) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, metrics: ListenerMetrics, sorting: Sorting, at_once: int = AT_ONCE
+    ) -> None:
+        """`at_once`: connections that are accepted in one turn of the loop."""
         self.metrics = metrics
         self._sorting = sorting
         self._loop = loop
-        self._acceptor = Acceptor(loop, self._take)
+        self._acceptor = Acceptor(loop, self._take, at_once)
         self._crowd: Crowd[Arrival] = Crowd(MAX_ARRIVALS)
 
     @property

@@ -58,6 +58,8 @@ class Sorting:
     default: Destination | None = None
     names: NameTable[Destination] = field(default_factory=lambda: NameTable({}))
     proxy_from: tuple[Network, ...] = ()
+    must_look: bool = False
+    """Whether the destination wants all of the ClientHello to be there."""
 
     def with_names(self, names: Mapping[str, Destination]) -> Sorting:
         """The same rules, save that these names go elsewhere."""
@@ -66,4 +68,4 @@ class Sorting:
     @property
     def looks(self) -> bool:
         """Whether the ClientHello has to be looked at."""
-        return len(self.names) > 0 or self.default is None
+        return self.must_look or len(self.names) > 0 or self.default is None

@@ -19,6 +19,8 @@ RENEWAL: Final = "renewal"
 MAX_TARGETS: Final = 500
 """What fits one frame with room to spare; more would be a list that nobody reviews."""
 
+MAX_WORKERS: Final = 256
+
 KINDS: Final = frozenset({"http", "tcp"})
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 _TEXT: Final = re.compile(r"[\x20-\x7e]{0,128}", re.ASCII)
@@ -45,6 +47,8 @@ class Hello:
     """From the connector: it wants pushes only where no other one of its location can take them."""
     session: str = ""
     worker: int = 0
+    workers: int = 1
+    """From the relay: which of its processes this is, from 0, and how many there are."""
     clock: int = 0
     wall: float = 0.0
     """From the relay: Unix time, for whoever must judge validity dates with a wrong clock of its own."""
@@ -60,8 +64,9 @@ class Hello:
                 "software": self.software, "instance": self.instance, "versions": list(self.versions),
                 "capabilities": sorted(self.capabilities), "stream_credit": self.stream_credit,
                 "tunnel_credit": self.tunnel_credit, "max_streams": self.max_streams, "targets": dict(self.targets),
-                "standby": self.standby, "session": self.session, "worker": self.worker, "clock": self.clock,
-                "wall": self.wall, "reconnect_spread": self.reconnect_spread, "renew_only": self.renew_only,
+                "standby": self.standby, "session": self.session, "worker": self.worker, "workers": self.workers,
+                "clock": self.clock, "wall": self.wall, "reconnect_spread": self.reconnect_spread,
+                "renew_only": self.renew_only,
             },
             separators=(",", ":"),
         ).encode()  # fmt: skip
@@ -81,7 +86,8 @@ class Hello:
             targets=_targets(fields),
             standby=_flag(fields, "standby"),
             session=_text(fields, "session"),
-            worker=_whole(fields.get("worker", 0), "worker", 0, 1 << 16),
+            worker=_whole(fields.get("worker", 0), "worker", 0, MAX_WORKERS - 1),
+            workers=_whole(fields.get("workers", 1), "workers", 1, MAX_WORKERS),
             clock=_whole(fields.get("clock", 0), "clock", 0, 1 << 63),
             wall=_seconds(fields, "wall", 0.0, 1e12),
             reconnect_spread=_seconds(fields, "reconnect_spread", 1.0, 3600.0),

@@ -29,7 +29,7 @@ DECODE_ERROR: Final = 50
 MISSING_EXTENSION: Final = 109
 UNRECOGNIZED_NAME: Final = 112
 
-_HANDSHAKE, _CLIENT_HELLO, _SERVER_NAME, _HOST_NAME = 22, 1, 0, 0
+_HANDSHAKE, _CLIENT_HELLO, _SERVER_NAME, _HOST_NAME, _ALPN = 22, 1, 0, 0, 16
 _NAME: Final = re.compile(
     rb"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?+"
     rb"(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?+)*+"
@@ -37,9 +37,11 @@ _NAME: Final = re.compile(
 
 
 class ClientHello(NamedTuple):
-    """What is known of a whole ClientHello. `server_name` is in lower case, None where the client names no host."""
+    """What is known of a whole ClientHello. `server_name` is in lower case, None where the client names no host;
+    `protocols` are those that it offers (ALPN, RFC 7301), none where its list is not well formed."""
 
     server_name: str | None
+    protocols: tuple[bytes, ...] = ()
 
 
 class BadHello(ValueError):
@@ -58,7 +60,7 @@ def alert_record(description: int) -> bytes:
 def read_client_hello(data: bytes) -> ClientHello | None:
     """The ClientHello that `data` begins with; None as long as it is not whole. Raises BadHello."""
     hello = _message(data)
-    return None if hello is None else ClientHello(_server_name(hello))
+    return None if hello is None else _read(hello)
 
 
 def _message(data: bytes) -> bytes | None:
@@ -137,7 +139,7 @@ class _Reader:
         return self.take(self.number(prefix))
 
 
-def _server_name(body: bytes) -> str | None:
+def _read(body: bytes) -> ClientHello:
     """RFC 8446, section 4.1.2: version, random, session id, cipher suites, compression methods, extensions."""
     reader = _Reader(body)
     reader.take(2 + 32)
@@ -147,11 +149,12 @@ def _server_name(body: bytes) -> str | None:
     if not suites or len(suites) & 1 or not reader.vector(1):
         raise BadHello(DECODE_ERROR, "no cipher suites or compression methods")
     if reader.is_at_end():  # TLS 1.2 without extensions
-        return None
+        return ClientHello(None)
     extensions = _Reader(reader.vector(2))
     if not reader.is_at_end():
         raise BadHello(DECODE_ERROR, "something behind the extensions")
     name: str | None = None
+    protocols: tuple[bytes, ...] = ()
     seen: set[int] = set()
     while not extensions.is_at_end():
         kind = extensions.number(2)
@@ -161,7 +164,9 @@ def _server_name(body: bytes) -> str | None:
         seen.add(kind)
         if kind == _SERVER_NAME:
             name = _host_name(value)
-    return name
+        elif kind == _ALPN:
+            protocols = _protocols(value)
+    return ClientHello(name, protocols)
 
 
 def _host_name(value: bytes) -> str:
@@ -178,3 +183,16 @@ def _host_name(value: bytes) -> str:
     if _NAME.fullmatch(name) is None:
         raise BadHello(ILLEGAL_PARAMETER, "a server name that is no DNS name")
     return name.decode("ascii").lower()
+
+
+def _protocols(value: bytes) -> tuple[bytes, ...]:
+    """RFC 7301, section 3.1. Nobody is refused for it: it decides nothing but which of our own processes is asked."""
+    found = []
+    try:
+        outer = _Reader(value)
+        names = _Reader(outer.vector(2))
+        while not names.is_at_end():
+            found.append(names.vector(1))
+    except BadHello:
+        return ()
+    return tuple(found) if outer.is_at_end() else ()

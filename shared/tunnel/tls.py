@@ -94,14 +94,20 @@ class TlsStream(asyncio.BufferedProtocol):
         *,
         server_side: bool,
         server_hostname: str | None = None,
+        protocol: str | None = None,
     ) -> None:
+        """`protocol`: what the client offers by ALPN, this once."""
         self.loop = loop
         self._buffers = buffers
         self._cipher = buffers.cipher
         self._plain = buffers.plain
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
+        if protocol is not None:
+            context.set_alpn_protocols([protocol])  # copied by wrap_bio; the context is shared
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
+        if protocol is not None:
+            context.set_alpn_protocols([])
         self._is_established = False
         self._is_finished = False
         self._tls_error: BaseException | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import ssl
+from collections.abc import Iterable
 from typing import Final
 
 from websockets.exceptions import ProtocolError
@@ -39,6 +40,20 @@ MAX_HEAD: Final = 16 * 1024
 
 CONTROL_FRAMES_PER_SECOND: Final = 50
 """A peer that sends more WebSocket pings or pongs is cut off: the tunnel has a PING of its own and needs none."""
+
+
+def worker_protocol(worker: int) -> str:
+    """What a client offers by ALPN that means this process of a relay. Read before TLS, and never chosen."""
+    return f"qanat-worker-{worker}"
+
+
+def worker_of(protocols: Iterable[bytes]) -> int | None:
+    """The process that is meant by what a ClientHello offers."""
+    for protocol in protocols:
+        number = protocol.removeprefix(b"qanat-worker-")
+        if number != protocol and number.isdigit() and len(number) <= 3:
+            return int(number)
+    return None
 
 
 class Phase(enum.Enum):
@@ -75,8 +90,11 @@ class WebSocketTransport(TlsStream):
         *,
         server_side: bool,
         server_hostname: str | None = None,
+        protocol: str | None = None,
     ) -> None:
-        super().__init__(loop, context, buffers, server_side=server_side, server_hostname=server_hostname)
+        super().__init__(
+            loop, context, buffers, server_side=server_side, server_hostname=server_hostname, protocol=protocol
+        )
         self._phase = Phase.HANDSHAKING
         self._is_client = not server_side
         self._mask_keys = buffers.mask_keys

@@ -76,12 +76,16 @@ def _content(_certificate: bytes | None) -> PeerRejected | None:
 
 
 class Endpoint(NamedTuple):
-    """Where the client means to be: the name that the certificate must hold, port and path of the WebSocket."""
+    """Where the client means to be: the name that the certificate must hold, port and path of the WebSocket.
+
+    `protocol` is offered by ALPN: it says which of the relay's processes is meant (`worker_protocol`).
+    """
 
     host: str
     port: int
     path: str = "/"
     subprotocol: str = SUBPROTOCOL
+    protocol: str | None = None
 
 
 class ClientTransport(WebSocketTransport):
@@ -98,7 +102,9 @@ class ClientTransport(WebSocketTransport):
         open_receiver: Callable[[ClientTransport], MessageReceiver],
         check_peer: CheckPeer = _content,
     ) -> None:
-        super().__init__(loop, context, buffers, server_side=False, server_hostname=endpoint.host)
+        super().__init__(
+            loop, context, buffers, server_side=False, server_hostname=endpoint.host, protocol=endpoint.protocol
+        )
         uri = WebSocketURI(secure=True, host=endpoint.host, port=endpoint.port, path=endpoint.path, query="")
         self._protocol: ClientProtocol | None = ClientProtocol(
             uri, subprotocols=[Subprotocol(endpoint.subprotocol)], max_size=MAX_MESSAGE, logger=SILENT

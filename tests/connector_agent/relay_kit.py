@@ -15,10 +15,12 @@ from shared.tunnel.memory import MemoryTransport, memory_pair
 class RelayEnd:
     """The relay's LinkHandler of one tunnel, which does `at_once` when HELLOs are exchanged."""
 
-    def __init__(self, relay: Relay, transport: MemoryTransport) -> None:
+    def __init__(self, relay: Relay, transport: MemoryTransport, worker: int = 0) -> None:
         self.relay = relay
         self.transport = transport
-        self.link = relay.link(Role.RELAY, self, Hello(reconnect_spread=relay.spread, renew_only=relay.renew_only))
+        self.worker = worker
+        hello = Hello(reconnect_spread=relay.spread, renew_only=relay.renew_only, worker=worker, workers=relay.workers)
+        self.link = relay.link(Role.RELAY, self, hello)
         transport.receiver = self.link
         self.is_closed = False
 
@@ -41,6 +43,10 @@ class Relay:
         self.loop = asyncio.get_running_loop()
         self.spread = spread
         self.renew_only = False
+        self.workers = 1
+        """Processes of this relay. Who asks for none of them comes to the first, …"""
+        self.away: set[int] = set()
+        """… as does who asks for one of these."""
         self.ends: list[RelayEnd] = []
         self.dialled_at: list[float] = []
         self.at_once: Any = lambda end: None
@@ -51,10 +57,10 @@ class Relay:
             role, handler, hello, settings=Settings(), budget=MemoryBudget(), gaps=GapWatch(self.loop), loop=self.loop
         )
 
-    async def dial(self, host: str, port: int, open_receiver: Any) -> MemoryTransport:
+    async def dial(self, host: str, port: int, open_receiver: Any, worker: int | None = None) -> MemoryTransport:
         self.dialled_at.append(self.loop.time())
         ours, theirs = memory_pair(self.loop)
-        end = RelayEnd(self, theirs)
+        end = RelayEnd(self, theirs, 0 if worker is None or worker in self.away else worker)
         self.ends.append(end)
         ours.receiver = open_receiver(ours)
         end.link.start(theirs)

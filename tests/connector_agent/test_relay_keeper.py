@@ -191,7 +191,7 @@ class Away(Kept):
         self.keeper._backoff._random = lambda: 0.9999
         self.is_away = False
 
-    async def dial(self, host: str, port: int, open_receiver: Any) -> MemoryTransport:
+    async def dial(self, host: str, port: int, open_receiver: Any, worker: int | None = None) -> MemoryTransport:
         if self.is_away:
             self.dialled_at.append(self.loop.time())
             raise DialError("relay-unreachable", "away", "")
@@ -300,6 +300,68 @@ def test_a_renew_only_tunnel_is_no_tunnel_and_is_dialled_anew_once_it_has_renewe
         relay.renew_only = False
         await wait(16.0)
         assert len(relay.keeper.tunnels) == 1
+        await relay.close()
+
+    run(tell)
+
+
+def test_a_relay_of_several_processes_gets_a_tunnel_to_each_of_them() -> None:
+    async def tell() -> None:
+        relay = Kept(count=2)
+        relay.workers = 4
+        await wait(10.0)
+        assert sorted(end.worker for end in relay.open) == [0, 1, 2, 3]
+        lost = next(end for end in relay.open if end.worker == 2)
+        lost.link.abort()
+        await wait(3.0)
+        assert sorted(end.worker for end in relay.open) == [0, 1, 2, 3]
+        await relay.close()
+
+    run(tell)
+
+
+def test_tunnels_that_came_to_the_same_process_are_spread_once_the_others_are_there() -> None:
+    async def tell() -> None:
+        relay = Kept(count=2)
+        relay.workers = 3
+        relay.away = {1, 2}
+        await wait(5.0)
+        assert [end.worker for end in relay.open] == [0, 0, 0]
+        relay.away = {2}
+        await wait(30.0)
+        assert sorted(end.worker for end in relay.open) == [0, 0, 1]
+        relay.away = set()
+        await wait(130.0)
+        assert sorted(end.worker for end in relay.open) == [0, 1, 2]
+        dialled = len(relay.dialled_at)
+        await wait(300.0)
+        assert len(relay.dialled_at) == dialled
+        await relay.close()
+
+    run(tell)
+
+
+def test_a_process_that_never_comes_is_not_dialled_often() -> None:
+    async def tell() -> None:
+        relay = Kept(count=2)
+        relay.workers = 3
+        relay.away = {2}
+        await wait(60.0)
+        dialled = len(relay.dialled_at)
+        await wait(600.0)
+        assert len(relay.dialled_at) - dialled <= 600 / (0.9 * 5) + 2
+        assert len(relay.open) == 3
+        await relay.close()
+
+    run(tell)
+
+
+def test_a_relay_of_very_many_processes_gets_no_more_than_eight() -> None:
+    async def tell() -> None:
+        relay = Kept(count=2)
+        relay.workers = 200
+        await wait(20.0)
+        assert len(relay.open) == len({end.worker for end in relay.open}) == 8
         await relay.close()
 
     run(tell)

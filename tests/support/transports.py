@@ -1,10 +1,11 @@
-"""Pairs of message transports to test with: in memory, and WebSockets over TLS on loopback, on both event loops."""
+"""Pairs of message transports to test with: in memory, Unix sockets, WebSockets over TLS; on both event loops."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import functools
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 import trustme
 import uvloop
 
+from shared.tunnel.local import LocalTransport
 from shared.tunnel.memory import memory_pair
 from shared.tunnel.tls import ReadBuffers
 from shared.tunnel.transport import MessageReceiver, MessageTransport
@@ -192,11 +194,32 @@ async def end_all(*recorders: Recorder) -> None:
         await recorder.until_closed()
 
 
+@contextlib.asynccontextmanager
+async def local_pair() -> AsyncIterator[Pair]:
+    loop = asyncio.get_running_loop()
+    ends = []
+    for sock in socket.socketpair():
+        transport = LocalTransport(loop)
+        recorder = transport.receiver = Recorder(transport)
+        await loop.create_unix_connection(lambda made=transport: made, sock=sock)  # type: ignore[misc]
+        ends.append(recorder)
+    yield Pair(*ends)
+    await end_all(*ends)
+
+
 Scenario = Callable[[Pair], Awaitable[None]]
 
 
 def run_in_memory(scenario: Scenario) -> None:
     _run(in_memory_pair, scenario, asyncio.new_event_loop)
+
+
+def run_locally_on_asyncio(scenario: Scenario) -> None:
+    _run(local_pair, scenario, asyncio.new_event_loop)
+
+
+def run_locally_on_uvloop(scenario: Scenario) -> None:
+    _run(local_pair, scenario, uvloop.new_event_loop)
 
 
 def run_on_asyncio(scenario: Scenario) -> None:

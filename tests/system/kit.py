@@ -69,6 +69,8 @@ class Site:
         self.relay_config = self._relay_config()
         self.connector_configs: dict[str, dict[str, Any]] = {}
         self.programs: list[Program] = []
+        self.workers = 1
+        """Processes that serve as the relay."""
         self.connectors: dict[str, Program] = {}
         self._relay: Program | None = None
         self._targets: list[dict[str, Any]] = []
@@ -200,7 +202,9 @@ class Site:
 
     def launch_relay(self, **variables: str) -> Program:
         """Start the relay, and do not wait for it."""
-        argv = (command("cloud-relay"), "serve", "--config", str(self.write("relay")))
+        argv = [command("cloud-relay"), "serve", "--config", str(self.write("relay"))]
+        if self.workers > 1:
+            argv += ["--workers", str(self.workers)]
         self._relay = self.run("relay", *argv, variables=environment(**variables))
         return self._relay
 

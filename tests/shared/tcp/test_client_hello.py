@@ -43,13 +43,13 @@ def test_a_real_one(version):
     hello = read_client_hello(real_hello("Otlp.Example.com", version))
     assert hello is not None
     assert hello.server_name == "otlp.example.com"
-    assert read_client_hello(real_hello(None, version)) == (None,)
+    assert read_client_hello(real_hello(None, version)) == (None, (b"h2",))
 
 
 @given(st.lists(st.integers(1, 200), max_size=40), st.binary(max_size=50))
 def test_any_cutting_into_records_reads_the_same(sizes, behind):
     whole = records(message(REAL), sizes)
-    assert read_client_hello(whole + behind) == ("otlp.example.com",)
+    assert read_client_hello(whole + behind) == ("otlp.example.com", (b"h2",))
     for end in range(0, len(whole), 7):
         assert read_client_hello(whole[:end]) is None
 
@@ -63,7 +63,7 @@ def test_what_is_looked_at_is_bounded():
     """A hello that is as large as it may be, cut as finely as it may be, fits what is looked at."""
     assert MAX_BYTES >= MAX_HELLO + 4 + 64 * 5
     pad = extension(21, bytes(MAX_HELLO - 400))
-    assert read_client_hello(records(message(made(sni(b"a.example") + pad)), [100] * 20)) == ("a.example",)
+    assert read_client_hello(records(message(made(sni(b"a.example") + pad)), [100] * 20)) == ("a.example", ())
 
 
 HOSTILE = {
@@ -139,3 +139,25 @@ def test_the_alert_is_one_that_openssl_understands():
     incoming.write(alert_record(112))
     with pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
         client.do_handshake()
+
+
+def alpn(*names: bytes, behind: bytes = b"") -> bytes:
+    entries = b"".join(bytes([len(name)]) + name for name in names)
+    return extension(16, len(entries).to_bytes(2, "big") + entries + behind)
+
+
+def test_the_protocols_that_a_real_one_offers():
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["qanat-worker-3", "http/1.1"])
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname="relay.example.com")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    assert read_client_hello(outgoing.read()) == ("relay.example.com", (b"qanat-worker-3", b"http/1.1"))
+
+
+@pytest.mark.parametrize(
+    "extension_bytes", [alpn(b"h2", behind=b"x"), extension(16, b"\0\x05\x02h2"), extension(16, b"\0\x03\x05h2")]
+)
+def test_a_list_of_protocols_that_is_broken_refuses_nobody(extension_bytes):
+    assert read_client_hello(made(sni(b"a.example") + extension_bytes)) == ("a.example", ())

@@ -1,4 +1,4 @@
-"""What every message transport keeps: one suite for the one in memory and for WebSockets on both event loops."""
+"""What every message transport keeps: one suite for memory, Unix sockets and WebSockets, on both event loops."""
 
 from __future__ import annotations
 
@@ -8,14 +8,32 @@ from collections.abc import Callable
 import pytest
 
 from shared.tunnel.transport import HIGH_WATER, MAX_MESSAGE
-from tests.support.transports import Pair, Recorder, Scenario, run_in_memory, run_on_asyncio, run_on_uvloop
+from tests.support.transports import (
+    Pair,
+    Recorder,
+    Scenario,
+    run_in_memory,
+    run_locally_on_asyncio,
+    run_locally_on_uvloop,
+    run_on_asyncio,
+    run_on_uvloop,
+)
 
 Run = Callable[[Scenario], None]
 
 SIZES = [1, 2, 124, 125, 126, 127, 128, 2048, 16383, 16384, 16385, 32768, 65521, 65535, MAX_MESSAGE]
 
 
-@pytest.fixture(params=[run_in_memory, run_on_asyncio, run_on_uvloop], ids=["memory", "asyncio", "uvloop"])
+RUNS = {
+    "memory": run_in_memory,
+    "local-asyncio": run_locally_on_asyncio,
+    "local-uvloop": run_locally_on_uvloop,
+    "asyncio": run_on_asyncio,
+    "uvloop": run_on_uvloop,
+}
+
+
+@pytest.fixture(params=RUNS.values(), ids=list(RUNS))
 def run(request: pytest.FixtureRequest) -> Run:
     runner: Run = request.param
     return runner

@@ -1,0 +1,270 @@
+"""What a worker does for its siblings: it takes their pushes for its own tunnels, and tells which ones it has.
+
+Each sibling has a link to here, on which it is the relay and this worker the connector. The first stream on it carries
+the news (`lines`), both ways:
+
+    from here    {"key": [tenant, location, target], "by": [connector, …]}     "by" is empty: none any more
+                 {"attached": number, "connector": [tenant, location, connector], "instance": …, "certificate": …,
+                  "since": the loop's time}
+                 {"detached": number}
+                 {"hint": [tenant, location, connector], "within": seconds}    ask it for a renewal, if it is there
+                 {"heard": number, "at": the loop's time}                      after a ping: when its last byte came
+                 {"share": [tenant, kind, name], "of": share}                  of a quota: see `shares`
+    from there   {"worker": number}                                            the first line: who this is
+                 {"pressed": [[tenant, kind, name, pressure], …]}              its quotas
+                 {"shared": [tenant, kind, name], "of": share}                 this is what it uses now
+                 {"ping": number}                                              does this session live?
+                 {"replace": number}                                           it does not, and another took its place
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from cloud_relay.registry import exposed_as
+from cloud_relay.workers.crossing import cross
+from cloud_relay.workers.lines import HEAD, Lines, line
+from shared.errors import FAULTS
+from shared.logs import get_logger, log_limited
+from shared.protocol import Hello, MemoryBudget, Role, Settings
+from shared.tunnel.link import Link
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from cloud_relay.registry import Key, Registry, Session
+    from shared.protocol import StreamEnd
+    from shared.protocol.stream import Stream
+    from shared.tunnel.gaps import GapWatch
+    from shared.tunnel.local import LocalTransport
+
+ANSWER_AFTER: Final = (0.2, 0.7)
+"""Seconds after which a sibling that has asked is told what was heard of a session: it waits for one second."""
+
+log = get_logger("relay.workers")
+
+
+class Host:
+    """All links from siblings. `crossed` counts pushes that came from them and found a tunnel here."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        registry: Registry,
+        budget: MemoryBudget,
+        gaps: GapWatch,
+        settings: Settings | None = None,
+    ) -> None:
+        self.crossed = 0
+        self.on_said: Callable[[int, Mapping[str, Any]], None] = _ignore
+        """Told of what a worker says of its quotas."""
+        self.on_joined: Callable[[int], None] = _nobody
+        self.on_left: Callable[[int], None] = _nobody
+        """Told of a worker that listens, and of one that is gone."""
+        self.loop = loop
+        self._registry = registry
+        self._budget = budget
+        self._gaps = gaps
+        self._settings = settings or Settings()
+        self._links: set[Link] = set()
+        self._listeners: set[_Listener] = set()
+        self._told: dict[Key, list[str]] = {}
+        self._changed: dict[Key, None] = {}
+        registry.on_change = self._on_change
+
+    def __repr__(self) -> str:
+        return f"<Host of {len(self._links)} siblings, {self.crossed} pushes crossed>"
+
+    def connected(self, transport: LocalTransport) -> None:
+        """A sibling has connected."""
+        link = Link(
+            Role.CONNECTOR, _Visitor(self), Hello(software="worker", instance="worker"), settings=self._settings,
+            budget=self._budget, gaps=self._gaps, loop=self.loop,
+        )  # fmt: skip
+        transport.receiver = link
+        self._links.add(link)
+        link.start(transport)
+
+    def close(self) -> None:
+        """Let go of all siblings."""
+        for link in list(self._links):
+            link.close()
+
+    # --- what visitors call
+
+    def arrived(self, stream: Stream, head: bytes, body: bytes, end: bool) -> None:
+        """A push, or the stream for news."""
+        if head == HEAD:
+            listener = _Listener(self, stream)
+            stream.handler = listener
+            stream.answer(b"news")
+            self._listeners.add(listener)
+            for session in self._registry.sessions():
+                listener.tell(_attached(session))
+            for key, names in self._told.items():
+                listener.tell({"key": key, "by": names})
+        elif cross(self._choose, stream, head, body, end):
+            self.crossed += 1
+
+    def left(self, link: Link) -> None:
+        """A sibling's link is over."""
+        self._links.discard(link)
+
+    def unlisten(self, listener: _Listener) -> None:
+        """A stream of news is over."""
+        self._listeners.discard(listener)
+        if listener.worker is not None:
+            self.on_left(listener.worker)
+
+    def find(self, number: int) -> Session | None:
+        """A session that may still be given pushes."""
+        for session in self._registry.sessions():
+            if session.number == number and not session.link.is_draining:
+                return session
+        return None
+
+    def replace(self, session: Session) -> None:
+        """A sibling has asked it for a sign of life in vain, and has another instance of this connector."""
+        log.warning("session replaced: it did not answer", connector=str(session.identity), session=session.number)
+        self._registry.detach(session)
+        session.link.close("replaced")
+
+    # --- within
+
+    def _choose(self, key: Key, avoid: Sequence[str]) -> Session | None:
+        registry = self._registry
+        exclude = [one for one in registry.exposing(key) if one.identity.connector in avoid] if avoid else []
+        return registry.choose(*key, exclude)
+
+    def _on_change(self, session: Session, targets: Mapping[str, str]) -> None:
+        is_here = session in self._registry
+        identity = session.identity
+        self.tell(_attached(session) if is_here else {"detached": session.number})
+        if not self._changed and targets:
+            self.loop.call_soon(self._tell_keys)
+        for target, kind in targets.items():
+            self._changed[identity.tenant, identity.location, exposed_as(target, kind)] = None
+
+    def _tell_keys(self) -> None:
+        changed, self._changed = self._changed, {}
+        for key in changed:
+            names = sorted({one.identity.connector for one in self._registry.exposing(key)})
+            if names == self._told.get(key, []):
+                continue
+            if names:
+                self._told[key] = names
+            else:
+                del self._told[key]
+            self.tell({"key": key, "by": names})
+
+    def tell(self, record: Mapping[str, Any]) -> None:
+        """Tell all siblings."""
+        for listener in list(self._listeners):
+            listener.tell(record)
+
+    def tell_one(self, worker: int, record: Mapping[str, Any]) -> None:
+        """Tell one worker, if it is there."""
+        for listener in list(self._listeners):
+            if listener.worker == worker:
+                listener.tell(record)
+
+
+def _attached(session: Session) -> dict[str, Any]:
+    identity = session.identity
+    return {
+        "attached": session.number, "connector": identity.key, "instance": session.instance,
+        "certificate": identity.fingerprint, "since": session.attached_at,
+    }  # fmt: skip
+
+
+def _ignore(_worker: int, _record: Mapping[str, Any]) -> None:
+    """No quotas are shared."""
+
+
+def _nobody(_worker: int) -> None:
+    """Nobody wants to know."""
+
+
+class _Listener:
+    """The handler of one stream of news, at the end that tells them."""
+
+    def __init__(self, host: Host, stream: StreamEnd) -> None:
+        self.worker: int | None = None
+        self._host = host
+        self._stream = stream
+        self._lines = Lines()
+
+    def tell(self, record: Mapping[str, Any]) -> None:
+        """Queue one line. News are few, and a worker that does not read them is soon dead."""
+        self._stream.send(line(record))
+
+    def on_answer(self, head: bytes, body: bytes, end: bool, interim: bool) -> None:
+        """Never comes: only an opener gets an answer."""
+
+    def on_data(self, data: bytes, end: bool) -> None:
+        self._stream.consumed(len(data))
+        try:
+            for record in self._lines.feed(data):
+                self._obey(record)
+        except ValueError as error:
+            log.error("a worker says what is not understood", cause=str(error))
+            self._stream.reset(FAULTS["protocol-error"].wire)
+
+    def on_reset(self, wire_code: int, refused: bool) -> None:
+        self._host.unlisten(self)
+
+    def on_writable(self) -> None: ...
+
+    def _obey(self, record: Mapping[str, Any]) -> None:
+        if "worker" in record:
+            self.worker = record["worker"]
+            self._host.on_joined(record["worker"])
+        elif "pressed" in record or "shared" in record:
+            if self.worker is not None:
+                self._host.on_said(self.worker, record)
+        elif "ping" in record:
+            session = self._host.find(record["ping"])
+            if session is None:
+                self.tell({"detached": record["ping"]})
+            else:
+                session.link.ping()
+                for delay in ANSWER_AFTER:
+                    self._host.loop.call_later(delay, self._tell_heard, session)
+        elif "replace" in record:
+            session = self._host.find(record["replace"])
+            if session is not None:
+                self._host.replace(session)
+
+    def _tell_heard(self, session: Session) -> None:
+        self.tell({"heard": session.number, "at": session.link.last_received})
+
+
+class _Visitor:
+    """The LinkHandler of one sibling's link, at the end that hosts."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def on_ready(self, link: Link, hello: Hello) -> None: ...
+
+    def on_stream(self, stream: Stream, head: bytes, body: bytes, end: bool) -> None:
+        self._host.arrived(stream, head, body, end)
+
+    def on_targets(self, link: Link, targets: Mapping[str, str]) -> None: ...
+    def on_renew(self, link: Link, request: bytes) -> None: ...
+    def on_certificate(self, link: Link, answer: Mapping[str, str]) -> None: ...
+    def on_trust(self, link: Link, message: Mapping[str, Sequence[str]]) -> None: ...
+    def on_hint(self, link: Link, within: float) -> None: ...
+    def on_drain(self, link: Link, timeout: float) -> None: ...
+    def on_replace(self, link: Link, timeout: float) -> None: ...
+    def on_usable(self, link: Link) -> None: ...
+
+    def on_room(self, link: Link) -> bool:
+        return False
+
+    def on_closed(self, link: Link, code: str, detail: str) -> None:
+        self._host.left(link)
+
+    def on_handler_error(self, link: Link, error: Exception) -> None:
+        log_limited(log, "error", "crossing", "a push failed by a bug of ours", exc_info=error)

@@ -1,0 +1,299 @@
+"""Another worker, as this one sees it: which tunnels it has, and pushes for them.
+
+run() ─▶ connect ─▶ HELLO ─▶ news ─▶ keys, rivals … ─▶ lost: all of it is forgotten, and connected anew
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Protocol
+
+from cloud_relay.workers.crossing import address
+from cloud_relay.workers.lines import HEAD, Lines, line
+from shared.logs import get_logger, log_limited
+from shared.protocol import Hello, MemoryBudget, Role, Settings
+from shared.tunnel.link import Link
+from shared.tunnel.local import LocalTransport
+
+if TYPE_CHECKING:
+    from cloud_relay.identity.records import ConnectorKey
+    from cloud_relay.registry import Key
+    from cloud_relay.workers.shares import GateKey
+    from shared.protocol import StreamEnd, StreamHandler
+    from shared.protocol.stream import Stream
+    from shared.tunnel.gaps import GapWatch
+
+RETRY: Final = (0.05, 1.0)
+"""Seconds until the next try to connect: at first, and at most. A worker that died is back within a second."""
+
+log = get_logger("relay.workers")
+
+
+class Rival:
+    """A session at a sibling, as far as a contest needs it. `last_received` is the loop's time, which all processes of
+    a host share."""
+
+    __slots__ = ("_sibling", "connector", "fingerprint", "instance", "last_received", "number", "since")
+
+    def __init__(
+        self,
+        sibling: Sibling,
+        number: int,
+        connector: ConnectorKey,
+        instance: str,
+        fingerprint: str = "",
+        since: float = 0.0,
+    ) -> None:
+        self._sibling = sibling
+        self.number = number
+        self.connector = connector
+        self.instance = instance
+        self.fingerprint = fingerprint
+        self.since = since
+        self.last_received = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Rival {self.number} of {'/'.join(self.connector)} at {self._sibling!r}>"
+
+    def describe(self) -> str:
+        """Where it is, for our own log."""
+        return f"worker {self._sibling.number}"
+
+    def ping(self) -> None:
+        """Have it asked for a sign of life; `last_received` tells."""
+        self._sibling.tell({"ping": self.number})
+
+    def replace(self) -> None:
+        """Have it closed: another instance has taken its place."""
+        self._sibling.rivals.pop(self.number, None)
+        self._sibling.tell({"replace": self.number})
+
+
+class HopIdentity(NamedTuple):
+    """Whose tunnel a push will be given, where that is known: there may be several connectors at the other worker."""
+
+    connector: str
+
+
+class HopLink:
+    """The way to a key at a sibling, for one push."""
+
+    __slots__ = ("_avoid", "_key", "_link")
+
+    def __init__(self, link: Link, key: Key, avoid: Sequence[str]) -> None:
+        self._link = link
+        self._key = key
+        self._avoid = avoid
+
+    def open_stream(
+        self, handler: StreamHandler, head: bytes, body: bytes = b"", end: bool = False, deadline: float = 0.0
+    ) -> StreamEnd:
+        """See Link."""
+        return self._link.open_stream(handler, address(self._key, self._avoid, head), body, end, deadline)
+
+
+class Hop(NamedTuple):
+    """What a push takes for a session where its connector's tunnel is at a sibling. `worker` is its number."""
+
+    identity: HopIdentity
+    link: HopLink
+    worker: int
+
+
+class Owner(Protocol):
+    """Who is told of a sibling's tunnels."""
+
+    def on_key(self, key: Key) -> None:
+        """The sibling has a tunnel for this key, which it had not."""
+
+    def on_rival_gone(self, rival: Rival) -> None:
+        """One of its sessions has ended, or is about to."""
+
+    def on_hint(self, connector: ConnectorKey, within: float) -> None:
+        """The connector is to be asked for a renewal, if it is here."""
+
+    def on_share(self, key: GateKey, share: float) -> None:
+        """Of this quota, this share is this worker's from now on."""
+
+
+class Sibling:
+    """Worker `number`, at the Unix socket `path`. `run` it as a task."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        number: int,
+        path: Path,
+        owner: Owner,
+        budget: MemoryBudget,
+        gaps: GapWatch,
+        settings: Settings | None = None,
+        own: int = 0,
+    ) -> None:
+        """`own` is the number of the worker that this one is a sibling of."""
+        self._own = own
+        self.number = number
+        self.path = path
+        self.keys: dict[Key, list[str]] = {}
+        """What it has tunnels for, and the names of their connectors."""
+        self.rivals: dict[int, Rival] = {}
+        self._loop = loop
+        self._owner = owner
+        self._budget = budget
+        self._gaps = gaps
+        self._settings = settings or Settings()
+        self._link: Link | None = None
+        self._news: Stream | None = None
+        self._lines = Lines()
+        self._is_lost = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Sibling {self.number} with {len(self.keys)} keys>"
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether its news are heard."""
+        return self._news is not None
+
+    @property
+    def in_flight(self) -> int:
+        """Pushes that crossed to it."""
+        return self._link.in_flight if self._link is not None else 0
+
+    def hop(self, key: Key, avoid: Sequence[str]) -> Hop | None:
+        """The way there for one push, unless it has no tunnel for the key but those of `avoid`."""
+        names, link = self.keys.get(key), self._link
+        if not names or link is None or not link.can_open or all(name in avoid for name in names):
+            return None
+        return Hop(HopIdentity(names[0] if len(names) == 1 else ""), HopLink(link, key, avoid), self.number)
+
+    async def run(self) -> NoReturn:
+        """Be connected to it, for ever."""
+        pause = RETRY[0]
+        while True:
+            try:
+                await self.connect()
+                pause = RETRY[0]
+                await self._is_lost.wait()
+            except OSError as error:
+                if pause == RETRY[1]:  # all of them start at once, and one that has died is soon back
+                    log_limited(log, "warning", f"worker {self.number}", "a worker is not there",
+                                worker=self.number, cause=error.strerror or str(error))  # fmt: skip
+            await asyncio.sleep(pause)
+            pause = min(RETRY[1], 2 * pause)
+
+    async def connect(self) -> None:
+        """Connect once. Raises OSError."""
+        self._is_lost.clear()
+        transport = LocalTransport(self._loop)
+        link = Link(
+            Role.RELAY, self, Hello(software="worker", instance="worker"), settings=self._settings,
+            budget=self._budget, gaps=self._gaps, loop=self._loop,
+        )  # fmt: skip
+        transport.receiver = link
+        await self._loop.create_unix_connection(lambda: transport, str(self.path))
+        self._link = link
+        link.start(transport)
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._link is not None:
+            self._link.close()
+
+    def tell(self, record: Mapping[str, Any]) -> None:
+        """Say something to it, if it is there."""
+        if self._news is not None:
+            self._news.send(line(record))
+
+    # --- LinkHandler
+
+    def on_ready(self, link: Link, hello: Hello) -> None:
+        self._lines = Lines()
+        self._news = link.open_stream(self, HEAD)
+        self.tell({"worker": self._own})
+
+    def on_closed(self, link: Link, code: str, detail: str) -> None:
+        self._link = self._news = None
+        self.keys.clear()
+        rivals = list(self.rivals.values())
+        self.rivals.clear()
+        for rival in rivals:
+            self._owner.on_rival_gone(rival)
+        self._is_lost.set()
+
+    def on_room(self, link: Link) -> bool:
+        return False
+
+    def on_usable(self, link: Link) -> None:
+        for key in list(self.keys):
+            self._owner.on_key(key)
+
+    def on_handler_error(self, link: Link, error: Exception) -> None:
+        log_limited(log, "error", "crossing", "a push failed by a bug of ours", exc_info=error)
+
+    def on_stream(self, stream: Stream, head: bytes, body: bytes, end: bool) -> None: ...
+    def on_targets(self, link: Link, targets: Mapping[str, str]) -> None: ...
+    def on_renew(self, link: Link, request: bytes) -> None: ...
+    def on_certificate(self, link: Link, answer: Mapping[str, str]) -> None: ...
+    def on_trust(self, link: Link, message: Mapping[str, Sequence[str]]) -> None: ...
+    def on_hint(self, link: Link, within: float) -> None: ...
+    def on_drain(self, link: Link, timeout: float) -> None: ...
+    def on_replace(self, link: Link, timeout: float) -> None: ...
+
+    # --- StreamHandler of the news
+
+    def on_answer(self, head: bytes, body: bytes, end: bool, interim: bool) -> None:
+        self.on_data(body, end)
+
+    def on_data(self, data: bytes, end: bool) -> None:
+        news = self._news
+        if news is None:
+            return
+        news.consumed(len(data))
+        try:
+            for record in self._lines.feed(data):
+                self._learn(record)
+        except (ValueError, KeyError, TypeError) as error:
+            log.error("a worker says what is not understood", worker=self.number, cause=str(error))
+            if self._link is not None:
+                self._link.close("protocol-error")
+
+    def on_reset(self, wire_code: int, refused: bool) -> None:
+        if self._link is not None:
+            self._link.close("protocol-error")
+
+    def on_writable(self) -> None: ...
+
+    def _learn(self, record: Mapping[str, Any]) -> None:
+        if "key" in record:
+            tenant, location, target = record["key"]
+            key, names = (tenant, location, target), list(record["by"])
+            if not names:
+                self.keys.pop(key, None)
+                return
+            is_new = key not in self.keys
+            self.keys[key] = names
+            if is_new:
+                self._owner.on_key(key)
+        elif "attached" in record:
+            tenant, location, connector = record["connector"]
+            number = record["attached"]
+            self.rivals[number] = Rival(
+                self, number, (tenant, location, connector), record["instance"], record["certificate"], record["since"]
+            )
+        elif "hint" in record:
+            tenant, location, connector = record["hint"]
+            self._owner.on_hint((tenant, location, connector), record["within"])
+        elif "detached" in record:
+            rival = self.rivals.pop(record["detached"], None)
+            if rival is not None:
+                self._owner.on_rival_gone(rival)
+        elif "share" in record:
+            tenant, kind, name = record["share"]
+            self._owner.on_share((tenant, kind, name), record["of"])
+        elif "heard" in record:
+            heard = self.rivals.get(record["heard"])
+            if heard is not None:
+                heard.last_received = record["at"]

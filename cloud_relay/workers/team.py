@@ -1,0 +1,261 @@
+"""What makes one of several processes that serve as one relay out of a RelayApp: its siblings, and who does what.
+
+Every worker lets in senders and connectors, issues certificates, and follows what the others have written. Worker 0
+keeps the relay's own identity alive, too, and is asked for all of them: at the control socket, for health and metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from cloud_relay.handover.follow import Follower
+from cloud_relay.port_plan import addresses
+from cloud_relay.workers.host import Host
+from cloud_relay.workers.merging import merge
+from cloud_relay.workers.quotas import Dividing, Obeying
+from cloud_relay.workers.sibling import Sibling
+from cloud_relay.workers.status import merge_status
+from cloud_relay.workers.switch import Switch
+from cloud_relay.workers.wide import WideRegistry
+from shared.control import CONTROL_SOCKET, ControlFault, ControlRequest, Routes, control_request
+from shared.exits import CommandError
+from shared.logs import get_logger, log_limited
+from shared.tasks import cancel, spawn
+from shared.tcp.head import Ends
+from shared.tunnel.local import LocalTransport
+
+if TYPE_CHECKING:
+    from cloud_relay.app import RelayApp
+    from cloud_relay.config import RelayConfig
+    from cloud_relay.tunnels import TunnelListener
+    from cloud_relay.workers.passing import Assignment
+    from shared.channel import Message
+    from shared.listeners import Inherited
+    from shared.process import StopRequest
+    from shared.protocol import MemoryBudget
+    from shared.tunnel.gaps import GapWatch
+
+FOLDER: Final = "workers"
+"""Its name in the relay's state_dir."""
+
+PATIENCE: Final = 5.0
+"""Seconds for a sibling to answer."""
+
+log = get_logger("relay.workers")
+
+
+class Team:
+    """Made by the app; `open` when it has listeners, `close` once."""
+
+    def __init__(self, app: RelayApp, assignment: Assignment, budget: MemoryBudget, gaps: GapWatch) -> None:
+        self._app = app
+        self._channel = assignment.channel
+        self._state_dir = app.config.state_dir
+        self._server: asyncio.Server | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._all_closed = asyncio.Event()
+        self._take: Callable[[socket.socket, Ends, str | None], None] = _drop
+        self._stop: Callable[[], None] = _nothing
+        self.number = assignment.number
+        self.workers = assignment.workers
+        self.inherited: Inherited = assignment.inherited
+        self.host = Host(app.loop, app.registry, budget, gaps)
+        crossed = app.metrics.counter(
+            "qanat_relay_pushes_crossed", "Pushes that took a second hop, to another worker's tunnel."
+        )
+        self.wide = WideRegistry(app.registry, crossed.labels())
+        self.wide.siblings = [
+            Sibling(app.loop, number, self._path(number, "link"), self.wide, budget, gaps, own=self.number)
+            for number in range(self.workers)
+            if number != self.number
+        ]
+
+    def __repr__(self) -> str:
+        return f"<Team of {self.workers}, this is {self.number}>"
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this worker is asked for all of them."""
+        return self.number == 0
+
+    @property
+    def control_socket(self) -> Path:
+        """Where this worker can be asked."""
+        return self._control(self.number)
+
+    def unbound(self, config: RelayConfig) -> list[str]:
+        """Keys of this config that ask for an address on which no worker listens yet: all of them are bound together,
+        at the start."""
+        bound = {str(listen) for _, listen in addresses(self._app.config)}
+        return [where for where, listen in addresses(config) if str(listen) not in bound]
+
+    def entrance(self, tunnel: TunnelListener) -> Switch:
+        """Who gets connectors' connections: the worker that they ask for."""
+        return Switch(self.number, tunnel, self._pass_on)
+
+    def prepare(self, stop_request: StopRequest) -> None:
+        """Make the folder of the sockets, and hear the supervisor: without one this worker ends."""
+        (self._state_dir / FOLDER).mkdir(mode=0o700, exist_ok=True)
+        self._stop = stop_request
+        self._channel.start(self._app.loop, self._on_message, stop_request)
+
+    async def open(self, tunnel: TunnelListener) -> None:
+        """Be there for the siblings, and know of them. CommandError, OSError."""
+        self._take = tunnel.take
+        tunnel.join(self.number, self.workers, self.wide.rivals_of)
+        self.wide.on_rival = tunnel.rival_gone
+        self.wide.hint = tunnel.hint
+        path = self._path(self.number, "link")
+        path.unlink(missing_ok=True)
+        self._server = await self._app.loop.create_unix_server(self._accept, str(path))
+        path.chmod(0o600)
+        self._tasks = [spawn(sibling.run(), f"sibling {sibling.number}") for sibling in self.wide.siblings]
+        self._tasks += [spawn(Follower(self._app).run(), "follower"), spawn(self._quotas().run(), "quotas")]
+
+    def serves(self) -> None:
+        """This worker lets in senders and connectors."""
+        self.inherited.close()
+        self._channel.send({"say": "ready"})
+
+    async def wait_for_all(self, seconds: float) -> None:
+        """This worker has no senders any more. Wait until no other one has, for they may need its tunnels."""
+        self._channel.send({"say": "closed"})
+        try:
+            async with asyncio.timeout(seconds):
+                await self._all_closed.wait()
+        except TimeoutError:
+            pass
+
+    async def close(self) -> None:
+        """Let go of all."""
+        await cancel(*self._tasks)
+        if self._server is not None:
+            self._server.close()
+            self._path(self.number, "link").unlink(missing_ok=True)
+        for sibling in self.wide.siblings:
+            sibling.close()
+        self.host.close()
+        self._channel.close()
+
+    # --- what the first one is asked for all
+
+    def routes(self, own: Routes) -> Routes:
+        """The control socket's routes: those of this worker, with the others' part where they have one."""
+        if not self.is_first:
+            return {**own, ("GET", "/v1/metrics"): self._own_metrics}
+        return {
+            **own, ("GET", "/v1/status"): self._status, ("POST", "/v1/reload"): self._reload(own),
+            ("POST", "/v1/drain"): self._drain, ("POST", "/v1/upgrade"): self._upgrade,
+        }  # fmt: skip
+
+    async def metrics(self) -> bytes:
+        """One exposition for all of them. A worker that does not answer is missing in it."""
+        shown = {self.number: self._app.metrics.render()}
+        for number, answer in (await self._ask_all("GET", "/v1/metrics")).items():
+            shown[number] = answer["metrics"].encode()
+        return await asyncio.to_thread(merge, shown)
+
+    async def _own_metrics(self, _request: ControlRequest) -> dict[str, Any]:
+        return {"metrics": self._app.metrics.render().decode()}
+
+    async def _status(self, _request: ControlRequest) -> dict[str, Any]:
+        answers = await self._ask_all("GET", "/v1/status")
+        return merge_status({self.number: self._app.status(), **answers}, self.workers)
+
+    async def _upgrade(self, _request: ControlRequest) -> dict[str, Any]:
+        self._channel.send({"say": "roll"})
+        return {"workers": self.workers}
+
+    async def _drain(self, _request: ControlRequest) -> dict[str, Any]:
+        in_flight = await self._status(_request)
+        self._channel.send({"say": "stop"})
+        return {"state": "draining", "in_flight": in_flight["in_flight"]}
+
+    def _reload(self, own: Routes) -> Callable[[ControlRequest], Awaitable[Mapping[str, Any]]]:
+        reload = own["POST", "/v1/reload"]
+
+        async def reload_all(request: ControlRequest) -> Mapping[str, Any]:
+            outcome = await reload(request)
+            for number, answer in (await self._ask_all("POST", "/v1/reload", is_strict=True)).items():
+                log.info("reloaded", worker=number, changes=answer["changes"])
+            return outcome
+
+        return reload_all
+
+    async def _ask_all(self, method: str, url: str, *, is_strict: bool = False) -> dict[int, dict[str, Any]]:
+        """The siblings' answers by number. With `is_strict` ControlFault if one has none."""
+        numbers = [sibling.number for sibling in self.wide.siblings]
+        answers = await asyncio.gather(
+            *(control_request(self._control(number), method, url, patience=PATIENCE) for number in numbers),
+            return_exceptions=True,
+        )
+        found = {}
+        for number, answer in zip(numbers, answers, strict=True):
+            if isinstance(answer, CommandError):
+                if is_strict:
+                    raise ControlFault(409, "worker-failed", f"worker {number}: {answer}", "Try it again.")
+                log_limited(
+                    log, "warning", f"ask {number}", "a worker does not answer", worker=number, cause=str(answer)
+                )
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                found[number] = answer
+        return found
+
+    # --- within
+
+    def _quotas(self) -> Dividing | Obeying:
+        app = self._app
+        if self.is_first:
+            dividing = Dividing(app.limits, self.workers, self.host.tell_one, app.loop.time)
+            self.host.on_said, self.host.on_joined, self.host.on_left = dividing.hear, dividing.joined, dividing.lost
+            return dividing
+        first = next(sibling for sibling in self.wide.siblings if sibling.number == 0)
+        obeying = Obeying(app.limits, first.tell, app.loop.time)
+        self.wide.share = obeying.take
+        return obeying
+
+    def _path(self, number: int, kind: str) -> Path:
+        return self._state_dir / FOLDER / f"{number}.{kind}"
+
+    def _control(self, number: int) -> Path:
+        return self._state_dir / CONTROL_SOCKET if number == 0 else self._path(number, "control")
+
+    def _accept(self) -> LocalTransport:
+        transport = LocalTransport(self._app.loop)
+        self._app.loop.call_soon(self.host.connected, transport)
+        return transport
+
+    def _pass_on(self, worker: int, sock: socket.socket, ends: Ends, name: str | None) -> bool:
+        if not 0 <= worker < self.workers or not self._channel.is_open:
+            return False
+        self._channel.send({"say": "pass", "to": worker, "ends": list(ends), "name": name}, sock)
+        return True
+
+    async def _leave(self) -> None:
+        await self._app.serve_out()
+        self._stop()
+
+    def _on_message(self, said: Message, sock: socket.socket | None) -> None:
+        if said["say"] == "take" and sock is not None:
+            sock.settimeout(0.0)
+            self._take(sock, Ends(*said["ends"]), said["name"])
+        elif said["say"] == "leave":
+            self._tasks.append(spawn(self._leave(), "serving out"))
+        elif said["say"] == "all-closed":
+            self._all_closed.set()
+        elif sock is not None:
+            sock.close()
+
+
+def _nothing() -> None:
+    """Not started yet."""
+
+
+def _drop(sock: socket.socket, _ends: Ends, _name: str | None) -> None:
+    sock.close()

@@ -1,0 +1,125 @@
+"""Where sessions are found when several workers serve as one relay: here first, else at a sibling.
+
+Its own tunnels save a push the way through a second process. So a sibling is asked only where none of them takes the
+push; `hops` counts how often.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from cloud_relay.registry import Registry, Session
+from cloud_relay.workers.sibling import Hop
+from shared.metrics import Counter
+
+if TYPE_CHECKING:
+    from cloud_relay.identity.records import ConnectorKey
+    from cloud_relay.registry import Key, Waiter
+    from cloud_relay.workers.shares import GateKey
+    from cloud_relay.workers.sibling import Rival, Sibling
+
+
+class WideRegistry:
+    """The registry that pushes ask: `local` is this worker's, `siblings` are the others."""
+
+    def __init__(
+        self, local: Registry, hops: Counter | None = None, source: Callable[[], float] = random.random
+    ) -> None:
+        """`hops` counts pushes that are given to a sibling."""
+        self.local = local
+        self.siblings: list[Sibling] = []
+        self.hops = hops or Counter()
+        self.on_rival: Callable[[Rival], None] = _nobody
+        """Told of a rival that is gone."""
+        self.hint: Callable[[ConnectorKey, float], object] = _nobody_renews
+        """Asks the connector's tunnels here for a renewal."""
+        self.share: Callable[[GateKey, float], object] = _nothing_shared
+        """Takes a share of a quota."""
+        self._random = source
+
+    def __repr__(self) -> str:
+        return f"<WideRegistry {self.local!r}, {self.siblings!r}, {self.hops.value} hops>"
+
+    # --- what pushes ask
+
+    def choose(
+        self,
+        tenant: str,
+        location: str,
+        target: str,
+        exclude: Sequence[Session | Hop] = (),
+        *,
+        other_connector: bool = False,
+    ) -> Session | Hop | None:
+        """As `Registry.choose`; where this worker has none, the way to a sibling that has."""
+        here = [one for one in exclude if isinstance(one, Session)] if exclude else ()
+        session = self.local.choose(tenant, location, target, here, other_connector=other_connector)
+        return session if session is not None else self._hop((tenant, location, target), exclude)
+
+    def wait(self, key: Key, callback: Callable[[], None]) -> Waiter:
+        """As `Registry.wait`; a sibling's new tunnel counts too."""
+        return self.local.wait(key, callback)
+
+    def count(self, key: Key) -> int:
+        """Tunnels here by which a push for the key could go now, and siblings that have some."""
+        return self.local.count(key) + sum(key in sibling.keys for sibling in self.siblings)
+
+    def _hop(self, key: Key, exclude: Sequence[Session | Hop]) -> Hop | None:
+        avoid = [one.identity.connector for one in exclude if one.identity.connector]
+        tried = {one.worker for one in exclude if isinstance(one, Hop) and not one.identity.connector}
+        found = [
+            (sibling.in_flight, self._random(), hop)
+            for sibling in self.siblings
+            if sibling.number not in tried and (hop := sibling.hop(key, avoid)) is not None
+        ]
+        if not found:
+            return None
+        self.hops.value += 1
+        return min(found)[2]
+
+    # --- what contests ask
+
+    def rivals_of(self, connector: ConnectorKey, instance: str) -> list[Rival]:
+        """Sessions of other instances of this connector, at siblings."""
+        return [
+            rival
+            for sibling in self.siblings
+            for rival in sibling.rivals.values()
+            if rival.connector == connector and rival.instance != instance
+        ]
+
+    def rivals(self) -> list[Rival]:
+        """All sessions at siblings."""
+        return [rival for sibling in self.siblings for rival in sibling.rivals.values()]
+
+    # --- what siblings tell
+
+    def on_key(self, key: Key) -> None:
+        """A sibling has a tunnel for this key now."""
+        self.local.wake(key)
+
+    def on_rival_gone(self, rival: Rival) -> None:
+        """A session at a sibling has ended."""
+        self.on_rival(rival)
+
+    def on_hint(self, connector: ConnectorKey, within: float) -> None:
+        """A sibling wants this connector to renew."""
+        self.hint(connector, within)
+
+    def on_share(self, key: GateKey, share: float) -> None:
+        """The first worker says how much of a quota is this one's."""
+        self.share(key, share)
+
+
+def _nothing_shared(_key: GateKey, _share: float) -> None:
+    """No quotas yet."""
+
+
+def _nobody_renews(_connector: ConnectorKey, _within: float) -> None:
+    """No tunnel listener yet."""
+
+
+def _nobody(_rival: Rival) -> None:
+    """No contest goes on."""

@@ -1,0 +1,61 @@
+"""One exposition out of several."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from cloud_relay.workers.merging import merge
+from shared.metrics import Metrics
+
+
+def worker(pushes: int, seconds: float, tunnels: int, *, up: float, at: float) -> bytes:
+    metrics = Metrics(process=False)
+    metrics.counter("qanat_pushes", "Pushes.", ("route",)).labels("a").value += pushes
+    metrics.histogram("qanat_push_seconds", "Time.", ("route",)).labels("a").observe(seconds)
+    metrics.gauge("qanat_tunnels", "Tunnels.", lambda: tunnels)
+    metrics.gauge("qanat_route_up", "Up.", lambda: {("a",): up}, ("route",))
+    metrics.gauge("qanat_last_timestamp_seconds", "When.", lambda: at)
+    return metrics.render()
+
+
+def samples(text: bytes) -> dict[str, float]:
+    return {
+        sample.name + "".join(f" {key}={value}" for key, value in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+def test_counts_and_amounts_are_added_up_times_and_states_are_not() -> None:
+    merged = samples(merge({0: worker(3, 0.02, 2, up=0, at=50.0), 1: worker(4, 0.02, 5, up=1, at=40.0)}))
+    assert merged["qanat_pushes_total route=a"] == 7
+    assert merged["qanat_push_seconds_count route=a"] == 2
+    assert merged["qanat_push_seconds_bucket le=0.025 route=a"] == 2
+    assert merged["qanat_push_seconds_sum route=a"] == pytest.approx(0.04)
+    assert merged["qanat_tunnels"] == 7
+    assert merged["qanat_route_up route=a"] == 1
+    assert merged["qanat_last_timestamp_seconds"] == 50.0
+
+
+def test_what_only_one_of_them_knows_is_shown() -> None:
+    merged = samples(merge({0: worker(3, 0.02, 2, up=0, at=50.0), 1: b""}))
+    assert merged["qanat_pushes_total route=a"] == 3
+
+
+def test_processes_are_kept_apart() -> None:
+    one = b"# TYPE process_open_fds gauge\nprocess_open_fds 7\n"
+    assert samples(merge({0: one, 3: one})) == {
+        "process_open_fds worker=0": 7,
+        "process_open_fds worker=3": 7,
+    }
+
+
+def test_one_alone_stays_as_it_is() -> None:
+    text = worker(3, 0.02, 2, up=1, at=50.0)
+    assert samples(merge({0: text})) == samples(text)
+
+
+def test_nonsense_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        merge({0: b"what is this?\n"})

@@ -1,0 +1,311 @@
+"""Two workers over a real Unix socket: what one knows of the other's tunnels, and pushes that cross."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from cloud_relay.admit import Identity
+from cloud_relay.attendance import Attendance, Attendant
+from cloud_relay.registry import Registry, Session
+from cloud_relay.workers.host import Host
+from cloud_relay.workers.lines import MAX_LINE, Lines, line
+from cloud_relay.workers.sibling import Hop, Sibling
+from cloud_relay.workers.wide import WideRegistry
+from shared.protocol import Hello, MemoryBudget
+from shared.tunnel.gaps import GapWatch
+from shared.tunnel.local import LocalTransport
+from tests.support.ends import until
+
+KEY = ("acme", "walldorf", "frun")
+
+
+class FakeStream:
+    """The stream of a tunnel: it answers with what it got."""
+
+    was_sent = True
+    is_writable = True
+
+    def __init__(self, handler: Any, head: bytes, body: bytes, end: bool) -> None:
+        self.handler = handler
+        self.got = (head, body, end)
+        self.taken = 0
+        self.was_reset: tuple[int, bool] | None = None
+
+    def send(self, data: bytes, end: bool = False) -> None:
+        self.got = (self.got[0], self.got[1] + data, end)
+
+    def consumed(self, n: int) -> None:
+        self.taken += n
+
+    def reset(self, wire_code: int, refused: bool = False) -> None:
+        self.was_reset = (wire_code, refused)
+
+
+class FakeLink:
+    """A tunnel."""
+
+    can_open = True
+    is_gathering = is_draining = False
+    in_flight = 0
+
+    def __init__(self) -> None:
+        self.streams: list[FakeStream] = []
+        self.closed: tuple[str, ...] = ()
+        self.answers_pings = True
+        self.last_received = 0.0
+        self.peer = Hello()
+
+    def open_stream(self, handler: Any, head: bytes, body: bytes, end: bool, deadline: float) -> FakeStream:
+        self.streams.append(FakeStream(handler, head, body, end))
+        return self.streams[-1]
+
+    def ping(self) -> None:
+        if self.answers_pings:
+            self.last_received = asyncio.get_running_loop().time() + 0.001
+
+    def close(self, *why: str) -> None:
+        self.closed = why
+
+    def describe(self) -> str:
+        return "a tunnel"
+
+
+@dataclass
+class Taker:
+    """A push's handler."""
+
+    stream: Any = None
+    answer: tuple[bytes, bytes, bool] | None = None
+    resets: list[tuple[int, bool]] = field(default_factory=list)
+
+    def on_answer(self, head: bytes, body: bytes, end: bool, interim: bool) -> None:
+        self.answer = (head, body, end)
+        self.stream.consumed(len(body))
+
+    def on_data(self, data: bytes, end: bool) -> None: ...
+
+    def on_reset(self, wire_code: int, refused: bool) -> None:
+        self.resets.append((wire_code, refused))
+
+    def on_writable(self) -> None: ...
+
+
+class Worker:
+    """One worker: a registry, a host at a socket, and its view of the other one."""
+
+    def __init__(self, number: int, folder: Path) -> None:
+        self.loop = loop = asyncio.get_running_loop()
+        self.path = folder / f"{number}.sock"
+        self.registry = Registry(loop)
+        self.gaps = GapWatch(loop)
+        self.budget = MemoryBudget(1 << 24)
+        self.host = Host(loop, self.registry, self.budget, self.gaps)
+        self.wide = WideRegistry(self.registry)
+        self.attendance = Attendance(loop, self.registry)
+        self.attendance.elsewhere = self.wide.rivals_of
+        self.wide.on_rival = self.attendance.rival_gone
+        self.server: asyncio.Server | None = None
+        self.transports: list[LocalTransport] = []
+        self.tasks: list[asyncio.Task[Any]] = []
+
+    async def serve(self) -> None:
+        def connect() -> LocalTransport:
+            transport = LocalTransport(self.loop)
+            self.transports.append(transport)
+            self.loop.call_soon(self.host.connected, transport)
+            return transport
+
+        self.server = await self.loop.create_unix_server(connect, str(self.path))
+
+    def look_at(self, other: Worker, number: int) -> Sibling:
+        sibling = Sibling(self.loop, number, other.path, self.wide, self.budget, self.gaps)
+        self.wide.siblings.append(sibling)
+        self.tasks.append(self.loop.create_task(sibling.run()))
+        return sibling
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.die()
+        for sibling in self.wide.siblings:
+            sibling.close()
+        await asyncio.sleep(0.01)
+
+    def die(self) -> None:
+        if self.server is not None:
+            self.server.close()
+        for transport in self.transports:
+            transport.abort()
+        self.path.unlink(missing_ok=True)
+
+    def attach(self, connector: str = "c1", instance: str = "i1", **targets: str) -> tuple[FakeLink, Attendant]:
+        link = FakeLink()
+        identity = Identity("acme", "walldorf", connector, "ab", datetime(2030, 1, 1, tzinfo=UTC))
+        attendant = Attendant(self.loop, self.attendance, identity, lambda _: None)
+        attendant.on_ready(cast(Any, link), Hello(instance=instance, targets=targets or {"frun": "http"}))
+        return link, attendant
+
+    def session_of(self, attendant: Attendant) -> Session:
+        assert attendant.session is not None
+        return attendant.session
+
+
+@dataclass
+class Two:
+    near: Worker
+    far: Worker
+    view: Sibling
+
+    def open(self, avoid: tuple[Any, ...] = ()) -> Taker:
+        session = self.near.wide.choose(*KEY, avoid)
+        assert isinstance(session, Hop)
+        taker = Taker()
+        taker.stream = session.link.open_stream(taker, b"head", b"body", True)
+        return taker
+
+
+@pytest.fixture
+async def two(tmp_path: Path) -> AsyncIterator[Two]:
+    near, far = Worker(1, tmp_path), Worker(2, tmp_path)
+    await far.serve()
+    await near.serve()
+    view = near.look_at(far, 2)
+    far.look_at(near, 1)
+    try:
+        await until(lambda: view.is_connected)
+        yield Two(near, far, view)
+    finally:
+        await near.stop()
+        await far.stop()
+
+
+async def test_a_push_crosses_to_where_the_tunnel_is(two: Two) -> None:
+    link, _ = two.far.attach()
+    await until(lambda: KEY in two.view.keys)
+    taker = two.open()
+    await until(lambda: bool(link.streams))
+    stream = link.streams[0]
+    assert stream.got == (b"head", b"body", True)
+    stream.handler.on_answer(b"204", b"done", True, False)
+    await until(lambda: taker.answer is not None)
+    assert taker.answer == (b"204", b"done", True)
+    assert two.far.host.crossed == two.near.wide.hops.value == 1
+
+
+async def test_its_own_tunnel_goes_first(two: Two) -> None:
+    two.far.attach()
+    two.near.attach("c2")
+    await until(lambda: KEY in two.view.keys)
+    assert isinstance(two.near.wide.choose(*KEY), Session)
+    assert two.near.wide.hops.value == 0
+    assert two.near.wide.count(KEY) == 2
+
+
+async def test_a_retry_goes_to_another_connector(two: Two) -> None:
+    _, here = two.near.attach("c1")
+    links = {name: two.far.attach(name)[0] for name in ("c1", "c2")}
+    await until(lambda: two.view.keys.get(KEY) == ["c1", "c2"])
+    session = two.near.session_of(here)
+    two.near.registry.detach(session)
+    two.open((session,))
+    await until(lambda: bool(links["c2"].streams))
+    assert not links["c1"].streams
+
+
+async def test_nothing_is_there_for_whom_all_were_tried(two: Two) -> None:
+    two.far.attach()
+    await until(lambda: KEY in two.view.keys)
+    hop = two.near.wide.choose(*KEY)
+    assert isinstance(hop, Hop)
+    assert hop.identity.connector == "c1"
+    assert two.near.wide.choose(*KEY, (hop,)) is None
+
+
+async def test_who_waits_is_called_for_a_siblings_tunnel(two: Two) -> None:
+    called = asyncio.Event()
+    two.near.wide.wait(KEY, called.set)
+    two.far.attach()
+    await asyncio.wait_for(called.wait(), 5)
+    assert isinstance(two.near.wide.choose(*KEY), Hop)
+
+
+async def test_what_ends_or_changes_is_told(two: Two) -> None:
+    _, attendant = two.far.attach()
+    await until(lambda: KEY in two.view.keys and len(two.view.rivals) == 1)
+    session = two.far.session_of(attendant)
+    two.far.registry.update_targets(session, {"other": "tcp"})
+    await until(lambda: list(two.view.keys) == [("acme", "walldorf", "tcp:other")])
+    two.far.registry.detach(session)
+    await until(lambda: not two.view.keys and not two.view.rivals)
+    assert two.near.wide.choose(*KEY) is None
+
+
+async def test_a_sibling_that_dies_is_forgotten_and_found_again(two: Two) -> None:
+    two.far.attach()
+    await until(lambda: KEY in two.view.keys)
+    taker = two.open()
+    await until(lambda: bool(two.far.host.crossed))
+    two.far.die()
+    await until(lambda: not two.view.keys)
+    assert [refused for _, refused in taker.resets] == [False]
+    assert two.near.wide.choose(*KEY) is None
+    await two.far.serve()
+    await until(lambda: KEY in two.view.keys)
+
+
+async def test_a_second_instance_at_another_worker_is_refused_while_the_first_lives(two: Two) -> None:
+    first, _ = two.far.attach(instance="i1")
+    await until(lambda: bool(two.view.rivals))
+    second, _ = two.near.attach(instance="i2")
+    await until(lambda: bool(second.closed))
+    assert second.closed == ("duplicate-instance",)
+    assert not first.closed
+
+
+async def test_one_that_does_not_answer_is_replaced(two: Two) -> None:
+    first, _ = two.far.attach(instance="i1")
+    first.answers_pings = False
+    await until(lambda: bool(two.view.rivals))
+    second, attendant = two.near.attach(instance="i2")
+    await until(lambda: bool(first.closed) and two.near.session_of(attendant) in two.near.registry)
+    assert first.closed == ("replaced",)
+    assert not second.closed
+
+
+async def test_one_that_ends_meanwhile_contests_nothing(two: Two) -> None:
+    _, old = two.far.attach(instance="i1")
+    await until(lambda: bool(two.view.rivals))
+    _, new = two.near.attach(instance="i2")
+    two.far.registry.detach(two.far.session_of(old))
+    began = asyncio.get_running_loop().time()
+    await until(lambda: two.near.session_of(new) in two.near.registry)
+    assert asyncio.get_running_loop().time() - began < 0.5
+
+
+async def test_the_same_instance_may_have_tunnels_at_both(two: Two) -> None:
+    two.far.attach(instance="i1")
+    await until(lambda: bool(two.view.rivals))
+    _, attendant = two.near.attach(instance="i1")
+    assert two.near.session_of(attendant) in two.near.registry
+
+
+@pytest.mark.parametrize("data", [b"[1]\n", b"nonsense\n", b"x" * (MAX_LINE + 1)])
+def test_what_is_no_line_is_an_error(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        list(Lines().feed(data))
+
+
+def test_lines_are_put_together_whatever_the_pieces() -> None:
+    whole = line({"a": 1}) + line({"b": "ü"})
+    for size in range(1, len(whole)):
+        lines = Lines()
+        got = [one for at in range(0, len(whole), size) for one in lines.feed(whole[at : at + size])]
+        assert got == [{"a": 1}, {"b": "ü"}]
