@@ -284,7 +284,7 @@ class RelayApp:
 
     async def _apply(self, loaded: Loaded[RelayConfig]) -> Outcome:
         config = loaded.config
-        if keys := restart_keys(self.config, config):
+        if self.leaving.phase is not Phase.LEAVING and (keys := restart_keys(self.config, config)):
             return Outcome.needs_restart(keys)
         if self.team is not None and (keys := self.team.unbound(config)):
             return Outcome.needs_restart(keys)

@@ -166,11 +166,14 @@ class Doors:
         if self.observe is not None:
             self.observe.pause()
 
-    async def resume(self) -> None:
-        """Let everybody in again, after either pause."""
+    def resume_ports(self) -> None:
+        """Let connectors and senders in again, after either pause."""
         for key, port in self._ports.items():
             port.sorting = self._plan[key].sorting
             port.start()
+
+    async def resume_observe(self) -> None:
+        """Likewise whoever asks for health and metrics. OSError."""
         if self.observe is not None:
             self.observe.pause()
             await self.observe.resume()

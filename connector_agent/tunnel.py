@@ -18,7 +18,7 @@ OnStream = Callable[["Stream", bytes, bytes, bool], None]
 MAX_DRAIN: Final = 60.0
 """Seconds after which a tunnel that the relay drains is closed, whatever the relay said: it holds a connection."""
 
-MAX_LEAVING: Final = 7500.0
+MAX_LEAVING: Final = 11_000.0
 """The same for one that goes on taking pushes after a new one was asked for: a relay's longest, and some minutes."""
 
 log = get_logger("connector.tunnels")

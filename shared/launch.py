@@ -8,6 +8,7 @@ program: so it stays, as the parent of all that come after it, until the last ha
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import shutil
 import signal
@@ -51,6 +52,10 @@ class Launcher:
         self.has_children = self.has_children or not self.is_detached
         return started
 
+    def hold_signals(self) -> None:
+        """Keep what comes from now on for `stay_for_children`, which passes it on."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+
     def end_children(self) -> None:
         """Tell all of them to end: SIGTERM."""
         _signal_children(signal.SIGTERM)
@@ -82,8 +87,10 @@ def stay_for_children() -> int:
             return
         _signal_children(number)
 
+    _give_memory_back()
     for number in _FORWARDED:
         signal.signal(number, forward)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
     code = 0
     while True:
         try:
@@ -92,6 +99,15 @@ def stay_for_children() -> int:
             return code
         code = os.waitstatus_to_exitcode(status)
         code = code if code >= 0 else 128 - code  # as a shell says it
+
+
+def _give_memory_back() -> None:
+    """What the program had is of no use any more."""
+    gc.unfreeze()
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # glibc's
+        trim(0)
 
 
 def _signal_children(number: int) -> None:

@@ -2,7 +2,8 @@
 
 passing      what the old process gives the new one at its start: sockets, and a channel to talk over
 successor    the new process, as the old one sees it
-leaving      the old process: starts the new one, gives it one thing after the other, serves what it has, and ends
+steps        how the old process gives one thing after the other
+leaving      the old process: hands over, serves what it has, and ends; or takes everything back
 predecessor  the old process, as the new one sees it
 arriving     the new process: looks whether it can, takes one thing after the other, and serves
 

@@ -48,17 +48,20 @@ class Successor:
         """Its number; 0 until it has said so, or was started as our child."""
         return int(self.said["hello"]["pid"]) if "hello" in self.said else 0
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it cannot take over, or is gone."""
+        return self.has_ended or "failed" in self.said
+
     def say(self, word: str, **more: Any) -> None:
         """Tell it something."""
         self.channel.send({"say": word, **more})
 
     async def expect(self, word: str, seconds: float) -> Message:
-        """What it says under this word, once it has. CommandError if it failed, ended, or takes longer than that."""
+        """What it says under this word, once it has. CommandError if it failed, is gone, or takes longer than that."""
         try:
             async with asyncio.timeout(seconds):
-                while word not in self.said:
-                    if "failed" in self.said or self.has_ended:
-                        raise await self._failure()
+                while not (word in self.said or self.has_failed):
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError as error:
@@ -66,6 +69,8 @@ class Successor:
                 ExitCode.FAILED, f"the new process did not come to {word!r} within {seconds:g} s",
                 "Nothing has changed: the old one serves on. Look at the log of both.", "successor-too-slow",
             ) from error  # fmt: skip
+        if self.has_failed:  # whatever it had said before
+            raise await self._failure()
         return self.said[word]
 
     async def heard(self, seconds: float) -> None:

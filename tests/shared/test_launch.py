@@ -40,7 +40,10 @@ def test_a_script_is_started_by_itself_and_whatever_else_as_it_was(
     assert own_command() == [sys.executable, "-m", "relay", "serve"]
 
 
-def test_what_is_passed_arrives_and_what_was_for_this_process_alone_does_not(tmp_path: Path) -> None:
+def test_what_is_passed_arrives_and_what_was_for_this_process_alone_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "become_subreaper", lambda: None)  # it is for good, and the tests' process is no parent
     out = tmp_path / "out"
     read, write = os.pipe()
     script = (
@@ -107,3 +110,30 @@ def test_an_end_by_a_signal_is_told_as_a_shell_tells_it() -> None:
     assert parent.wait(30) == 128 + signal.SIGKILL
     assert parent.stdout is not None
     parent.stdout.close()
+
+
+_HOLDING = """
+import os, signal, sys
+from shared.launch import Launcher, stay_for_children
+child = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(9)); print('ready', flush=True); "
+launcher = Launcher([sys.executable, "-c", child + "time.sleep(60)"], os.environ)
+launcher.launch({}, [])
+launcher.hold_signals()
+sys.stdin.readline()
+sys.exit(stay_for_children())
+"""
+
+
+def test_a_signal_that_comes_between_the_programs_end_and_the_waiting_is_passed_on() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _HOLDING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "ready\n"
+    time.sleep(0.1)
+    parent.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    assert parent.poll() is None
+    parent.communicate("go on\n", timeout=30)
+    assert parent.returncode == 9

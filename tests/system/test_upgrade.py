@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import functools
 import json
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,11 +18,13 @@ import pytest
 from shared.crash_points import ARRIVING_POINTS, LEAVING_POINTS
 from shared.exits import CommandError, ExitCode
 from tests.support import crashing
+from tests.support.manager import Manager
+from tests.support.ports import free_port
 from tests.system.conftest import SITES
 from tests.system.kit import Site
 from tests.system.load import Load
 from tests.system.managed import ManagedSite
-from tests.system.programs import command, environment, listens, until
+from tests.system.programs import Program, command, environment, listens, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -74,17 +78,18 @@ async def is_gone(pid: int) -> bool:
 
 async def test_hand_overs_and_a_rolling_restart_of_the_connectors_lose_nothing(site, target, record_property):
     site.expose(target)
-    site.connector_config("c2")
-    site.relay_config["drain"] = {"timeout": "1s", "upgrade": "6s"}
+    for name in ("c1", "c2"):
+        site.connector_config(name)["drain"] = {"timeout": "1s"}  # which cuts its TCP connections
+    site.relay_config["drain"] = {"timeout": "1s"}
     async with echo() as port:
         listen = site.expose_tcp("echo", port)
         await site.start()
         await site.start_connector("c2")
-        kept, new = Load(site, 150.0, 30), Load(site, 50.0, 10, keeps=False)
+        kept, new = Load(site, 80.0, 20), Load(site, 20.0, 5, keeps=False)
         ready: list[bool] = []
         watcher = asyncio.Task(watch_readiness(site, ready))
         async with kept.running(), new.running():
-            await until(lambda: kept.has_acknowledged(50) and new.has_acknowledged(20), "pushes")
+            await until(lambda: kept.has_acknowledged(30) and new.has_acknowledged(8), "pushes")
             old_line = await Line.open(listen)
             assert await old_line.is_alive()
             good = site.write("relay").read_text()
@@ -93,7 +98,6 @@ async def test_hand_overs_and_a_rolling_restart_of_the_connectors_lose_nothing(s
             assert "the new process cannot take over" in problem["title"]
             assert "lisen" in problem["detail"]
             site.write("relay")
-            began = time.monotonic()
             answer = await cli_upgrade(site, ExitCode.OK)
             first = answer["new"]["pid"]
             assert answer["old"]["pid"] == site.relay.pid
@@ -109,23 +113,27 @@ async def test_hand_overs_and_a_rolling_restart_of_the_connectors_lose_nothing(s
             for name in ("c1", "c2"):
                 assert await site.connectors[name].stop() == 0
                 await site.start_connector(name)
-            await until(lambda: is_gone(first), "the end of the first new process")
-            lasted = time.monotonic() - began
         watcher.cancel()
-        record_property("two hand-overs and two connectors restarted: pushes kept, new, failed; last old one gone, s", [
-            len(kept.acknowledged), len(new.acknowledged), len(kept.failures) + len(new.failures), round(lasted, 1)
-        ])  # fmt: skip
         assert kept.failures == new.failures == []
         assert kept.acknowledged | new.acknowledged <= target.ids
         assert len(target.received) == len(kept.attempts) + len(new.attempts)
         assert all(ready), "a load balancer has noticed nothing"
-        assert await site.relay.stop() == 0, "the first process has stayed, and passes signals on"
+        record_property("two hand-overs, two connectors restarted: pushes on kept, new connections; failed", [
+            len(kept.acknowledged), len(new.acknowledged), len(kept.failures) + len(new.failures)
+        ])  # fmt: skip
+        for line in (old_line, new_line):
+            line.writer.close()
+        await site.http.close()
+        await until(lambda: drained_by(site, 0), "the end of both old processes, once nothing is left to them")
+        await until(lambda: is_gone(first), "the end of the process in between")
+        assert await site.relay.stop() == 0, "the first one has stayed, and passes signals on"
         assert await is_gone(second)
 
 
-async def drained_by(site: Site, count: int) -> list[dict[str, Any]] | None:
+async def drained_by(site: Site, count: int) -> list[dict[str, Any]] | bool:
+    """The reports of so many old processes, True of none; False of another number."""
     found: list[dict[str, Any]] = (await site.status())["draining"]
-    return found if len(found) == count else None
+    return len(found) == count and (found or True)
 
 
 async def cli_upgrade(site: Site, exit_code: int) -> dict[str, Any]:
@@ -231,3 +239,121 @@ async def test_whichever_process_is_killed_at_whichever_point_a_relay_is_left_th
 
 async def is_gone_or_served_out(site: Site) -> bool:
     return not (await site.status())["draining"]
+
+
+# --- what is exclusive
+
+
+async def test_the_state_changes_hands_and_what_is_decided_counts_in_both(
+    request, pki, target, tmp_path_factory, record_property
+):
+    async with ManagedSite(tmp_path_factory.mktemp("site"), pki) as site, echo() as port:
+        request.node.stash[SITES] = [site]
+        site.expose(target)
+        listen = site.expose_tcp("echo", port)
+        site.relay_config["drain"] = {"timeout": "1s", "upgrade": "60s"}
+        await site.init()
+        await site.invite()
+        await site.start_relay()
+        site.launch_connector()
+        await site.fully_connected()
+        line = await Line.open(listen)
+        assert await line.is_alive()
+        await site.upgrade()
+        # What connectors ask for, the new process gives.
+        rotated = await site.connector_says("c1", "certs", "rotate")
+        assert rotated["new_not_after"] >= rotated["old_not_after"]
+        await site.invite("c2")
+        site.launch_connector("c2")
+        await site.fully_connected("c2")
+        assert await line.is_alive(), "the old process still serves it, by a tunnel of the old certificate"
+        # What the new process is told, the old one does, too.
+        began = time.monotonic()
+        await site.command("POST", "/v1/identity/connectors-block", {"connector": "acme/walldorf/c1"})
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(line.reader.read(), 5) == b""
+        record_property("a block reaches what the old process has, s", round(time.monotonic() - began, 2))
+        assert time.monotonic() - began < 1.5
+        assert (await site.push()).status == 200, "by c2"
+
+
+async def test_a_port_that_connectors_and_senders_share(site, target):
+    site.expose(target)
+    shared = f"127.0.0.1:{site.ports['tls']}"
+    site.relay_config["tunnel"] |= {"listen": shared, "advertise": [f"localhost:{site.ports['tls']}"]}
+    site.connector_config()["relays"] = [f"wss://localhost:{site.ports['tls']}"]
+    site.route["hold"] = 0
+    await site.start()
+    answers: list[tuple[int, str]] = []
+    url = f"https://127.0.0.1:{site.ports['tls']}/push"  # no server name: a sender
+
+    async def push_on() -> None:
+        headers = {"Authorization": site.basic, "Host": "localhost", "Connection": "close"}
+        while True:
+            async with site.http.post(url, data=b"42", headers=headers) as answer:
+                answers.append((answer.status, answer.headers.get("Qanat-Error", "")))
+                await answer.read()
+            await asyncio.sleep(0.01)
+
+    pushing = asyncio.Task(push_on())
+    await until(lambda: len(answers) > 20, "pushes")
+    await site.upgrade()
+    wanted = len(answers) + 20
+    await until(lambda: len(answers) > wanted, "pushes")
+    pushing.cancel()
+    assert set(answers) == {(200, "")}, "not one has waited for a connector, as none may here"
+
+
+# --- systemd
+
+_ACTIVATED = """
+import os, socket, sys
+addresses, argv = sys.argv[1].split(","), sys.argv[2:]
+for number, address in enumerate(addresses, 3):
+    host, _, port = address.rpartition(":")
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((host, int(port)))
+    sock.listen(5)
+    os.dup2(os.dup(sock.detach()), number)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(addresses)), "WATCHDOG_PID": str(os.getpid())}
+os.execv(argv[0], argv)
+"""
+
+
+def launch_activated(site: Site, addresses: list[str], **variables: str) -> Program:
+    """The relay, with these addresses bound by whoever starts it."""
+    argv = (command("cloud-relay"), "serve", "--config", str(site.write("relay")))
+    site._relay = site.run(  # as `launch_relay` does
+        "relay", command("python"), "-c", _ACTIVATED, ",".join(addresses), *argv, variables=environment(**variables)
+    )
+    return site.relay
+
+
+async def test_as_systemd_starts_it_the_new_process_becomes_the_main_one(site, target):
+    site.expose(target)
+    site.relay_config["drain"] = {"timeout": "1s", "upgrade": "2s"}
+    with Manager(site.folder) as manager:
+        old = launch_activated(site, [f"127.0.0.1:{site.ports['tls']}"], **manager.environment(watchdog=2.0))
+        site.launch_connector()
+        await site.relay_is_ready()
+        await site.connector_is_ready()
+        assert (await site.push()).status == 200
+        assert ["READY=1"] in [lines[:1] for lines in manager.hear()]
+        pid = await site.upgrade()
+        assert await old.ended(20) == 0, "it does not stay: the service manager follows the new one"
+        heard = [line for lines in manager.hear() for line in lines]
+        assert f"MAINPID={pid}" in heard
+        assert Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1] != str(old.pid)
+        await until(lambda: ["WATCHDOG=1"] in manager.hear(), "a word of the new process")
+        assert (await site.push()).status == 200
+        os.kill(pid, signal.SIGTERM)
+        await until(lambda: is_gone(pid), "the end")
+        assert "STOPPING=1" in [line for lines in manager.hear() for line in lines]
+
+
+async def test_a_socket_that_no_listener_wants_is_named(site):
+    stray = f"127.0.0.1:{free_port()}"
+    relay = launch_activated(site, [f"127.0.0.1:{site.ports['tls']}", stray])
+    assert await relay.ended() == ExitCode.CONFIG
+    assert f"the config has no listener for what the service manager passed: {stray}" in relay.err

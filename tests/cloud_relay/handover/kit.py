@@ -88,6 +88,9 @@ class Here:
         if self._task is not None:
             self._task.cancel()
 
+    def hold_signals(self) -> None:
+        """Those of this process are the tests'."""
+
     def end_children(self) -> None:
         self.stop_request.is_wanted.set()
 

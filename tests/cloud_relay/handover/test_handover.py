@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from cloud_relay.handover import leaving
+from cloud_relay.handover import steps
 from cloud_relay.handover.leaving import Phase
 from cloud_relay.handover.passing import Passed
 from cloud_relay.health import RelayState
@@ -93,6 +93,28 @@ async def test_the_new_process_has_everything_and_the_old_one_serves_out(
                 assert await pushed(world, other, port) == (200, None)
                 assert (await ask(world, "GET", "/v1/status"))["draining"] == []
         await here.close()
+
+
+async def test_what_is_left_in_the_end_is_cut(
+    tmp_path: Path, relay_document: Document, session: aiohttp.ClientSession
+) -> None:
+    relay_document["drain"] = {"upgrade": "500ms", "timeout": "200ms"}
+    async with (
+        running(tmp_path, relay_document) as world,
+        attached(world.pki, world.port("tunnel"), {"focused-run": "http"}) as connector,
+    ):
+        connector.is_holding = True
+        held = spawn(pushed(world, session, world.port("ingress")), "a push that never ends")
+        await connector.arrived.wait()
+        with launched_here(world) as here:
+            async with replaced(world, connector, world.port("tunnel")):
+                began = asyncio.get_running_loop().time()
+                await ask(world, "POST", "/v1/upgrade")
+                assert await held == (503, "close"), "it is answered"
+                assert await connector.closed == "going-away"
+                await over(world)
+                assert asyncio.get_running_loop().time() - began < 5
+            await here.close()
 
 
 async def test_quotas_start_where_they_were(
@@ -205,7 +227,7 @@ async def test_whatever_step_the_new_process_fails_at_everything_is_as_before(
     session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     for name in ("START_TIMEOUT", "TAKE_TIMEOUT", "ATTACH_TIMEOUT"):
-        monkeypatch.setattr(leaving, name, 0.5)
+        monkeypatch.setattr(steps, name, 0.5)
     actor = Actor(*says, then=then)
     with launched_here(world, actor) as here:
         with pytest.raises(CommandError, match=says_why) as caught:
@@ -218,6 +240,42 @@ async def test_whatever_step_the_new_process_fails_at_everything_is_as_before(
         if says:
             assert actor.heard[:2] == ["hello", "take-state"]
         await assert_as_before(world, session, connector)
+
+
+@pytest.mark.parametrize("then", ["fails", "ends"])
+async def test_its_last_word_does_not_count_when_it_is_dead_by_then(
+    then: str, world: World, connector: ConnectorDouble, session: aiohttp.ClientSession
+) -> None:
+    async def play(passed: Passed) -> None:
+        for word in ("prepared", "tunnels-open", "missing"):
+            passed.channel.send({"say": word, "count": 0, "keys": []})
+        await asyncio.sleep(0.3)
+        passed.channel.send({"say": "serving"})
+        if then == "fails":
+            raise CommandError(ExitCode.FAILED, "it cannot serve after all")
+
+    with launched_here(world, play), pytest.raises(CommandError, match="the new process"):
+        await ask(world, "POST", "/v1/upgrade")
+    await assert_as_before(world, session, connector)
+
+
+async def test_what_the_new_process_has_read_anew_counts_in_the_old_one_too(
+    world: World, connector: ConnectorDouble, session: aiohttp.ClientSession
+) -> None:
+    """Also where it comes with a key that no reload can change."""
+    port = world.port("ingress")
+    assert (await pushed(world, session, port))[0] == 200
+    world.document["tenants"]["acme"]["routes"][0]["senders"] = ["ibp"]
+    world.document["memory"] = {"budget": "300MiB"}
+    with launched_here(world) as here:
+        async with replaced(world, connector, world.port("tunnel")):
+            world.write(world.document)
+            await ask(world, "POST", "/v1/upgrade")
+            async with asyncio.timeout(5):
+                while world.app.config.memory.budget != 300 << 20:
+                    await asyncio.sleep(0.02)
+            assert (await pushed(world, session, port))[0] == 403
+        await here.close()
 
 
 async def test_a_new_process_that_dies_later_is_no_loss_while_the_old_one_is_there(
@@ -238,7 +296,7 @@ async def test_a_new_process_that_dies_later_is_no_loss_while_the_old_one_is_the
 async def test_connectors_that_do_not_come_stop_the_upgrade_unless_they_may_be_left_behind(
     world: World, connector: ConnectorDouble, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leaving, "ATTACH_TIMEOUT", 0.3)
+    monkeypatch.setattr(steps, "ATTACH_TIMEOUT", 0.3)
     with launched_here(world) as here:
         with pytest.raises(
             CommandError, match="no connector has come to the new process for 1 targets: acme/walldorf/f"
