@@ -1,8 +1,8 @@
 """Slow hashes away from the event loop: few threads that give way, a short queue, and nobody who can fill it alone.
 
 Two classes wait. Claims of whom no failure is known go first; those that have failed before wait behind them and can
-never hold more than half of the places. So wrong passwords, however many, keep no right one out that comes from
-elsewhere: one claim has at most two jobs here, one tenant half of the places.
+never hold more than half of the places, nor half of those that one tenant may have. So wrong passwords, however many,
+keep no right one out that comes from elsewhere: one claim has at most two jobs here, one tenant half of the places.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class HashingPool:
         self._limit = queue
         self._tenants: Counter[str] = Counter()
         self._claims: Counter[Hashable] = Counter()
-        self._suspects = 0
+        self._suspects: Counter[str] = Counter()
         self._waiting: deque[_Job] = deque()
         self._waiting_suspects: deque[_Job] = deque()
         self.refused = 0
@@ -70,18 +70,13 @@ class HashingPool:
 
         `claim` is who says to be whom; `is_suspect`: and was wrong of late. Cancelling the future does not end the job.
         """
-        half = max(1, self._limit // 2)
-        if (
-            self._tenants.total() >= self._limit
-            or self._tenants[tenant] >= half
-            or self._claims[claim] >= PER_CLAIM
-            or (is_suspect and self._suspects >= half)
-        ):
+        if not self._has_room(tenant, claim, is_suspect):
             self.refused += 1
             return None
         self._tenants[tenant] += 1
         self._claims[claim] += 1
-        self._suspects += is_suspect
+        if is_suspect:
+            self._suspects[tenant] += 1
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         made = _Job(tenant, claim, is_suspect, job, future)
         if self._free:
@@ -97,6 +92,12 @@ class HashingPool:
                 waiting.popleft().future.cancel()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
+    def _has_room(self, tenant: str, claim: Hashable, is_suspect: bool) -> bool:
+        half = max(1, self._limit // 2)
+        if self._tenants.total() >= self._limit or self._tenants[tenant] >= half or self._claims[claim] >= PER_CLAIM:
+            return False
+        return not is_suspect or (self._suspects.total() < half and self._suspects[tenant] < max(1, half // 2))
+
     def _start(self, job: _Job) -> None:
         self._free -= 1
         running = job.future.get_loop().run_in_executor(self._executor, job.run)
@@ -104,7 +105,8 @@ class HashingPool:
 
     def _finished(self, job: _Job, done: asyncio.Future[Any]) -> None:
         self._free += 1
-        self._suspects -= job.is_suspect
+        if job.is_suspect:
+            _count_out(self._suspects, job.tenant)
         _count_out(self._tenants, job.tenant)
         _count_out(self._claims, job.claim)
         if waiting := self._waiting or self._waiting_suspects:
