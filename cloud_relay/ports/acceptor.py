@@ -11,7 +11,7 @@ from shared.listeners import Inherited, open_sockets
 from shared.logs import get_logger, log_limited
 from shared.tcp.head import Ends
 
-AT_ONCE: Final = 64
+AT_ONCE: Final = 16
 """Connections accepted in one turn of the loop; the rest can wait for the next one, or for another process."""
 
 _PAUSE: Final = 0.5

@@ -74,9 +74,10 @@ def start_guessing(site: Site, attacked: Site, attack: Attack) -> Program:
         "127.0.0.1", port, attack.port == "tls", "/push", round(attack.per_second * seconds), seconds, size=0,
         connections=50, renew=attack.renew, timeout=5.0, headers={"Host": "localhost"}, guess=USER,
     )  # fmt: skip
-    path = site.folder / f"guesses-{port}.json"
+    name = f"guesses-{len(site.programs)}"
+    path = site.folder / f"{name}.json"
     path.write_text(spec.as_json())
-    return site.run(f"guesses-{port}", "sh", "-c", f'"{sys.executable}" -m benchmarks.load.openloop < "{path}"')
+    return site.run(name, "sh", "-c", f'"{sys.executable}" -m benchmarks.load.openloop < "{path}"')
 
 
 async def beside(site: Site, attacked: Site, attacks: list[Attack]) -> tuple[list[float], list[Load]]:
@@ -147,8 +148,9 @@ async def test_a_thousand_wrong_passwords_a_second(site, target, pki, tmp_path, 
                 f"{connections} connections, ms",
                 f"{found.beside:.1f}, beside as many elsewhere {found.elsewhere:.1f}, alone {found.alone:.1f}",
             )
-            # One more is judged every two seconds. The others are told to come back, and nobody gets in.
-            assert got["401"] <= judged + seconds / 2 + 1, found
+            # One more is judged every two seconds. The others are told to come back, and nobody gets in. Both guessers
+            # have the same passwords, and equal ones are one hash.
+            assert got["401"] <= len(found.loads) * (judged + seconds / 2 + 1), found
             assert sum(load.pushes for load in found.loads) == 0
             assert got["401"] + got["503"] > 0.8 * sum(got.values()), found
             if found.is_good:
