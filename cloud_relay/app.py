@@ -20,7 +20,7 @@ from cloud_relay.fair_share import FairShare
 from cloud_relay.gauges import add_gauges
 from cloud_relay.handover.arriving import Arriving
 from cloud_relay.handover.leaving import Leaving, Phase
-from cloud_relay.hashing import HashingPool
+from cloud_relay.hashing import HashingPool, worker_count
 from cloud_relay.health import RelayState, Routed
 from cloud_relay.identity.desk import Desk, desk_routes
 from cloud_relay.identity.office import rehearse
@@ -97,7 +97,7 @@ class RelayApp:
         self.started_at = time.time()
         self.loop = loop = asyncio.get_running_loop()
         self._budget = MemoryBudget(config.memory.budget // share)
-        self._pool = HashingPool()
+        self._pool = HashingPool(worker_count(share))
         self.metrics = RelayMetrics()
         self.limits = Limits(max(1, config.limits.in_flight // share), self._budget, 1.0 / share)
         self.registry = Registry(loop)

@@ -31,10 +31,13 @@ NICENESS: Final = 10
 """How far the threads step back: a loop that wants the core they run on gets nine tenths of it."""
 
 
-def worker_count() -> int:
-    """Threads: half of the cores. One scrypt takes a tenth of a second of a core and 32 MiB; loops need cores too."""
+def worker_count(processes: int = 1) -> int:
+    """Threads: half of the cores, shared with as many processes.
+
+    One scrypt takes a tenth of a second of a core and 32 MiB, and the loops need cores too.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MAX_WORKERS, cores // 2))
+    return max(1, min(MAX_WORKERS, cores // 2) // processes)
 
 
 class _Job(NamedTuple):

@@ -21,9 +21,11 @@ class Work:
         self.pool = pool
         self.order: list[str] = []
         self.may_go = threading.Event()
+        self.is_running = threading.Event()
 
     def submit(self, name: str, *, claim: str = "", tenant: str = "acme", is_suspect: bool = False):
         def job() -> str:
+            self.is_running.set()
             assert self.may_go.wait(10)
             self.order.append(name)
             return name
@@ -102,6 +104,7 @@ async def test_suspects_leave_half_of_a_tenants_places_to_others(work):
 
 async def test_what_waits_is_cancelled_at_the_end(work):
     first, second = work.submit("first"), work.submit("second")
+    assert await asyncio.to_thread(work.is_running.wait, 10)
     work.pool.close()
     assert second.cancelled()
     work.may_go.set()
@@ -110,5 +113,6 @@ async def test_what_waits_is_cancelled_at_the_end(work):
 
 async def test_threads_give_way_and_leave_half_of_the_cores(work):
     assert 1 <= worker_count() <= max(1, len(os.sched_getaffinity(0)) // 2)
+    assert worker_count(64) == 1
     niceness = await work.pool.submit("acme", "me", lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
     assert niceness >= min(19, os.getpriority(os.PRIO_PROCESS, 0) + 1)
