@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from cloud_relay.certificate_watch import CertificateWatch
 from cloud_relay.fair_queue import FairQueue
 from cloud_relay.health import RelayState
 from cloud_relay.ingress.handshakes import HandshakeTurns
@@ -134,13 +135,14 @@ class Ingress:
     `context` is replaced by a reload (`use`). `state` moves on with the process: before SERVING, and from STOPPED on,
     every push gets 503 `starting`; while DRAINING pushes are served and each answer closes its connection. `on_bug` is
     told of every exception that our own code raised while it worked on a push: it logs with a traceback, rarely enough.
-    `upgraded` are the pushes that live on as WebSockets. `handshakes` says when those of new connections begin.
-    `strangers` says, by source, which access lines are written of pushes that no sender is known for.
+    `upgraded` are the pushes that live on as WebSockets, `certified` what ends with a client certificate. `handshakes`
+    says when those of new connections begin. `strangers` says, by source, which access lines are written of pushes that
+    no sender is known for.
     """
 
     __slots__ = (
-        "_number", "_prefix", "context", "handshakes", "loop", "on_bug", "queue", "retries", "state", "strangers",
-        "time", "upgraded",
+        "_number", "_prefix", "certified", "context", "handshakes", "loop", "on_bug", "queue", "retries", "state",
+        "strangers", "time", "upgraded",
     )  # fmt: skip
 
     def __init__(
@@ -159,6 +161,7 @@ class Ingress:
         self.queue = FairQueue(loop, context.limits, self.time)
         self.handshakes = HandshakeTurns(loop)
         self.upgraded: set[UpgradedPush] = set()
+        self.certified = CertificateWatch(loop)
         self.strangers = LogLimiter(1.0, STRANGERS_LINES, max_keys=4096, clock=self.time)
         self._prefix = secrets.token_hex(6)
         self._number = itertools.count(1)

@@ -2,7 +2,8 @@
 
 It goes on counting as a push in flight of its sender and its route. It ends when both directions have, when either side
 is cut off, when nothing moves for the route's idle time-out, and within a second of a reload after which it could not
-have begun. Once the target has ended its direction, it is no fault however the sender's ends.
+have begun, or of the end of the client certificate that its sender is known by. Once the target has ended its
+direction, it is no fault however the sender's ends.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ def upgrade_head(headers: Headers) -> bytes:
 
 
 class UpgradedPush:
-    """The owner of one upgraded connection; a `DuplexOwner`."""
+    """The owner of one upgraded connection; a `DuplexOwner`. `peer`: the certificate that its sender is known by, if it
+    is by one."""
 
-    __slots__ = ("_connection", "_duplex", "_ingress", "_push", "_route", "_sender")
+    __slots__ = ("_connection", "_duplex", "_ingress", "_push", "_route", "_sender", "peer")
 
     def __init__(
         self,
@@ -56,7 +58,11 @@ class UpgradedPush:
         rules = EdgeRules(route.idle_timeout, _LOST, _IDLE)
         self._duplex = Duplex(self, connection.transport, stream, rules, ingress.loop, ingress.time)
         stream.handler = self._duplex
+        known, peer = route.realm.certificates, connection.peer
+        is_by_certificate = known is not None and peer is not None and peer.sender_of(known) is sender
+        self.peer = peer if is_by_certificate else None
         ingress.upgraded.add(self)
+        ingress.certified.add(self)
 
     def __repr__(self) -> str:
         return f"<UpgradedPush {self._push.request_id} {self._duplex!r}>"
@@ -85,7 +91,16 @@ class UpgradedPush:
             and new.upgrades
             and (new.name, new.key) == (old.name, old.key)
             and any(one.name == self._sender.name and not one.is_disabled for one in new.senders)
+            and self._is_still_known(new)
         )
+
+    def _is_still_known(self, route: Route) -> bool:
+        """Whether its certificate, if it goes by one, is still the same sender's."""
+        if self.peer is None:
+            return True
+        known = route.realm.certificates
+        sender = None if known is None else self.peer.sender_of(known)
+        return sender is not None and sender.name == self._sender.name
 
     # DuplexOwner
 
@@ -97,6 +112,7 @@ class UpgradedPush:
         """See DuplexOwner."""
         duplex = self._duplex
         self._ingress.upgraded.discard(self)
+        self._ingress.certified.discard(self)
         if code == _LOST and duplex.tunnel_ended:
             code = ""
         self._connection.upgrade_is_over()

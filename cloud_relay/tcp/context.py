@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Final
 
-from cloud_relay.certificates import EXPIRED
 from shared.errors import FAULTS
 from shared.timers import precise_clock
 from shared.tunnel.tls import ReadBuffers
@@ -26,10 +24,6 @@ EARLY_BYTES: Final = 64 * 1024
 
 MAX_TRIES: Final = 3
 
-RECHECK: Final = 1.0
-"""Seconds between two looks at the clock for client certificates that have ended. It is the wall clock that counts,
-which may be set meanwhile: so no timer for each."""
-
 _STARTING: Final = FAULTS["starting"]
 
 
@@ -37,7 +31,7 @@ class TcpContext:
     """Everything that is under way. `ingress` knows the process's state and its context, numbers requests, and budgets
     further tries."""
 
-    __slots__ = ("_is_empty", "_rechecking", "_watched", "buffers", "connections", "ingress", "loop", "time")
+    __slots__ = ("_is_empty", "buffers", "connections", "ingress", "loop", "time")
 
     def __init__(self, ingress: Ingress) -> None:
         self.ingress = ingress
@@ -47,8 +41,6 @@ class TcpContext:
         self.connections: set[TcpPush] = set()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
-        self._watched: set[TcpPush] = set()
-        self._rechecking: asyncio.TimerHandle | None = None
 
     def enter(self, connection: TcpPush) -> None:
         """A connection was taken."""
@@ -58,15 +50,9 @@ class TcpContext:
     def leave(self, connection: TcpPush) -> None:
         """It is over."""
         self.connections.discard(connection)
-        self._watched.discard(connection)
+        self.ingress.certified.discard(connection)
         if not self.connections:
             self._is_empty.set()
-
-    def watch(self, connection: TcpPush) -> None:
-        """It has a client certificate: it ends with that."""
-        self._watched.add(connection)
-        if self._rechecking is None:
-            self._rechecking = self.loop.call_later(RECHECK, self._end_expired)
 
     def recheck(self, routes: Mapping[tuple[str, str], TcpRoute]) -> None:
         """After a reload: what may not be any more ends now."""
@@ -80,15 +66,6 @@ class TcpContext:
                 await self._is_empty.wait()
         except TimeoutError:
             self.abort()
-
-    def _end_expired(self) -> None:
-        self._rechecking = None
-        now = time.time()
-        for connection in list(self._watched):
-            if connection.peer is not None and not connection.peer.is_in_time(now):
-                connection.fail(EXPIRED)
-        if self._watched:
-            self._rechecking = self.loop.call_later(RECHECK, self._end_expired)
 
     def abort(self) -> None:
         """Reset everything at once."""

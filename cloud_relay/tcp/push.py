@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from cloud_relay.certificates import UNKNOWN, PeerCertificate, read_chain
 from cloud_relay.ingress.retry import can_mend, fault_of, may_wait
@@ -116,6 +116,10 @@ class TcpPush(Splice):
         if self.is_over:
             edge.reset()
 
+    def end(self, fault: Fault) -> None:
+        """See Certified."""
+        self.fail(fault)
+
     def recheck(self, route: TcpRoute | None) -> None:
         """A reload: `route` is what became of ours, None: it is gone."""
         if route is None or route.key != self.route.key:
@@ -139,14 +143,14 @@ class TcpPush(Splice):
         if self.is_over:
             edge.reset()
             return
-        chain = cast(TlsEdge, edge).peer_chain() if self.route.certificates is not None else ()
+        # A reload may have come since: then the edge is of the old route's kind, and the new one may want more of it.
+        chain = edge.peer_chain() if isinstance(edge, TlsEdge) and self.route.certificates is not None else ()
         self.peer = read_chain(chain) if chain else None
         verdict = UNKNOWN if chain and self.peer is None else self.route.judge(self.peer)
         if isinstance(verdict, Fault):
             self.fail(verdict)
         else:
-            if self.peer is not None:
-                self._context.watch(self)
+            self._context.ingress.certified.add(self)
             self._admit(verdict)
 
     def on_bytes(self, data: bytes) -> None:

@@ -239,7 +239,7 @@ class EndingConnection:
                 self._writable.append(stream)
         if stream.is_done:
             self.finish(stream)
-        if stream.wants_sent and not stream.has_output:
+        if stream.wants_sent:  # whoever asked shall see that it goes on, too
             self._writable.append(stream)
 
     def _trust(self) -> None:

@@ -76,8 +76,8 @@ class StreamHandler(Protocol):
         """
 
     def on_writable(self) -> None:
-        """The queue fell below its mark after `is_writable` had been False, or is empty after `is_sent` had been: ask
-        again."""
+        """The queue fell below its mark after `is_writable` had been False, or became shorter after `is_sent` had been:
+        ask again."""
 
 
 class StreamEnd(Protocol):
@@ -99,7 +99,7 @@ class StreamEnd(Protocol):
 
     @property
     def is_sent(self) -> bool:
-        """Whether all that was queued is on its way, the end included; if not, `on_writable` will follow."""
+        """Whether all that was queued is on its way, the end included; if not, `on_writable` follows as more is."""
 
     def answer(self, head: bytes, body: bytes = b"", end: bool = False, interim: bool = False) -> None:
         """At the acceptor: send the answer's head, perhaps with all of its body, and the end."""
@@ -168,7 +168,7 @@ class Stream:
 
     @property
     def is_sent(self) -> bool:
-        """Whether all that was queued is on its way, the end included; if not, `on_writable` will follow."""
+        """Whether all that was queued is on its way, the end included; if not, `on_writable` follows as more is."""
         if self.is_finished or not self.has_output:
             return True
         self.wants_sent = True

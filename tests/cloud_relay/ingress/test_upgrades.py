@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from cloud_relay.ingress.context import IngressContext
 from cloud_relay.routing import Route, RoutingTable
+from cloud_relay.senders import Sender
 from shared.errors import FAULTS
 from shared.tunnel.duplex import END_PATIENCE, LINGER
 from tests.cloud_relay.ingress.kit import Relay, SenderSide
@@ -467,3 +468,61 @@ def test_a_sender_that_is_switched_off_loses_its_websocket(is_disabled: bool):
     relay.sender.is_disabled = is_disabled
     relay.ingress.use(relay.context)
     assert sender.is_closed is is_disabled
+
+
+class Certificate:
+    """A PeerCertificate as far as it matters here: known to one sender, good for 30 seconds."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.owner: Sender | None = relay.sender
+        self.until = relay.clock.time() + 30.0
+        self.clock = relay.clock
+
+    def sender_of(self, _: object) -> Sender | None:
+        return self.owner
+
+    def is_in_time(self, _: float) -> bool:
+        return bool(self.clock.time() < self.until)
+
+
+def certified(relay: Relay) -> tuple[SenderSide, Certificate]:
+    """A WebSocket of a sender that showed a client certificate."""
+    peer, sender = Certificate(relay), relay.connect(is_tls=True)
+    relay.route.realm.certificates = cast(Any, object())
+    sender.connection.peer = cast(Any, peer)
+    sender.send(ask())
+    relay.stream.answer(101, end=False, length=None, headers=[ACCEPT])
+    return sender, peer
+
+
+def test_it_ends_with_the_certificate_that_its_sender_is_known_by():
+    relay = Relay(upgrades=True)
+    sender, _ = certified(relay)
+    relay.clock.sleep(29.0)
+    assert not sender.is_closed
+    relay.clock.sleep(2.0)
+    assert sender.is_closed
+    assert relay.access_log.lines[0]["code"] == "sender-certificate-expired"
+    relay.assert_nothing_left()
+
+
+@pytest.mark.parametrize("becomes", ["nobody", "somebody else"])
+def test_it_ends_when_its_certificate_is_its_senders_no_more(becomes):
+    relay = Relay(upgrades=True)
+    sender, peer = certified(relay)
+    relay.ingress.use(relay.context)
+    assert not sender.is_closed
+    peer.owner = None if becomes == "nobody" else Sender("acme", "other", relay.sender.gate, relay.sender.metrics)
+    relay.ingress.use(relay.context)
+    assert sender.is_closed
+    assert relay.access_log.lines[0]["code"] == "no-such-route"
+
+
+def test_it_does_not_end_with_a_certificate_that_nobody_asked_about(monkeypatch):
+    relay = Relay(upgrades=True)
+    monkeypatch.setattr(Certificate, "sender_of", lambda *_: None)  # its Authorization says who it is
+    sender, _ = certified(relay)
+    for _ in range(3):
+        relay.clock.sleep(30.0)
+        sender.send(b"ping")
+    assert not sender.is_closed
