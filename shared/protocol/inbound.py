@@ -49,6 +49,8 @@ def receive_frame(c: Connection, kind: int, flags: int, stream_id: int, payload:
         c.budget.used += len(payload)
         if not c.quarantine.add(kind, flags, stream_id, payload):
             c.fail("protocol-error", "more than its credit from a peer that owes a PONG")
+        elif c.budget.is_spent:  # no stream of it can be ended alone: none has begun
+            c.fail("silent", "the memory budget is spent before the peer's PONG")
     elif kind == DATA:
         on_data(c, flags, stream_id, payload)
     elif kind == ANSWER:

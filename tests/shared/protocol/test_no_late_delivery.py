@@ -136,3 +136,16 @@ def test_a_connector_that_was_away_while_greeting_starts_anew() -> None:
     pair.connector.core.note_gap(pair.connector.now)
     pair.connector.feed(*hello)
     assert pair.connector.failure == "silent"
+
+
+def test_what_waits_for_a_pong_keeps_to_the_budget() -> None:
+    pair = Pair()
+    pair.connector.budget.limit = 100_000
+    pair.connector.core.note_gap(pair.connector.now)
+    fed = 0
+    while not pair.connector.core.is_closed:
+        pair.relay.open(body=bytes(10_000))
+        pair.connector.feed(*pair.relay.messages())
+        fed += 10_000
+        assert fed <= 120_000
+    assert pair.connector.budget.used == 0
