@@ -102,7 +102,9 @@ def write_config(path: Path, token: JoinToken, default_config: Path) -> None:
     """A config that runs and exposes nothing. CommandError where it cannot be written."""
     from shared.pki.files import write_public
 
-    state = "/var/lib/qanat-connector" if path == default_config else "state/connector"
+    # Beside the default config, connector-berlin.yaml has a state of its own: that of the unit qanat-connector@berlin.
+    is_service = path.parent == default_config.parent and path.stem.startswith(default_config.stem)
+    state = f"/var/lib/qanat-{path.stem}" if is_service else "state/connector"
     relays = ", ".join(f'"wss://{relay}"' for relay in token.relays)
     text = (
         "# Written by 'connector-agent enroll'. 'connector-agent schema' lists everything that may stand here.\n"

@@ -8,13 +8,15 @@ line by line: where nothing was broken on purpose, there must be no warning, and
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,21 +92,29 @@ class Trial:
         self.said: list[dict[str, Any]] = []
         self.cursor = ""
 
-    def run(self) -> None:
-        """Every step, and what the journal said in it; beside each step, which warnings and errors belong to it."""
+    def run(self, only: Sequence[str] = ()) -> None:
+        """Every step, or the first ones and `only` these, and what the journal said in each.
+
+        Beside each step stands which warnings and errors belong to it.
+        """
         steps: list[tuple[Callable[[], str], str]] = [
             (self.install, ""), (self.start_relay, ""), (self.join, "exposes nothing"), (self.push, ""),
             (self.refused_reload, "config not taken|Reload failed|systemd: .*status=5|<3> cloud-relay: "),
-            (self.reboot, NO_RELAY), (self.drain, NO_RELAY), (self.upgrade, NO_RELAY), (self.rotate, ""),
-            (self.kill, f"{NO_RELAY}|Failed with result 'signal'|tunnel ended|tunnel lost"),
-            (self.watchdog, f"{NO_RELAY}|[Ww]atchdog|tunnel ended|tunnel lost"), (self.crowded_loop, NO_RELAY),
-            (self.bad_config, "nonsense|exit-code|status=3|Failed to start"),
-            (self.second_connector, ""), (self.secrets, f"exposes nothing|{NO_RELAY}"), (self.low_port, NO_RELAY),
-            (self.access_log, NO_RELAY), (self.reexec, ""), (self.uninstall, NO_RELAY),
+            (self.reboot, NO_RELAY), (self.drain, NO_RELAY), (self.upgrade, ""), (self.roll_back, NO_RELAY),
+            (self.rotate, "a step of the CA's roll-over"),
+            (self.kill, f"{NO_RELAY}|status=9/KILL|Failed with result 'signal'|tunnel ended|tunnel lost"),
+            (self.watchdog, f"{NO_RELAY}|[Ww]atchdog|status=6/ABRT|tunnel ended|tunnel lost"),
+            (self.crowded_loop, NO_RELAY),
+            (self.bad_config, "error: the config has a problem|nonsense|exit-code|status=3|Failed to start"),
+            (self.second_connector, "exposes nothing"), (self.secrets, f"exposes nothing|{NO_RELAY}"),
+            (self.low_port, NO_RELAY), (self.socket, NO_RELAY), (self.access_log, NO_RELAY), (self.reexec, ""),
+            (self.uninstall, NO_RELAY),
         ]  # fmt: skip
         for step, expected in steps:
             started = time.monotonic()
             name = step.__name__.replace("_", " ")
+            if only and step.__name__ not in {"install", "start_relay", "join", "push", *only}:
+                continue
             try:
                 found = step()
                 self.read_journal(name, expected)
@@ -165,7 +175,7 @@ class Trial:
         machine.run("rm -f /run/sent /run/target.got")
         sender = f"python3 /opt/trial/in_machine.py sender {self.token} /run/sent"
         machine.run(f"systemd-run --quiet --unit=sender {sender}; sleep 1")
-        machine.run(script)
+        machine.run(script, 400)
         self.status("qanat-relay", then)
         machine.run("sleep 1; systemctl stop sender")
         sent: dict[str, Any] = json.loads(machine.run("cat /run/sent"))
@@ -296,20 +306,36 @@ class Trial:
 
     def upgrade(self) -> str:
         machine = self.machine
+        before = machine.show("qanat-relay", "MainPID", "NRestarts")
         sent = self.while_sending(self.docs["upgrade"])
-        assert machine.run("cloud-relay version").split()[-1] == VERSIONS[1]
-        running = json.loads(machine.run("cloud-relay status --json"))
-        assert running["version"] == VERSIONS[1], running
+        assert set(sent["statuses"]) == {"204"}, sent
+        after = machine.show("qanat-relay", "MainPID", "NRestarts")
+        assert after[0] != before[0]
+        assert after[1] == before[1]
+        assert self.version == VERSIONS[1]
         machine.run("systemctl restart qanat-connector")
         self.whole()
+        processes = "/sys/fs/cgroup/system.slice/qanat-relay.service/cgroup.procs"
+        until(lambda: machine.run(f"cat {processes}").split() == [after[0]], "the old process has ended", 90)
+        machine.run("sleep 22")  # longer than the watchdog
+        assert machine.show("qanat-relay", "MainPID", "NRestarts") == after
+        machine.run("systemctl reload qanat-relay")
+        return f"by a hand-over: {sent}"
+
+    def roll_back(self) -> str:
         back = self.while_sending("ln -sfn 0.1.0 /opt/qanat/current; systemctl restart qanat-relay")
-        assert json.loads(machine.run("cloud-relay status --json"))["version"] == VERSIONS[0]
-        return f"{sent}, and back {back}"
+        assert self.version == VERSIONS[0]
+        return f"by a restart: {back}"
+
+    @property
+    def version(self) -> str:
+        """Of the relay that runs."""
+        return str(json.loads(self.machine.run("cloud-relay status --json"))["version"])
 
     def rotate(self) -> str:
         sent = self.while_sending(
             "connector-agent certs rotate; cloud-relay certs rotate; cloud-relay ca rotate\n"
-            "timeout 90 bash -c 'until cloud-relay ca status --json | grep -q steady; do sleep 1; done'"
+            "timeout 300 bash -c 'until cloud-relay ca status --json | grep -q steady; do sleep 1; done'"
         )
         assert set(sent["statuses"]) == {"204"}, sent
         self.whole()
@@ -369,8 +395,13 @@ class Trial:
     def second_connector(self) -> str:
         machine = self.machine
         machine.run("umask 077; cloud-relay tokens create acme/walldorf/c2 > c2.token")
-        machine.drop_in("qanat-connector@berlin", "credentials", self.docs["credential"])
         machine.run(self.docs["second"])
+        self.status("qanat-connector@berlin", "^2 tunnels up, 0 targets$")
+        assert machine.run("stat -c %U:%a /var/lib/qanat-connector-berlin").strip() == "qanat:700"
+        targets = yaml.safe_load(machine.read(CONNECTOR))["targets"]
+        self.edit("/etc/qanat/connector-berlin.yaml", lambda config: config.update(targets=targets))
+        machine.drop_in("qanat-connector@berlin", "credentials", self.docs["credential"])
+        machine.run("systemctl restart qanat-connector@berlin")
         self.status("qanat-connector@berlin", "^2 tunnels up, 1 target$")
         self.status("qanat-relay", "^4 tunnels of 2 connectors attached")
         sent = self.while_sending("systemctl restart qanat-connector", r"^4 tunnels of 2 connectors attached")
@@ -412,13 +443,28 @@ class Trial:
         self.edit(RELAY, lambda config: config["ingress"].append({"listen": "127.0.0.1:80"}))
         machine.run("systemctl restart qanat-relay")
         self.whole()
-        assert machine.run("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:80/").strip() == "401"
+        assert machine.run("curl -s -o /dev/null -w '%{http_code}' http://localhost:80/").strip() == "401"
         machine.run("systemd-analyze security --threshold=20 qanat-relay")
         self.edit(RELAY, lambda config: config["ingress"].pop())
         machine.no_drop_in("qanat-relay", "port")
         machine.run("systemctl restart qanat-relay")
         self.whole()
         return "port 80 by a drop-in"
+
+    def socket(self) -> str:
+        machine = self.machine
+        machine.write("/etc/systemd/system/qanat-relay.socket.d/ports.conf", self.docs["socket"])
+        machine.run("systemctl daemon-reload")
+        self.edit(RELAY, lambda config: config["ingress"].append({"listen": "127.0.0.1:80"}))
+        machine.run(self.docs["enable-socket"])
+        self.whole()
+        assert machine.run("curl -s -o /dev/null -w '%{http_code}' http://localhost:80/").strip() == "401"
+        sent = self.while_sending("systemctl restart qanat-relay")
+        assert set(sent["statuses"]) == {"204"}, sent
+        handed = self.while_sending("cloud-relay upgrade")
+        assert set(handed["statuses"]) == {"204"}, handed
+        self.whole()
+        return f"systemd holds the ports; restarted: {sent}; handed over: {handed}"
 
     def access_log(self) -> str:
         machine = self.machine
@@ -453,16 +499,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where roots, wheels and the machine are kept")
     parser.add_argument("--suite", default="bookworm", help="Debian's release")
+    parser.add_argument("--only", nargs="*", default=[], help="steps to be tried after a first push")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # the machine, too
+    lock = (folder / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"another trial is under way in {folder}: choose another --folder")
     root = make_root(folder, arguments.suite)
     python = next(path.name.removeprefix("python") for path in (root / "usr" / "bin").glob("python3.[0-9]*[0-9]"))
     wheels = build_wheels(folder, python)
     with Machine(folder / "machine", root) as machine:
         trial = Trial(machine, wheels)
         try:
-            trial.run()
+            trial.run(arguments.only)
         finally:
             journal = folder / f"journal-{arguments.suite}.txt"
             journal.write_text("".join(f"{one['step']}: {one['line']}\n" for one in trial.said))

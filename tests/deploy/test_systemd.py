@@ -19,17 +19,20 @@ import pytest
 import cloud_relay.cli
 import connector_agent.cli
 from cloud_relay.app import STOP_GRACE, TUNNEL_GRACE
+from cloud_relay.cli_init import LISTEN
 from cloud_relay.config.models import DrainConfig as RelayDrain
 from connector_agent.app import STOP_GRACE as CONNECTOR_STOP_GRACE
 from connector_agent.config import DrainConfig as ConnectorDrain
 from shared.cli import invoke
 from shared.exits import ExitCode
+from shared.listeners import BACKLOG
 from shared.units import parse_duration
 from tests.deploy.systemd_trial import documented
 from tests.system.programs import ROOT, command
 
 FOLDER = ROOT / "deploy" / "systemd"
 PROGRAMS = {"cloud-relay": cloud_relay.cli.app, "connector-agent": connector_agent.cli.app}
+SOCKET = "qanat-relay.socket"
 SERVICES = sorted(path.name for path in FOLDER.glob("*.service"))
 INSTALL = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
 MAX_EXPOSURE = 2.0
@@ -112,12 +115,18 @@ def test_the_wheel_brings_all_of_it() -> None:
     assert [name for name in files if not any(fnmatch(name, pattern) for pattern in patterns)] == []
 
 
+def test_the_socket_unit_fits_a_config_that_init_writes() -> None:
+    (listen,) = [one.value for one in settings(SOCKET) if one.key == "ListenStream"]
+    assert f":{listen}" == LISTEN
+    assert int(value(SOCKET, "Backlog")) == BACKLOG
+
+
 def test_the_document_names_what_there_is() -> None:
     blocks = documented()
     installed = set(re.findall(r"qanat\.(?:sysusers|tmpfiles)\.conf", blocks["install"]))
     assert installed == {path.name for path in FOLDER.glob("*.conf")}
-    assert {f"{one}.service" for one in re.findall(r"enable --now (\S+)", INSTALL)} == {
-        "qanat-relay.service", "qanat-connector.service", "qanat-connector@berlin.service",
+    assert set(re.findall(r"systemctl enable --now (\S+)", INSTALL)) == {
+        "qanat-relay", "qanat-relay.socket", "qanat-connector", "qanat-connector@berlin",
     }  # fmt: skip
     for name in ("qanat-relay.service", "qanat-connector.service"):
         assert value(name, "LoadCredential") in INSTALL
@@ -133,7 +142,7 @@ needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reas
 def units(tmp_path: Path) -> list[str]:
     """Copies whose programs exist, and an instance of the template."""
     paths = []
-    for name in SERVICES:
+    for name in [*SERVICES, SOCKET]:
         text = (FOLDER / name).read_text()
         for program in PROGRAMS:
             text = text.replace(f"/opt/qanat/current/bin/{program}", command(program))
@@ -153,8 +162,9 @@ def test_systemd_understands_every_line(units: list[str]) -> None:
 @needs_systemd
 def test_systemd_finds_them_hardened(units: list[str]) -> None:
     argv = ["systemd-analyze", "security", "--offline=yes", f"--threshold={int(MAX_EXPOSURE * 10)}", *units]
+    argv = [one for one in argv if not one.endswith(".socket")]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     found = re.findall(r"exposure level for (\S+): ([0-9.]+)", done.stdout)
-    assert len(found) == len(units), done.stdout + done.stderr
+    assert len(found) == len(SERVICES), done.stdout + done.stderr
     assert all(float(exposure) <= MAX_EXPOSURE for _, exposure in found), found
     assert done.returncode == 0

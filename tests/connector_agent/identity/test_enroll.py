@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from connector_agent.app import ConnectorApp
 from connector_agent.cli import app as command
 from connector_agent.config import ConnectorConfig
+from connector_agent.identity.cli import write_config
 from connector_agent.identity.store import IdentityStore
 from connector_agent.wiring import check_identity, make_tunnels
 from shared.cli import invoke
@@ -26,6 +28,7 @@ from shared.control import control_request
 from shared.exits import CommandError
 from shared.pki import issue
 from shared.pki.files import write_private
+from shared.pki.join_token import JoinToken
 from shared.pki.requests import make_request
 from shared.process import StopRequest
 from tests.support.development import Pki
@@ -67,6 +70,21 @@ async def test_enroll_writes_a_config_that_runs(tmp_path: Path, capsys: pytest.C
         assert found is not None
         assert found.id == relay.identity
         assert await run("check", "--config", path) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("connector.yaml", "/var/lib/qanat-connector"),
+        ("connector-berlin.yaml", "/var/lib/qanat-connector-berlin"),
+        ("other.yaml", "state/connector"),
+    ],
+)
+def test_a_service_of_several_has_a_state_of_its_own(tmp_path: Path, name: str, state: str) -> None:
+    relays = (HostPort("relay.example.com", 8443),)
+    token = JoinToken("example.com", relays, "0" * 64, "acme", "walldorf", "c1", "t0k3n", "0" * 64)
+    write_config(tmp_path / name, token, tmp_path / "connector.yaml")
+    assert yaml.safe_load((tmp_path / name).read_text())["state_dir"] == state
 
 
 async def test_what_root_enrols_belongs_to_the_owner_of_the_state(tmp_path: Path) -> None:
