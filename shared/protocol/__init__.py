@@ -4,6 +4,7 @@
     hello        what the two sides tell each other first
     stream       one push inside a tunnel: two halves, a table of states
     credit       how much may be under way: per stream and per tunnel
+    stalls       how often and how long what could be sent waits for credit
     outbox       what goes into the next message, chosen as late as possible
     liveness     when to ask, when to doubt, when to give up
     clock        the relay's clock as the connector sees it
@@ -21,6 +22,7 @@ from shared.protocol.connection import Connection
 from shared.protocol.driver import ConnectionHandler, Role, State
 from shared.protocol.hello import Hello
 from shared.protocol.settings import Settings
+from shared.protocol.stalls import StallCounts
 from shared.protocol.stream import Stream, StreamEnd, StreamHandler
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "MemoryBudget",
     "Role",
     "Settings",
+    "StallCounts",
     "State",
     "Stream",
     "StreamEnd",

@@ -58,7 +58,12 @@ class Connection(EndingConnection):
 
     @property
     def round_trip(self) -> float:
-        """The best guess at the path's round trip, seconds; infinite before the first measurement."""
+        """The shortest time in which anything came back of late, seconds; infinite before the first measurement.
+
+        Good enough to size windows by. What took long may have been collected at the other end: credit goes back by
+        TUNNEL_CREDIT_STEP, which is many pushes on a tunnel with little traffic. `clock.round_trip` is what the path
+        takes.
+        """
         return min(self.clock.round_trip, self.window.round_trip)
 
     @property
@@ -174,6 +179,7 @@ class Connection(EndingConnection):
         """The next message to hand to the transport, chosen now; None when there is nothing, or no credit."""
         self.now = now
         self._is_announced = False
+        self.outbox.stalls.now = now
         message = self.outbox.next_message()
         if message is not None:
             self.liveness.last_sent = now

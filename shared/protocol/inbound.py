@@ -38,6 +38,9 @@ from shared.protocol.stream import Event, Stream
 if TYPE_CHECKING:
     from shared.protocol.connection import Connection
 
+RELAY_MEASURES_EVERY: Final = 60.0
+"""Seconds after which the relay measures the path's round trip anew, where it had no other cause to ping."""
+
 _DEADLINE: Final = FAULTS["deadline-exceeded"].wire
 _REFUSED: Final = FAULTS["tunnel-refused"].wire
 
@@ -199,6 +202,7 @@ def on_credit(c: Connection, _flags: int, stream_id: int, payload: bytes) -> Non
         c.fail("protocol-error", "CREDIT is cut short")
         return
     (increment,) = frames.U32.unpack_from(payload)
+    c.outbox.stalls.now = c.now
     if not stream_id:
         if not c.window.on_credit(increment, c.now):
             c.fail("protocol-error", "more credit than was used")
@@ -217,6 +221,8 @@ def on_ping(c: Connection, _flags: int, _stream_id: int, payload: bytes) -> None
         c.fail("protocol-error", "PING is cut short")
         return
     c.outbox.set_pong(frames.pong(frames.U64.unpack_from(payload)[0], int(c.now * 1e6)))
+    if c.is_relay and c.now - c.liveness.last_ping > RELAY_MEASURES_EVERY:
+        c.ping(c.now)  # in one message with the PONG; the connector is awake, as we are
     c.announce()
 
 

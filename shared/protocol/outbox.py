@@ -28,6 +28,7 @@ from shared.protocol.frames import (
     OPEN_START,
 )
 from shared.protocol.settings import Settings
+from shared.protocol.stalls import StallWatch
 from shared.protocol.stream import Stream
 
 _SMALLEST_FRAME: Final = 256
@@ -57,6 +58,7 @@ class Outbox:
         "_on_taken",
         "_pong",
         "_starved",
+        "stalls",
         "window",
     )
 
@@ -72,6 +74,7 @@ class Outbox:
         self._fresh: deque[Stream] = deque()
         self._bulk: deque[Stream] = deque()
         self._starved: list[Stream] = []
+        self.stalls = StallWatch()
         self._fair_chunk = settings.fair_chunk
         self._bulk_after = settings.bulk_after
         self._head_kind = OPEN if is_opener else ANSWER
@@ -119,12 +122,18 @@ class Outbox:
         if stream.is_queued or stream.is_finished:
             return
         if stream.pending_head is None and (not stream.has_output or (stream.buffered and not stream.credit)):
+            if stream.buffered:
+                self.stalls.wait(stream)
             return
+        if self.stalls.waiting:
+            self.stalls.go_on(stream)
         stream.is_queued = True
         (self._bulk if stream.sent_bytes > self._bulk_after else self._fresh).append(stream)
 
     def discard(self, stream: Stream) -> None:
         """A stream is over. If it is in a queue it leaves it now or with many others, so that they cannot pile up."""
+        if self.stalls.waiting:
+            self.stalls.go_on(stream)
         if stream.is_queued:
             self._dead += 1
             if self._dead >= _COMPACT_AFTER:
@@ -135,6 +144,8 @@ class Outbox:
 
     def on_tunnel_credit(self) -> None:
         """The tunnel has room again: whoever waited for it gets its turn."""
+        if self._starved:
+            self.stalls.feed()
         starved, self._starved = self._starved, []
         for stream in starved:
             stream.is_queued = False
@@ -148,6 +159,7 @@ class Outbox:
         self._fresh.clear()
         self._bulk.clear()
         self._starved.clear()
+        self.stalls.end()
 
     def next_message(self) -> bytes | None:
         """The next message, at most 64 KiB; None when nothing can be sent now."""
@@ -244,5 +256,6 @@ class Outbox:
         if waits_for_tunnel and stream.credit:
             stream.is_queued = True
             self._starved.append(stream)
+            self.stalls.starve()
         else:
             self.add(stream)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from shared.errors import BY_WIRE, FAULTS
-from shared.protocol import Connection, Hello, MemoryBudget, Role, Settings, State, Stream, StreamHandler
+from shared.protocol import Connection, Hello, MemoryBudget, Role, Settings, StallCounts, State, Stream, StreamHandler
 from shared.timers import LazyTimer, precise_clock
 from shared.tunnel.gaps import GapWatch
 from shared.tunnel.transport import HIGH_WATER, MessageTransport
@@ -148,14 +148,18 @@ class Link:
 
     @property
     def rtt(self) -> float:
-        """Seconds of the path's round trip, at best; infinite before the first measurement."""
-        return self._connection.round_trip
+        """Seconds that a PING and its PONG took, at best of late; infinite before the first."""
+        return self._connection.clock.round_trip
 
     @property
     def last_ping(self) -> tuple[float, float]:
         """How long the ping took that was answered last, in seconds, and when its answer came, by the loop's time."""
         clock = self._connection.clock
         return clock.last_round_trip, clock.sampled_at
+
+    def count_stalls(self, counts: StallCounts) -> None:
+        """Count waits for credit there from now on."""
+        self._connection.outbox.stalls.counts = counts
 
     @property
     def last_received(self) -> float:

@@ -120,3 +120,15 @@ async def test_a_relays_drain_ends_with_the_last_push() -> None:
     await pair.settle()
     assert push.log == [(b"200", b"answer", True)]
     assert pair.owners[0].closed == ("going-away", "drained")
+
+
+async def test_the_round_trip_is_a_pings_and_no_credits() -> None:
+    pair = Pair()
+    await pair.settle()
+    push = Push()
+    push.stream = pair.relay.open_stream(push, b"head", bytes(1 << 17), end=True)
+    await pair.settle()
+    assert pair.relay.rtt == float("inf")  # credit has come back, which says little
+    pair.relay.ping()
+    await pair.settle()
+    assert pair.relay.rtt == pair.relay.last_ping[0] < 1.0
