@@ -7,6 +7,8 @@ arrive ─▶ HandshakeGate ─▶ TLS ─▶ HTTP request ─▶ House.judge �
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +26,11 @@ from shared.tunnel.websocket_server import ServerTransport, UpgradeRequest
 
 _INVALID_PURPOSE: Final = 26
 """X509_V_ERR_INVALID_PURPOSE: OpenSSL itself turns away a certificate that is for servers only."""
+
+_POLLRDHUP: Final[int | None] = getattr(select, "POLLRDHUP", None)
+
+MAX_EARLY: Final = 32 * 1024
+"""Bytes of one connection that wait with it: twice a TLS record, where a ClientHello is a part of one."""
 
 _CHALLENGE: Final = ((b"WWW-Authenticate", b'Mutual-TLS realm="qanat"'),)
 
@@ -90,10 +97,17 @@ class Entrance:
 
     # --- the steps of one connection, called by what is below
 
-    def begin(self, raw: asyncio.Transport, source: str, peer: str) -> None:
-        """Start the handshake of a connection whose turn it is."""
-        if raw.is_closing():
+    def begin(self, raw: asyncio.Transport, source: str, peer: str, early: bytes) -> None:
+        """Start the handshake of a connection whose turn it is; `early` came before that.
+
+        Who gave up waiting for it costs nothing: where a crowd comes faster than it can be taken, the relay would else
+        do nothing but handshakes with those who have left.
+        """
+        if raw.is_closing() or has_hung_up(raw.get_extra_info("socket")):
+            raw.abort()
             self.gate.leave(source)
+            self.counts.failed += 1
+            log_limited(log, "info", "handshake", "no handshake", peer=peer, error="it did not wait for its turn")
             return
         knock = _Knock(self, source, peer)
         transport = ServerTransport(self._loop, self._house.tls, self._buffers, knock, self._time_limit)
@@ -101,6 +115,7 @@ class Entrance:
         try:
             raw.set_protocol(transport)
             transport.connection_made(raw)
+            _feed(transport, early)
             raw.resume_reading()
         except Exception as error:  # its place may not be lost for good
             log.error("a handshake could not begin, by a bug of ours", exc_info=error)
@@ -143,20 +158,53 @@ class Entrance:
             self.gate.leave(source)
 
 
+def has_hung_up(sock: socket.socket | None) -> bool:
+    """Whether the other side has closed a connection of which nothing has been read yet. Without POLLRDHUP, which only
+    Linux has, nobody can tell."""
+    if sock is None or _POLLRDHUP is None or sock.fileno() < 0:
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), _POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def _feed(transport: ServerTransport, data: bytes) -> None:
+    """What was read before its turn."""
+    while data:
+        buffer = transport.get_buffer(len(data))
+        size = min(len(buffer), len(data))
+        buffer[:size] = data[:size]
+        data = data[size:]
+        transport.buffer_updated(size)
+
+
 class _Doorstep(asyncio.Protocol):
-    """A TCP connection before its turn: nothing is read from it."""
+    """A TCP connection before its turn: next to nothing is read from it.
+
+    uvloop cannot be told not to read before it has begun to; so the first bytes that come are kept, and then it is
+    told.
+    """
 
     def __init__(self, entrance: Entrance) -> None:
         self._entrance = entrance
+        self._raw: asyncio.Transport | None = None
+        self._early = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        raw = cast(asyncio.Transport, transport)
+        raw = self._raw = cast(asyncio.Transport, transport)
         raw.pause_reading()
         name = raw.get_extra_info("peername")
         peer = str(name[0]) if isinstance(name, tuple) else "unknown"
         source = source_key(peer)
         entrance = self._entrance
-        entrance.gate.enter(Arrival(source, lambda: entrance.begin(raw, source, peer), raw.abort))
+        entrance.gate.enter(Arrival(source, lambda: entrance.begin(raw, source, peer, self._early), raw.abort))
+
+    def data_received(self, data: bytes) -> None:
+        self._early += data
+        if self._raw is not None:
+            self._raw.pause_reading()
+            if len(self._early) > MAX_EARLY:
+                self._raw.abort()
 
 
 class _Knock:

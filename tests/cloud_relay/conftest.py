@@ -1,4 +1,4 @@
-"""A relay's config files for tests."""
+"""A relay's config files for tests. What goes through the tunnel's port runs on both loops."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.loops import Factories, both_for
+
 Documents = dict[str, Any]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Factories:
+    return both_for(item, {"test_tunnels.py"})
 
 
 def sha256(secret: str) -> str:

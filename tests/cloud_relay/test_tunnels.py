@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 
-from cloud_relay.entrance import _Doorstep
+from cloud_relay.entrance import MAX_EARLY, _Doorstep
 from cloud_relay.tunnels import TunnelLimits
+from shared.tunnel.endings import let_reset
 from shared.tunnel.link import Link
+from shared.tunnel.websocket_server import ServerTransport
 from tests.support.tunnels import KEY, world
 
 pytestmark = pytest.mark.system
@@ -73,6 +75,72 @@ async def test_a_handshake_that_cannot_begin_keeps_no_place(tmp_path, monkeypatc
         assert listener.entrance.gate.in_progress == 0
 
 
+async def test_more_than_may_shake_hands_at_once_come_in_one_after_the_other(tmp_path):
+    """Those that wait say their ClientHello before their turn."""
+    async with world(tmp_path) as w:
+        listener = await w.serve(TunnelLimits(handshakes_per_source=2))
+        for number in range(20):
+            w.connect(w.pki.connector(f"c{number}"), count=1)
+        await w.until_open(20)
+        assert listener.counts.failed == 0
+
+
+async def test_who_says_too_much_before_its_turn_is_cut_off(tmp_path):
+    class Raw(asyncio.Transport):
+        is_aborted = False
+
+        def pause_reading(self) -> None: ...
+
+        def abort(self) -> None:
+            self.is_aborted = True
+
+    async with world(tmp_path) as w:
+        listener = await w.serve(TunnelLimits(handshakes_per_source=1))
+        _, stalling = await asyncio.open_connection("127.0.0.1", w.port)
+        await w.until(lambda: listener.entrance.gate.in_progress == 1)
+        raw = Raw({"peername": ("127.0.0.1", 4711)})
+        doorstep = _Doorstep(listener.entrance)
+        doorstep.connection_made(raw)
+        doorstep.data_received(bytes(MAX_EARLY))
+        assert not raw.is_aborted
+        doorstep.data_received(b"x")
+        assert raw.is_aborted
+        listener.entrance.gate._waiting.clear()
+        stalling.close()
+
+
+@pytest.mark.parametrize("ending", ["fin", "rst"])
+async def test_who_gave_up_waiting_costs_no_handshake(tmp_path, monkeypatch, ending):
+    """Behind one handshake that stalls, a crowd comes, says its ClientHello, and leaves."""
+    async with world(tmp_path) as w:
+        listener = await w.serve(TunnelLimits(handshakes_per_source=1, handshake_timeout=1.0))
+        begun: list[str] = []
+        begin = ServerTransport.connection_made
+
+        def note(transport: ServerTransport, raw: asyncio.BaseTransport) -> None:
+            begun.append(str(raw.get_extra_info("peername")[1]))
+            begin(transport, raw)
+
+        monkeypatch.setattr(ServerTransport, "connection_made", note)
+        _, stalling = await asyncio.open_connection("127.0.0.1", w.port)
+        await w.until(lambda: len(begun) == 1)
+        for _ in range(20):
+            _, waiting = await asyncio.open_connection("127.0.0.1", w.port)
+            waiting.write(b"\x16\x03\x01\x02\x00" + bytes(512))
+            await waiting.drain()
+            if ending == "rst":
+                let_reset(waiting.get_extra_info("socket"))
+                waiting.transport.abort()
+            else:
+                waiting.close()
+        w.connect(count=1)
+        await w.until_open(1)
+        assert len(begun) == 2
+        assert listener.counts.failed == 1 + 20
+        assert listener.entrance.gate.in_progress == 0
+        stalling.close()
+
+
 async def test_a_host_with_many_ipv6_addresses_is_one_source(tmp_path, monkeypatch):
     class Raw(asyncio.Transport):
         def __init__(self, address: str) -> None:
@@ -83,7 +151,7 @@ async def test_a_host_with_many_ipv6_addresses_is_one_source(tmp_path, monkeypat
     async with world(tmp_path) as w:
         listener = await w.serve(TunnelLimits(handshakes_per_source=2))
         begun: list[str] = []
-        monkeypatch.setattr(listener.entrance, "begin", lambda _, __, peer: begun.append(peer))
+        monkeypatch.setattr(listener.entrance, "begin", lambda _, __, peer, ___: begun.append(peer))
         for address in ("2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1"):
             _Doorstep(listener.entrance).connection_made(Raw(address))
         assert begun == ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"]
