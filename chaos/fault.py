@@ -47,8 +47,8 @@ async def undisturbed(site: Site, parameters: Parameters) -> None:
 class Fault:
     """One kind of fault. `terms` may depend on what was drawn; `lacks` says what this machine has not, or "".
 
-    In each round of a schedule it comes as often as its `weight` says. `prepare` is called before the first push,
-    `restore` after the last.
+    In each round of a schedule it comes as often as its `weight` says. It is played on a `site` of this kind;
+    `prepare` is called before the first push, `restore` after the last.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Fault:
     lacks: Callable[[], str] = never_lacking
     weight: float = 1.0
     load: Load = Load()
+    site: type[Site] = Site
     prepare: Step = undisturbed
     restore: Step = undisturbed
 

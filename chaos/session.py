@@ -41,7 +41,7 @@ class Session:
 
     async def _play(self, plan: Plan) -> Outcome:
         try:
-            site = self._site or await self._enter()
+            site = await self._enter(plan.fault.site)
             outcome = await Run(site, plan).play()
         except Exception:  # noqa: BLE001 - whatever broke is this run's finding, and the next one gets another site
             outcome = Outcome(plan.number, plan.fault.name, plan.text, [traceback.format_exc(limit=-4)])
@@ -49,9 +49,12 @@ class Session:
             await self._leave(plan)
         return outcome
 
-    async def _enter(self) -> Site:
+    async def _enter(self, kind: type[Site]) -> Site:
+        if type(self._site) is kind:
+            return self._site
+        await self._leave(None)
         folder = Path(tempfile.mkdtemp(prefix="qanat-chaos-"))
-        self._site = site = Site(folder, self._network)
+        self._site = site = kind(folder, self._network)
         return await site.__aenter__()
 
     async def _leave(self, failed: Plan | None) -> None:

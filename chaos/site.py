@@ -92,7 +92,7 @@ class Site:
             self._disks.enter_context(small_disk(self.disk(name), _DISK_MIB))
         self._make_certificate()
         self._write(RELAY, relay_config(self.folder, self.network, self.keys, LEAF_LIFETIME))
-        await found(self.disk(RELAY) / "state", TRUST_DOMAIN, "r1", datetime.now(UTC))
+        await self._found()
         for tenant in TENANTS:
             self.start_target(tenant)
             self._start_sender(tenant)
@@ -301,6 +301,10 @@ class Site:
         key = self.folder / "ingress.key"
         key.touch(mode=0o600)
         key.write_bytes(leaf.private_key_pem.bytes())
+
+    async def _found(self) -> None:
+        """The relay's own CA."""
+        await found(self.disk(RELAY) / "state", TRUST_DOMAIN, "r1", datetime.now(UTC))
 
     async def _invite(self, name: str) -> None:
         """A join token for a connector, which it uses at its first start."""
