@@ -38,10 +38,10 @@ def upgrade_text(answer: dict[str, Any]) -> str:
         return f"{answer['workers']} workers are replaced, one after the other; the log and status tell how far it is"
     old, new = answer["old"], answer["new"]
     left = old["connections"]
-    rest = f"ends with its {counted(left, 'connection')}, at the latest in {format_duration(old['seconds'])}"
+    rest = f"serves out its {counted(left, 'connection')}, for {format_duration(old['seconds'])} at most"
     return (
         f"the new process {new['pid']} (version {new['version']}) serves; "
-        f"the old one, {old['pid']}, {rest if left else 'ends now'}"
+        f"the old one, {old['pid']}, {rest if left else 'has no connection left'}"
     )
 
 
