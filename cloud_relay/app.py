@@ -384,10 +384,12 @@ class RelayApp:
         return here + [Attached(one.connector, one.fingerprint, one.since) for one in rivals]
 
     def hint(self, connector: ConnectorKey, within: float) -> int:
-        """Ask a connector for a renewal within so many seconds; how many tunnels of it are asked here."""
-        if self.team is not None:
-            self.team.host.tell({"hint": connector, "within": within})
-        return self.doors.tunnel.hint(connector, within) if self.doors is not None else 0
+        """Ask a connector for a renewal within so many seconds; 0 where it has no tunnel that could carry the hint."""
+        here = self.doors.tunnel.hint(connector, within) if self.doors is not None else 0
+        if here or self.team is None:
+            return here
+        self.team.host.tell({"hint": connector, "within": within})
+        return int(any(one.connector == connector for one in self.team.wide.rivals()))
 
     # --- senders
 

@@ -33,6 +33,7 @@ class Follower:
     def __init__(self, app: RelayApp) -> None:
         self._app = app
         self._failed = 0
+        self._is_news = asyncio.Event()
 
     @property
     def is_lost(self) -> bool:
@@ -51,12 +52,24 @@ class Follower:
                             cause=str(error))  # fmt: skip
             else:
                 self._failed = 0
-            await asyncio.sleep(LOOK)
+            await self._rest()
+
+    def hasten(self) -> None:
+        """Look now: there is something new."""
+        self._is_news.set()
+
+    async def _rest(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK):
+                await self._is_news.wait()
+        except TimeoutError:
+            pass
+        self._is_news.clear()
 
     async def look(self) -> None:
         """Take in what has changed. Raises StateError, PkiError, OSError."""
         if self._app.identity is not None:
-            await self._app.identity.office.registrar.follow()
+            await self._app.identity.follow()
         self._app.follow_senders()
 
     async def take_back(self, identity: IdentityService) -> None:

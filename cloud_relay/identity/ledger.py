@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
@@ -18,10 +19,17 @@ from shared.tasks import spawn
 BACKWARDS: Final = timedelta(minutes=5)
 """How much earlier than the last event it may be now. More means that this host's clock is wrong."""
 
-MAX_CONFLICTS: Final = 20
-"""Tries to store what is decided, while other processes store something: each of them gets through once."""
+MAX_CONFLICTS: Final = 50
+"""Tries to store what is decided, while other processes store something."""
+
+CONFLICT_PAUSE: Final = 0.02
+"""Seconds at most before the second try, twice as many before the third …: they must not all come at once again."""
+
+LONGEST_PAUSE: Final = 0.2
 
 Decision = Callable[[], tuple[list[Event], dict[str, bytes]]]
+"""What to store, by the book as it is now. Called anew, perhaps several times, where other processes write too."""
+
 Watcher = Callable[[Sequence[Event]], None]
 
 log = get_logger("relay.identity")
@@ -45,6 +53,8 @@ class Ledger:
         self.is_shared = False
         """Whether other processes of this relay write too: what they have stored meanwhile is taken in, and decided
         anew."""
+        self.on_stored: Callable[[int], None] = _nobody
+        """Told the number of the last event that this process has stored."""
 
     def on_change(self, watcher: Watcher) -> None:
         """Call `watcher` with what was stored, after it was applied to the book."""
@@ -83,23 +93,30 @@ class Ledger:
         async with self._lock:
             if self._is_retired:
                 raise IdentityFault("cannot-issue", "this process of the relay ends, and the next one has taken over")
-            for _ in range(MAX_CONFLICTS if self.is_shared else 1):
-                new, leaves = decide()
-                if not new:
-                    return
-                try:
-                    stored = await self.store.append(self.book.number, new, leaves)
-                    break
-                except Conflict:
-                    if self.is_shared:
-                        await self._take_in()
-            else:
-                raise StateError("the state has changed under this relay: restart it, to read it anew")
+            stored = await self._store(decide)
             for event in stored:
                 self.book.apply(event)
+        if not stored:
+            return
+        self.on_stored(stored[-1].number)
         for event in stored:
             log.info(event.kind.value, number=event.number, **_shown(event))
         self._tell(stored)
+
+    async def _store(self, decide: Decision) -> list[Event]:
+        for number in range(MAX_CONFLICTS):
+            new, leaves = decide()
+            if not new:
+                return []
+            try:
+                return await self.store.append(self.book.number, new, leaves)
+            except Conflict as error:
+                if not self.is_shared:
+                    msg = "the state has changed under this relay: restart it, to read it anew"
+                    raise StateError(msg) from error
+            await asyncio.sleep(random.uniform(0.0, min(LONGEST_PAUSE, CONFLICT_PAUSE * 2**number)))
+            await self._take_in()
+        raise StateError("the state could not be written, since other workers of this relay write all the time")
 
     # --- one process after the other
 
@@ -153,6 +170,10 @@ def _shown(event: Event) -> dict[str, object]:
     hidden = {"certificate", "hash", "key", "pins"}
     shown = {name: value for name, value in event.data.items() if name not in hidden and value not in (None, "")}
     return {"token_id" if name == "token" else name: value for name, value in shown.items()}
+
+
+def _nobody(_number: int) -> None:
+    """No other process waits for it."""
 
 
 def _told_elsewhere(_name: str, _error: BaseException) -> None:

@@ -160,14 +160,15 @@ class Registrar(Ledger):
             await self.change(self._note_all)
 
     def _note_all(self) -> tuple[list[Event], dict[str, bytes]]:
-        noted, self._noted = self._noted, {}
+        # What is stored is missing no more, so it goes with the next note: a decision may have to be made twice.
+        self._noted = noted = {key: pins for key, pins in self._noted.items() if self._missing(key, pins)}
         now = self.note_time()
         return [
             new_event(
                 Kind.ROOT_TRUSTED, now, tenant=key[0], location=key[1], connector=key[2],
-                pins=sorted(self.book.connectors[key].pins | missing),
+                pins=sorted(self.book.connectors[key].pins | self._missing(key, pins)),
             )
-            for key, pins in noted.items() if (missing := self._missing(key, pins))
+            for key, pins in noted.items()
         ], {}  # fmt: skip
 
     def _missing(self, key: ConnectorKey, pins: Sequence[str]) -> set[str]:
@@ -214,6 +215,8 @@ class Registrar(Ledger):
     # --- within
 
     async def _redeem(self, token_id: str, secret: str, pem: bytes, peer: str) -> Issued:
+        if token_id not in self.book.tokens and self.is_shared:
+            await self.follow()  # another process may have made it just now
         token = self.book.tokens.get(token_id)
         given = hashlib.sha256(secret.encode()).hexdigest()
         if token is None or not hmac.compare_digest(given, token.hash):
@@ -288,7 +291,7 @@ class Registrar(Ledger):
 
         await self.change(decide)
         reach("relay.certificate.applied")
-        chain, fingerprint = made[0]
+        chain, fingerprint = made[-1]  # of several, the one that was stored
         return Issued(chain, self.book.certificates[fingerprint], *self.root_texts())
 
     def _judge(self, key: ConnectorKey, request: Request, proof: TokenRecord | Holder, now: datetime) -> None:

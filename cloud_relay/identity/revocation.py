@@ -28,7 +28,7 @@ async def revoke(
     def decide() -> tuple[list[Event], dict[str, bytes]]:
         now = registrar.note_time()
         found = registrar.book.in_scope(scope, fingerprint, key)
-        ended.extend(one for one in found if one.revoked_at is None and now <= one.not_after)
+        ended[:] = (one for one in found if one.revoked_at is None and now <= one.not_after)
         return [new_event(
             Kind.REVOKED, now, scope=scope.value, fingerprint=fingerprint, tenant=tenant, location=location,
             connector=connector, reason=reason, by=by,
@@ -53,6 +53,7 @@ async def _bar(registrar: Registrar, key: ConnectorKey, kind: Kind, reason: str,
     changed: list[bool] = []
 
     def decide() -> tuple[list[Event], dict[str, bytes]]:
+        changed.clear()
         if registrar.book.is_blocked(key) == (kind is Kind.BLOCKED):
             return [], {}
         changed.append(True)

@@ -161,6 +161,7 @@ class RollOver:
         taken: list[Step] = []
 
         def decide() -> tuple[list[Event], dict[str, bytes]]:
+            taken.clear()
             if book.stage is not stage or book.other != generation:
                 return [], {}
             taken.append(step)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,10 +16,16 @@ from cloud_relay.identity.office import Office, open_office
 from cloud_relay.identity.upkeep import Upkeep
 from cloud_relay.policy import ConfigPolicy
 from shared.exits import CommandError, ExitCode
+from shared.pki.files import Stamp, stamp
 
 if TYPE_CHECKING:
     from cloud_relay.app import RelayApp
     from cloud_relay.identity.records import ConnectorKey
+
+MAKING: Final = 10.0
+"""Seconds that the first process may take to make the relay's certificate."""
+
+LOOK: Final = 0.05
 
 _ABOUT_TRUST: Final = frozenset({Kind.ROOT_CREATED, Kind.CROSS_SIGNED, Kind.ROLL_OVER, Kind.RESTORED})
 _ABOUT_ACCESS: Final = frozenset({Kind.REVOKED, Kind.BLOCKED, Kind.ROLL_OVER})
@@ -28,6 +36,7 @@ class IdentityService:
 
     def __init__(self, app: RelayApp, office: Office) -> None:
         self._app = app
+        self._own_seen: Stamp = None
         self.office = office
         office.roll_over.in_use = self._in_use
         self.upkeep = Upkeep(
@@ -47,7 +56,15 @@ class IdentityService:
 
     def context(self) -> ssl.SSLContext:
         """The tunnel listener's side of TLS where the relay is its own CA. Raises PkiError."""
+        self._own_seen = stamp(self.office.own.path)
         return self.office.own.context(self._app.clock.now())
+
+    async def follow(self) -> None:
+        """Take in what another process has written: events, and the relay's own certificate, of which there is none.
+        Raises StateError, PkiError."""
+        await self.office.registrar.follow()
+        if self.is_authority and stamp(self.office.own.path) != self._own_seen:
+            self._renew_context()
 
     async def run(self) -> None:
         """Keep the identity alive, until cancelled."""
@@ -157,13 +174,24 @@ async def open_identity(app: RelayApp, patience: float = 0.0, *, is_shared: bool
     try:
         service = IdentityService(app, office)
         if service.is_authority:
-            office.roll_over.clear_keys()
-            await service.upkeep.look()
+            if app.is_first:
+                office.roll_over.clear_keys()
+                await service.upkeep.look()
+            else:
+                await _until_made(office)
             _require_own_certificate(office)
     except BaseException:
         await office.close()
         raise
     return service
+
+
+async def _until_made(office: Office) -> None:
+    """The relay's certificate is made by the first of its processes: two would each make one, and remove keys of CAs
+    that the other is just making."""
+    until = time.monotonic() + MAKING
+    while not office.own.chain() and time.monotonic() < until:  # noqa: ASYNC110 - a file that another process writes
+        await asyncio.sleep(LOOK)
 
 
 def _require_own_certificate(office: Office) -> None:

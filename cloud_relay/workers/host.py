@@ -10,6 +10,7 @@ the news (`lines`), both ways:
                  {"hint": [tenant, location, connector], "within": seconds}    ask it for a renewal, if it is there
                  {"heard": number, "at": the loop's time}                      after a ping: when its last byte came
                  {"share": [tenant, kind, name], "of": share}                  of a quota: see `shares`
+                 {"stored": number}                                            events were written, up to this one
     from there   {"worker": number}                                            the first line: who this is
                  {"pressed": [[tenant, kind, name, pressure], …]}              its quotas
                  {"shared": [tenant, kind, name], "of": share}                 this is what it uses now

@@ -117,6 +117,9 @@ class Owner(Protocol):
     def on_share(self, key: GateKey, share: float) -> None:
         """Of this quota, this share is this worker's from now on."""
 
+    def on_stored(self, number: int) -> None:
+        """It has written events, up to this one."""
+
 
 class Sibling:
     """Worker `number`, at the Unix socket `path`. `run` it as a task."""
@@ -268,31 +271,40 @@ class Sibling:
 
     def _learn(self, record: Mapping[str, Any]) -> None:
         if "key" in record:
-            tenant, location, target = record["key"]
-            key, names = (tenant, location, target), list(record["by"])
-            if not names:
-                self.keys.pop(key, None)
-                return
-            is_new = key not in self.keys
-            self.keys[key] = names
-            if is_new:
-                self._owner.on_key(key)
-        elif "attached" in record:
-            tenant, location, connector = record["connector"]
-            number = record["attached"]
-            self.rivals[number] = Rival(
-                self, number, (tenant, location, connector), record["instance"], record["certificate"], record["since"]
-            )
+            self._learn_key(*record["key"], names=list(record["by"]))
         elif "hint" in record:
             tenant, location, connector = record["hint"]
             self._owner.on_hint((tenant, location, connector), record["within"])
+        elif "share" in record:
+            tenant, kind, name = record["share"]
+            self._owner.on_share((tenant, kind, name), record["of"])
+        elif "stored" in record:
+            self._owner.on_stored(record["stored"])
+        else:
+            self._learn_session(record)
+
+    def _learn_key(self, tenant: str, location: str, target: str, *, names: list[str]) -> None:
+        key = (tenant, location, target)
+        if not names:
+            self.keys.pop(key, None)
+            return
+        is_new = key not in self.keys
+        self.keys[key] = names
+        if is_new:
+            self._owner.on_key(key)
+
+    def _learn_session(self, record: Mapping[str, Any]) -> None:
+        if "attached" in record:
+            number, (tenant, location, connector) = record["attached"], record["connector"]
+            if number in self.rivals:  # it exposes something else, and a contest that goes on knows it already
+                return
+            self.rivals[number] = Rival(
+                self, number, (tenant, location, connector), record["instance"], record["certificate"], record["since"]
+            )
         elif "detached" in record:
             rival = self.rivals.pop(record["detached"], None)
             if rival is not None:
                 self._owner.on_rival_gone(rival)
-        elif "share" in record:
-            tenant, kind, name = record["share"]
-            self._owner.on_share((tenant, kind, name), record["of"])
         elif "heard" in record:
             heard = self.rivals.get(record["heard"])
             if heard is not None:

@@ -31,6 +31,7 @@ from shared.tunnel.local import LocalTransport
 if TYPE_CHECKING:
     from cloud_relay.app import RelayApp
     from cloud_relay.config import RelayConfig
+    from cloud_relay.identity.registrar import Registrar
     from cloud_relay.tunnels import TunnelListener
     from cloud_relay.workers.passing import Assignment
     from shared.channel import Message
@@ -60,6 +61,7 @@ class Team:
         self._all_closed = asyncio.Event()
         self._take: Callable[[socket.socket, Ends, str | None], None] = _drop
         self._stop: Callable[[], None] = _nothing
+        self._follower = Follower(app)
         self.number = assignment.number
         self.workers = assignment.workers
         self.inherited: Inherited = assignment.inherited
@@ -114,7 +116,9 @@ class Team:
         self._server = await self._app.loop.create_unix_server(self._accept, str(path))
         path.chmod(0o600)
         self._tasks = [spawn(sibling.run(), f"sibling {sibling.number}") for sibling in self.wide.siblings]
-        self._tasks += [spawn(Follower(self._app).run(), "follower"), spawn(self._quotas().run(), "quotas")]
+        self._tasks += [spawn(self._follower.run(), "follower"), spawn(self._quotas().run(), "quotas")]
+        if self._app.identity is not None:
+            self._share_state(self._app.identity.office.registrar)
 
     def serves(self) -> None:
         """This worker lets in senders and connectors."""
@@ -208,6 +212,16 @@ class Team:
         return found
 
     # --- within
+
+    def _share_state(self, registrar: Registrar) -> None:
+        """What one has written counts everywhere at once: a connector goes with a new certificate to all of them."""
+
+        def hear(number: int) -> None:
+            if number > registrar.book.number:
+                self._follower.hasten()
+
+        registrar.on_stored = lambda number: self.host.tell({"stored": number})
+        self.wide.stored = hear
 
     def _quotas(self) -> Dividing | Obeying:
         app = self._app

@@ -35,8 +35,10 @@ class WideRegistry:
         """Told of a rival that is gone."""
         self.hint: Callable[[ConnectorKey, float], object] = _nobody_renews
         """Asks the connector's tunnels here for a renewal."""
-        self.share: Callable[[GateKey, float], object] = _nothing_shared
+        self.share: Callable[[GateKey, float], object] = _nobody_divides
         """Takes a share of a quota."""
+        self.stored: Callable[[int], object] = _nothing_shared
+        """Told that a sibling has written events, up to this number."""
         self._random = source
 
     def __repr__(self) -> str:
@@ -112,9 +114,17 @@ class WideRegistry:
         """The first worker says how much of a quota is this one's."""
         self.share(key, share)
 
+    def on_stored(self, number: int) -> None:
+        """A sibling has written events."""
+        self.stored(number)
 
-def _nothing_shared(_key: GateKey, _share: float) -> None:
+
+def _nobody_divides(_key: GateKey, _share: float) -> None:
     """No quotas yet."""
+
+
+def _nothing_shared(_number: int) -> None:
+    """No state yet."""
 
 
 def _nobody_renews(_connector: ConnectorKey, _within: float) -> None:

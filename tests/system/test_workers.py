@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from shared.exits import CommandError
+from shared.tunnel.websocket import worker_protocol
 from tests.system.kit import LOCATION, TENANT, Site
 from tests.system.load import Load
 from tests.system.managed import ManagedSite, connector_name
@@ -181,6 +183,33 @@ async def test_joining_and_revoking_at_whichever_worker(
         await until(lambda: _attached(site, "c1", 0), "the end of c1's tunnels", timeout=3)
         assert time.monotonic() - asked < 2.0
         assert (await site.push()).status == 200
+
+
+async def test_all_workers_serve_the_certificate_that_the_first_has_renewed(
+    pki: Path, target: Target, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    async with ManagedSite(tmp_path_factory.mktemp("site"), pki) as site:
+        site.workers = 3
+        await site.init()
+        await site.start_relay()
+        (before,) = {await served(site, worker) for worker in range(3)}
+        await site.ask("certs-rotate")
+
+        async def is_new_at_all() -> bool:
+            return len(shown := {await served(site, worker) for worker in range(3)}) == 1 and before not in shown
+
+        await until(is_new_at_all, "the new certificate at each worker", timeout=5)
+
+
+async def served(site: Site, worker: int) -> bytes:
+    """The relay's certificate, as this worker shows it at the tunnel's port."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols([worker_protocol(worker)])
+    _, writer = await asyncio.open_connection("127.0.0.1", site.ports["tunnel"], ssl=context)
+    shown: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.transport.abort()
+    return shown
 
 
 async def _attached(site: Site, name: str, count: int) -> bool:

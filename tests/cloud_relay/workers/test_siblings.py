@@ -280,6 +280,16 @@ async def test_one_that_does_not_answer_is_replaced(two: Two) -> None:
     assert not second.closed
 
 
+async def test_one_that_lives_and_exposes_something_else_meanwhile_stays(two: Two) -> None:
+    first, old = two.far.attach(instance="i1")
+    await until(lambda: bool(two.view.rivals))
+    second, _ = two.near.attach(instance="i2")
+    two.far.registry.update_targets(two.far.session_of(old), {"other": "http"})
+    await until(lambda: bool(second.closed))
+    assert second.closed == ("duplicate-instance",)
+    assert not first.closed
+
+
 async def test_one_that_ends_meanwhile_contests_nothing(two: Two) -> None:
     _, old = two.far.attach(instance="i1")
     await until(lambda: bool(two.view.rivals))
