@@ -114,7 +114,7 @@ class RelayApp:
             self.limits,
             self._ingress.queue,
             senders=lambda: list(self.snapshot.senders.values()),
-            links=lambda: [session.link for session in self.registry.sessions()],
+            links=lambda: [(session.identity.tenant, session.link) for session in self.registry.sessions()],
             is_on=lambda: self.config.limits.queue > 0,
         )
         self._reloader = Reloader(path, loaded, RelayConfig, self._apply, log, told=manager.reloading)

@@ -6,8 +6,9 @@ pile up there, and several senders are active, the pile is made small, and each 
 fair_queue), where the others pass by. Nobody is held back alone, or where nothing piles up.
 
 Whether something piles up, late pings tell. Of a sender's pushes those are in the pile that end within the time that
-pings are late by (Little's law); the others are on a long line or at a slow target, and are nobody's concern. The
-window for the pile is halved while pings are late and grows while they are not, as TCP's does (RFC 5681 §3.1).
+its tenant's pings are late by (Little's law); the others are on a long line or at a slow target, and are nobody's
+concern. The window for the pile is halved while pings are late and grows while they are not, as TCP's does (RFC 5681
+§3.1).
 
 Nothing here is called for a push: the controller looks every 50 ms, at those who were active of late.
 """
@@ -85,7 +86,8 @@ class _Activity:
 
 
 class FairShare:
-    """The controller. `senders` and `links` give all that there are; `is_on` says whether there may be lines."""
+    """The controller. `senders` gives all that there are, `links` all tunnels with their tenants; `is_on` says whether
+    there may be lines."""
 
     def __init__(
         self,
@@ -93,7 +95,7 @@ class FairShare:
         limits: Limits,
         queue: FairQueue,
         senders: Callable[[], Iterable[Sender]],
-        links: Callable[[], Iterable[Link]],
+        links: Callable[[], Iterable[tuple[str, Link]]],
         is_on: Callable[[], bool],
     ) -> None:
         self._loop = loop
@@ -145,7 +147,7 @@ class FairShare:
             return
         is_late = self._pings.look(now)
         for one in self._active:
-            one.measure(self._pings.queued, queue, now)
+            one.measure(self._pings.queued_of(one.sender.tenant), queue, now)
         self._adjust(is_late=is_late)
         if self.window < sum(one.demand for one in self._active):
             self._share_out()

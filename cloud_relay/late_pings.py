@@ -2,6 +2,9 @@
 
 A ping goes first in its tunnel, and both programs' loops handle it as it comes. So what it takes longer than on a quiet
 path is what every push waits at each end, and a target that is slow does not show in it.
+
+A tunnel is one tenant's, and so is whatever delays it alone: its line, its connector, which may mean harm. So what a
+tenant's pushes wait is told by the tenant's own tunnels. Our own loop delays those of all tenants.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ SILENT: Final = 0.5
 """Seconds without an answer that say nothing about a pile: whoever is at the other end is away. See the liveness."""
 
 PINGED: Final = 8
-"""How many tunnels are pinged."""
+"""How many tunnels are pinged, of as many tenants as there are."""
 
 BASE_FOR: Final = 300.0
 """Seconds for which a path's quiet round trip is believed: two spans of it."""
@@ -80,49 +83,71 @@ class Path:
 
 
 class LatePings:
-    """The tunnels that are pinged, and what is known of them from before."""
+    """The tunnels that are pinged, each with the tenant whose it is, and what is known of them from before."""
 
     __slots__ = ("_known", "_paths")
 
     def __init__(self) -> None:
         self._known: dict[Link, Path] = {}
-        self._paths: list[Path] = []
+        self._paths: list[tuple[str, Path]] = []
 
     @property
     def is_pinging(self) -> bool:
         """Whether there is any tunnel to ping."""
         return bool(self._paths)
 
-    @property
-    def queued(self) -> float:
-        """Seconds that a push waits in one pass of both loops, at the worst."""
-        return max([path.queued for path in self._paths], default=0.0)
+    def queued_of(self, tenant: str) -> float:
+        """Seconds that a push of this tenant waits in one pass of both loops, at the worst; where none of its tunnels
+        is pinged, what all others wait at the least."""
+        worst = self._worst()
+        return worst.get(tenant, min(worst.values(), default=0.0))
 
-    def choose(self, links: Iterable[Link], now: float) -> None:
+    def choose(self, links: Iterable[tuple[str, Link]], now: float) -> None:
         """Ping those of `links` that carry the most, and those that did so lately; forget what is not among them."""
         links = list(links)
-        self._known = {link: self._known[link] for link in links if link in self._known}
-        busiest = heapq.nlargest(PINGED, links, key=lambda link: link.in_flight)
-        chosen = [link for link in busiest if link.in_flight or link in self._known]
-        for link in chosen:
+        self._known = {link: self._known[link] for _, link in links if link in self._known}
+        chosen = [(tenant, link) for tenant, link in _busiest(links) if link.in_flight or link in self._known]
+        for _, link in chosen:
             if link not in self._known:
                 self._known[link] = Path(link, now)
-        paths = [self._known[link] for link in chosen]
-        for path in self._paths:
-            if path not in paths:
-                path.rest()
+        paths = [(tenant, self._known[link]) for tenant, link in chosen]
+        for one in self._paths:
+            if one not in paths:
+                one[1].rest()
         self._paths = paths
 
     def look(self, now: float) -> bool:
         """Whether pings are late in any of them. Each is asked again."""
-        late = [path.look(now) for path in self._paths]
+        late = [path.look(now) for _, path in self._paths]
         return any(late)
 
     def rest(self) -> None:
         """Ping nobody for now."""
-        for path in self._paths:
+        for _, path in self._paths:
             path.rest()
         self._paths = []
 
+    def _worst(self) -> dict[str, float]:
+        worst: dict[str, float] = {}
+        for tenant, path in self._paths:
+            worst[tenant] = max(worst.get(tenant, 0.0), path.queued)
+        return worst
+
     def __repr__(self) -> str:
-        return f"<LatePings {len(self._paths)} paths, {self.queued * 1e3:.1f} ms>"
+        return f"<LatePings {len(self._paths)} paths, {max(self._worst().values(), default=0.0) * 1e3:.1f} ms>"
+
+
+def _busiest(links: list[tuple[str, Link]]) -> list[tuple[str, Link]]:
+    """PINGED of them at most: of each tenant the one that carries the most comes before any other."""
+    first: dict[str, tuple[str, Link]] = {}
+    for one in links:
+        best = first.get(one[0])
+        if best is None or one[1].in_flight > best[1].in_flight:
+            first[one[0]] = one
+    chosen = heapq.nlargest(PINGED, first.values(), key=_load)
+    more = heapq.nlargest(PINGED, links, key=_load) if len(chosen) < PINGED else []
+    return [*chosen, *(one for one in more if one not in chosen)][:PINGED]
+
+
+def _load(one: tuple[str, Link]) -> int:
+    return one[1].in_flight

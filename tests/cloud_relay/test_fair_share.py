@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cloud_relay.fair_queue import FairQueue
 from cloud_relay.fair_share import ACTIVE_FOR, CROWD, LEAST, STEP, FairShare, level_of
+from cloud_relay.late_pings import PINGED, LatePings, Link
 from cloud_relay.limits import Gate, Limits
 from cloud_relay.metrics import RelayMetrics, SenderMetrics
 from cloud_relay.routing import Route
@@ -26,8 +27,10 @@ ROOM = 8192
 class FakeLink:
     """A tunnel whose pings take what `world` says."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, late: float = 0.0) -> None:
+        """`late`: seconds for which its connector, or the line to it, keeps every answer."""
         self.world = world
+        self.late = late
         self.last_ping = (0.001, 0.0)
         self.pings = 0
         self.is_silent = False
@@ -40,7 +43,7 @@ class FakeLink:
         self.pings += 1
         if self.is_silent:
             return
-        took = self.world.ping_takes()
+        took = self.world.ping_takes() + self.late
         self.world.clock.call_at(self.world.clock.now + took, self._on_pong, took)
 
     def _on_pong(self, took: float) -> None:
@@ -57,11 +60,12 @@ class World:
         self.limits = Limits()
         self.queue = FairQueue(cast(Any, self.clock), self.limits, self.clock.time)
         self.link = FakeLink(self)
+        self.links: list[tuple[str, Link]] = [("acme", self.link)]
         self.senders = [Sender("acme", f"s{n}", Gate(limit), SenderMetrics("acme", f"s{n}")) for n in range(senders)]
         self.is_on = True
         self.share = FairShare(
             cast(Any, self.clock), self.limits, self.queue,
-            lambda: self.senders, lambda: [self.link], lambda: self.is_on,
+            lambda: self.senders, lambda: self.links, lambda: self.is_on,
         )  # fmt: skip
         self.route = Route(
             tenant="acme", name="r", host=b"h", path=b"/", sub_paths=True, location="l", target="t",
@@ -211,6 +215,33 @@ def test_a_connector_that_is_away_is_no_pile():
     world.run(3.0, steady=light)
     assert world.share.narrowed == 0
     assert busy.gate.in_flight == 100
+
+
+@pytest.mark.parametrize("lines", [1, PINGED + 1])
+def test_late_pings_of_one_tenant_hold_back_no_other(lines: int):
+    """Whether its line is full or its connector means harm: what is late there alone does not pile up here."""
+    world = World(senders=3, target=0.1)
+    busy, light, stranger = world.senders
+    stranger.tenant = "globex"
+    world.links.extend(("globex", FakeLink(world, late=0.4)) for _ in range(lines))
+    for sender, connections in ((light, 2), (stranger, 50), (busy, 200)):
+        world.flood(sender, connections)
+    world.run(3.0)
+    assert busy.gate.share == light.gate.share == 0
+    assert busy.gate.in_flight == 200
+
+
+def test_a_tenant_that_is_not_pinged_goes_by_what_all_wait_for():
+    pings, world = LatePings(), World()
+    world.push(world.senders[0])
+    links = [(f"t{n}", FakeLink(world, late=0.05 * n)) for n in range(1, PINGED + 1)]
+    pings.choose(links, world.clock.now)
+    pings.look(world.clock.now)
+    world.clock.sleep(0.45)
+    world.clock.run()
+    assert pings.look(world.clock.now)
+    assert pings.queued_of("t4") == pytest.approx(0.2, abs=0.01)
+    assert pings.queued_of("another") == pytest.approx(0.05, abs=0.01)
 
 
 def test_who_was_active_long_ago_counts_no_more():
