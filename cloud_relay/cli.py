@@ -79,8 +79,10 @@ def upgrade(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
-    """Let the running relay hand over to a new process, of what is installed now, with its config read anew. No push is
-    lost; where the new process cannot take over, the old one serves on, and this says why."""
+    """Let the running relay hand over to a new process, of what is installed now, with its config read anew.
+
+    No push is lost. Where the new process cannot take over, the old one serves on, and this says why.
+    """
     from cloud_relay.show import upgrade_text
     from shared.commands import ask
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -124,10 +124,7 @@ def _certs(default: Path) -> typer.Typer:
                 "Say which: --scope certificate, or --scope tenant.",
             )  # fmt: skip
         done = call(config, "certs-revoke", scope=chosen, name=name, reason=reason)
-        text = (
-            f"Revoked {done['scope']} {done['name']}: {counted(len(done['certificates']), 'certificate')} that counted."
-        )
-        emit(done, schema="qanat.relay.revoked.v1", json=as_json, table=text)
+        emit(done, schema="qanat.relay.revoked.v1", json=as_json, table=lambda: _revoked_text(done))
 
     @app.command("rotate")
     def rotate(
@@ -149,6 +146,14 @@ def _certs(default: Path) -> typer.Typer:
         emit(done, schema="qanat.relay.rotated.v1", json=as_json, table=text)
 
     return app
+
+
+def _revoked_text(done: dict[str, Any]) -> str:
+    told = f"Revoked {done['scope']} {done['name']}: {counted(len(done['certificates']), 'certificate')} that counted."
+    if done["certificates"]:
+        return told
+    # It may be meant so, as with a CA of one's own; but who revokes in a hurry should see that a name is mistyped.
+    return f"{told}\nIf one should have, compare the name with 'cloud-relay certs list'."
 
 
 # ---------------------------------------------------------------- connectors

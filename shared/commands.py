@@ -85,11 +85,26 @@ def add_common_commands(app: typer.Typer, program: Program) -> None:
     def completion(shell: Annotated[Shell, typer.Argument(help="The shell that is to load it.")]) -> None:
         sys.stdout.write(f"{completion_script(program.name, shell)}\n")
 
+    @app.callback()
+    def root(
+        version: Annotated[
+            bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+        ] = False,
+    ) -> None: ...
+
     @app.command(help="Print the version.")
     def version(as_json: JsonOption = False) -> None:
         from shared.status import version as installed
 
         emit({"version": installed()}, schema="qanat.version.v1", json=as_json, table=f"{program.name} {installed()}")
+
+
+def _print_version(context: typer.Context, asked: bool) -> None:
+    if asked:
+        from shared.status import version
+
+        emit({}, schema="", json=False, table=f"{context.info_name} {version()}")
+        raise typer.Exit
 
 
 def profile_table(profiles: list[dict[str, Any]]) -> RenderableType:

@@ -20,11 +20,13 @@ from typing import Any, Final, NamedTuple, Self
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from shared.cli import make_table, printable
+from shared.cli import counted, make_table, printable
 from shared.exits import ExitCode
 
 ALIGNED: Final = 13
 """Columns to which all subjects keep; a longer name moves its own subject's lines only."""
+
+_PLURALS: Final = {"warning": "warnings"}
 
 _STYLES: Final = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 _DAY: Final = 86_400.0
@@ -173,7 +175,7 @@ def prechecks_table(rows: Sequence[Precheck]) -> RenderableType:
             column.no_wrap = least > 0  # the words wrap, never what one looks for
         table.columns[2].justify = "right"
         parts += [Text(printable(subject), style="bold"), table, Text()]
-    told = [f"{count} {result}" for result, count in counts(rows).items() if count]
+    told = [counted(count, result, _PLURALS.get(result, result)) for result, count in counts(rows).items() if count]
     return Group(*parts, Text(", ".join(told) or "nothing to check"))
 
 

@@ -12,6 +12,7 @@ import typer.main
 import cloud_relay.cli
 import connector_agent.cli
 from shared.cli import invoke
+from shared.status import version
 
 APPS = {"cloud-relay": cloud_relay.cli.app, "connector-agent": connector_agent.cli.app}
 
@@ -37,6 +38,13 @@ def test_it_says_what_it_is_for(path: str, found: Any) -> None:
     assert len(first) < 240, path
     for parameter in found.params:
         assert getattr(parameter, "help", None), f"{path} {parameter.name}"
+
+
+@pytest.mark.parametrize("asked", ["--version", "version"])
+@pytest.mark.parametrize("name", APPS)
+def test_the_version_is_told_by_option_and_command(name: str, asked: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(APPS[name], [asked]) == 0
+    assert capsys.readouterr().out == f"{name} {version()}\n"
 
 
 @pytest.mark.parametrize("name", APPS)

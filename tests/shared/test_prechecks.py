@@ -57,6 +57,15 @@ def test_in_a_pipe_each_check_is_one_line_with_its_remedy() -> None:
     ]
 
 
+def test_the_sum_counts_in_words() -> None:
+    host = Checklist("host")
+    host.warning("files", "few may be open")
+    host.warning("clock", "nobody keeps it")
+    out = io.StringIO()
+    Console(file=out, width=120).print(prechecks_table(host.rows))
+    assert out.getvalue().splitlines()[-1] == "2 warnings"
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_on_a_terminal_words_wrap_and_names_do_not(width: int) -> None:
     lines = shown(width, terminal=False)

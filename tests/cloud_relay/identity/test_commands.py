@@ -122,6 +122,14 @@ def test_the_audit_trail(shell):
     assert "token-created" in out
 
 
+def test_a_revocation_that_concerned_nobody_says_so(shell):
+    _, out, _ = shell.run("certs", "revoke", "acme/walldorf/c77")
+    assert out.splitlines() == [
+        "Revoked connector acme/walldorf/c77: 0 certificates that counted.",
+        "If one should have, compare the name with 'cloud-relay certs list'.",
+    ]
+
+
 def test_who_asks_is_told_with_every_command(shell, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: 0)
     monkeypatch.setenv("SUDO_USER", "alice")
