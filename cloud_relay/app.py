@@ -430,7 +430,7 @@ class RelayApp:
             settings=IngressSettings(
                 max_connections=max(1, config.connections // share),
                 max_connections_per_source=config.connections_per_source,
-                queue=config.queue // share,
+                queue=-(-config.queue // share),  # rounded up: 0 would mean none
                 queue_wait=config.queue_wait,
             ),
         )

@@ -7,19 +7,30 @@ no shut gate never comes here.
 
 A push waits before the first gate that is shut for it. When that opens and another one is shut, it goes on to the line
 there. Its turn comes from the event loop, never from within the end of another push.
+
+Nobody can take all places: a sender may hold no more than are still free, a tenant no more than three times as many.
+So however many fill what they may, there is room for one more (Choudhury and Hahne's dynamic thresholds, of switches
+whose ports share one memory).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from cloud_relay.limits import Gate, Limits
     from cloud_relay.routing import Route
     from cloud_relay.senders import Sender
 
+Key = TypeVar("Key")
+
+OF_TENANT: Final = 3
+"""Places that a tenant may hold for each that is free: a tenant alone may have three quarters of all."""
+
+AT_ONCE: Final = 64
+"""Pushes that are let in at one gate in one turn of the loop, so that it gets to everything else between."""
 
 _SOON: Final = 0.001
 """Seconds. A bucket that is empty but for a rounding is not asked again at once."""
@@ -94,7 +105,8 @@ class FairQueue:
         self._limits = limits
         self._time = time
         self._lines: dict[Gate, Line] = {}
-        self._of_sender: dict[Gate, int] = {}
+        self._of_sender: Counter[Gate] = Counter()
+        self._of_tenant: Counter[str] = Counter()
         self._open: set[Gate] = set()
         self.waiting = 0
         self.queued = 0
@@ -104,14 +116,15 @@ class FairQueue:
     def join(self, sender: Sender, route: Route, on_turn: Callable[[], None], room: int) -> Ticket | None:
         """Wait for a turn: `on_turn` is called once, when the push has been counted as admitted.
 
-        None when `room` pushes wait already, or when this sender alone has half of the places.
+        None when there is no place for it among `room`, or when its sender or tenant has its part of them.
         """
-        held = self._of_sender.get(sender.gate, 0)
-        if self.waiting >= room or held >= max(1, room // 2):
+        free = room - self.waiting
+        if self._of_sender[sender.gate] >= free or self._of_tenant[sender.tenant] >= OF_TENANT * free:
             self.refused += 1
             return None
         ticket = Ticket(self, sender, route, on_turn)
-        self._of_sender[sender.gate] = held + 1
+        self._of_sender[sender.gate] += 1
+        self._of_tenant[sender.tenant] += 1
         self.waiting += 1
         self.queued += 1
         now = self._time()
@@ -120,7 +133,7 @@ class FairQueue:
 
     def waiting_of(self, gate: Gate) -> int:
         """How many pushes of the sender with this gate wait, wherever they do."""
-        return self._of_sender.get(gate, 0)
+        return self._of_sender[gate]
 
     def forget(self, ticket: Ticket) -> None:
         """A push gave up, or its connection is gone."""
@@ -147,7 +160,7 @@ class FairQueue:
             self._serve(gate)
 
     def _serve(self, gate: Gate) -> None:
-        """Let in whom the gate has room for, sender by sender."""
+        """Let in whom the gate has room for, sender by sender; of many, those beyond a part in the next turn."""
         line = self._lines.get(gate)
         if line is None:
             return
@@ -155,10 +168,15 @@ class FairQueue:
             line.timer.cancel()
             line.timer = None
         now = self._time()
+        let_in = 0
         while line.senders and not gate.is_full(now):
+            if let_in == AT_ONCE:
+                self.has_room(gate)
+                return
             ticket = line.next()
             other = self._limits.full_gate(ticket.sender, ticket.route, now)
             if other is None:
+                let_in += 1
                 self._step_out(ticket)
                 self._limits.enter(ticket.sender, ticket.route, now)
                 ticket.on_turn()
@@ -193,11 +211,8 @@ class FairQueue:
     def _step_out(self, ticket: Ticket) -> None:
         ticket.gate = None
         self.waiting -= 1
-        held = self._of_sender[ticket.sender.gate] - 1
-        if held:
-            self._of_sender[ticket.sender.gate] = held
-        else:
-            del self._of_sender[ticket.sender.gate]
+        _count_out(self._of_sender, ticket.sender.gate)
+        _count_out(self._of_tenant, ticket.sender.tenant)
 
     def _close_if_empty(self, gate: Gate) -> None:
         line = self._lines.get(gate)
@@ -209,3 +224,9 @@ class FairQueue:
 
     def __repr__(self) -> str:
         return f"<FairQueue {self.waiting} waiting in {len(self._lines)} lines>"
+
+
+def _count_out(counts: Counter[Key], key: Key) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]

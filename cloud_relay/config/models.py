@@ -169,8 +169,8 @@ class IngressLimitsConfig(ConfigModel):
     in_flight: Annotated[int, Field(ge=1, le=10_000_000)] = 16384
     """Pushes at once. One more gets 503."""
     queue: Annotated[int, Field(ge=0, le=10_000_000)] = 8192
-    """Pushes over a quota that may wait for their turn, sender by sender; one sender may have half of the places. Cloud
-    services let go at the full minute. 0 refuses at once."""
+    """Pushes over a quota that may wait for their turn, sender by sender; one sender may have as many places as are
+    still free, one tenant three times as many. Cloud services let go at the full minute. 0 refuses at once."""
     queue_wait: Annotated[Duration, Field(le=60)] = 3.0
     """How long one of them may wait. Telegraf and OpenTelemetry give up after 5 s."""
     connections: Annotated[int, Field(ge=1, le=10_000_000)] = 16384

@@ -8,7 +8,7 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_relay.fair_queue import FairQueue, Ticket
+from cloud_relay.fair_queue import AT_ONCE, FairQueue, Ticket
 from cloud_relay.limits import Gate, Limits
 from cloud_relay.metrics import RelayMetrics, SenderMetrics
 from cloud_relay.routing import Route
@@ -105,7 +105,7 @@ def test_nobody_is_lost_and_no_limit_is_passed(senders, route, shared, steps):
     assert world.limits.in_flight == 0
 
 
-@given(st.integers(1, 5), st.integers(1, 5))
+@given(st.integers(1, 4), st.integers(1, 4))
 def test_turns_are_shared_evenly(ours, theirs):
     world = World([Gate(), Gate()], Gate(1), None)
     flood, quiet = world.senders
@@ -119,3 +119,47 @@ def test_turns_are_shared_evenly(ours, theirs):
     shared = min(ours, theirs)
     first = Counter(sender.name for sender in world.served[: 2 * shared])
     assert first == {"s0": shared, "s1": shared}
+
+
+def test_a_tenant_that_fills_the_lines_leaves_places_to_others():
+    room = 8192
+    world = World([Gate(1) for _ in range(6)], Gate(), None)
+    flooding, other = world.senders[:5], world.senders[5]
+    other.tenant = "globex"
+    held: Counter[str] = Counter()
+    for number in range(5 * room):
+        sender = flooding[number % 5]
+        if world.queue.join(sender, world.route, lambda: None, room):
+            held[sender.name] += 1
+    assert max(held.values()) - min(held.values()) <= 1
+    assert sum(held.values()) == world.queue.waiting <= 3 * room // 4
+    taken = sum(world.queue.join(other, world.route, lambda: None, room) is not None for _ in range(room))
+    assert taken >= room // 8
+
+
+def test_a_sender_alone_may_have_half_of_the_places():
+    world = World([Gate(1)], Gate(), None)
+    (sender,) = world.senders
+    assert sum(world.queue.join(sender, world.route, lambda: None, 100) is not None for _ in range(100)) == 50
+    assert world.queue.refused == 50
+
+
+def test_many_are_let_in_over_several_turns_of_the_loop():
+    world = World([Gate(1), Gate()], Gate(), None)
+    flood, quiet = world.senders
+    world.push(flood)
+    served: list[Sender] = []
+    for _ in range(4 * AT_ONCE):
+        assert world.queue.join(flood, world.route, lambda: served.append(flood), 100 * AT_ONCE)
+    flood.gate.configure(0, 0.0, 0.0)
+    world.queue.recheck()
+    most = 0
+    while len(served) < 4 * AT_ONCE:
+        before = len(served)
+        world.clock.turn()
+        assert len(served) > before
+        most = max(most, len(served) - before)
+    assert most == AT_ONCE
+    assert world.queue.waiting == 0
+    assert flood.gate.line is None
+    assert world.limits.admit(quiet, world.route, None, world.clock.now) is None

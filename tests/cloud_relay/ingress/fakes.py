@@ -51,14 +51,18 @@ class Clock:
     def run(self) -> None:
         """Everything that is due."""
         while self._soon or (self._timers and self._timers[0][0] <= self.now):
-            soon, self._soon = self._soon, []
-            for handle in soon:
-                if not handle.cancelled():
-                    handle._run()
+            self.turn()
             while self._timers and self._timers[0][0] <= self.now:
                 timer = heapq.heappop(self._timers)[2]
                 if not timer.cancelled():
                     timer._run()
+
+    def turn(self) -> None:
+        """What the loop does in one turn without any timer."""
+        soon, self._soon = self._soon, []
+        for handle in soon:
+            if not handle.cancelled():
+                handle._run()
 
     def sleep(self, seconds: float) -> None:
         """Let time pass, timer by timer."""

@@ -141,7 +141,7 @@ def test_who_waits_too_long_is_refused_and_who_hangs_up_gives_its_place_up():
     relay.assert_nothing_left()
 
 
-def test_the_line_is_bounded_and_one_sender_has_half_of_it():
+def test_the_line_is_bounded_and_no_sender_has_more_of_it_than_is_free():
     relay = Relay(max_in_flight=1, settings=IngressSettings(queue=10))
     other = second_sender(relay)
     push(relay)
@@ -149,8 +149,8 @@ def test_the_line_is_bounded_and_one_sender_has_half_of_it():
     assert [bool(side.received) for side in sides] == [False] * 5 + [True] * 2
     assert code_of(sides[-1].last) == "quota-exceeded"
     theirs = [push(relay, other) for _ in range(7)]
-    assert [bool(side.received) for side in theirs] == [False] * 5 + [True] * 2
-    assert relay.ingress.queue.refused == 4
+    assert [bool(side.received) for side in theirs] == [False] * 3 + [True] * 4
+    assert relay.ingress.queue.refused == 6
 
 
 def test_without_a_queue_it_is_refused_at_once():
