@@ -39,6 +39,7 @@ from shared.observe import HealthReport, ObserveServer
 from shared.outcome import Outcome
 from shared.process import StopRequest
 from shared.protocol import MemoryBudget
+from shared.reload_metrics import add_reload_gauges
 from shared.reloading import Reloader
 from shared.service_manager import ServiceManager
 from shared.tasks import cancel, spawn
@@ -323,6 +324,7 @@ class ConnectorApp:
         gauge("qanat_connector_probe_duration_seconds", "How long it took.", lambda: probed("seconds"), ("target",))
         gauge("qanat_connector_probe_timestamp_seconds", "When it was.", lambda: probed("at"), ("target",))
         self._add_certificate_gauges()
+        add_reload_gauges(self.metrics, "qanat_connector", self._reloader)
         gauge("qanat_connector_connections", "Connections to the target.", self._connections, ("target", "state"))
 
     def _add_certificate_gauges(self) -> None:

@@ -69,6 +69,7 @@ class Delivery(DeliveryEnd):
             return
         connection = self.target.pool.take(self.started_at)
         if connection is not None:
+            self.given_at = self.started_at
             self._send_push(connection, body)
             return
         if body:
@@ -128,6 +129,8 @@ class Delivery(DeliveryEnd):
         if self._is_chunked:
             data = encode_chunk(data) + LAST_CHUNK if end else encode_chunk(data)
         connection.write(data)
+        if end:
+            self.given_at = self._now()
         self._after_write(connection)
 
     def _take_early(self, size: int) -> None:
@@ -170,6 +173,8 @@ class Delivery(DeliveryEnd):
             return
         body = b"".join(self._held)
         self._held.clear()
+        self.given_at = now
+        self.waited = now - self.started_at
         self._send_push(connection, body)
 
     def on_no_connection(self, fault: LocalFault) -> None:

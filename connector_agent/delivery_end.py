@@ -24,14 +24,40 @@ if TYPE_CHECKING:
 class DeliveryEnd:
     """A push under way. `status` is the target's or 0, `code` that of our error or "", times are the recorder's.
 
-    `was_written`: something of it went to the target, so that nobody else may have it.
+    `given_at`: when the target was given what there was of the push, or the last of it; `waited`: seconds without a
+    connection to it. `was_written`: something of it went to the target, so that nobody else may have it.
     """
 
     __slots__ = (
-        "_connection", "_held", "_interims", "_is_answered", "_is_chunked", "_is_discarding", "_is_ended",
-        "_is_retried", "_is_waiting", "_keep_alive", "_now", "_recorder", "_stream", "_unreturned", "_upgraded",
-        "code", "detail",
-        "first_byte_at", "is_over", "plan", "push", "received", "sent", "started_at", "status", "target", "was_reused",
+        "_connection",
+        "_held",
+        "_interims",
+        "_is_answered",
+        "_is_chunked",
+        "_is_discarding",
+        "_is_ended",
+        "_is_retried",
+        "_is_waiting",
+        "_keep_alive",
+        "_now",
+        "_recorder",
+        "_stream",
+        "_unreturned",
+        "_upgraded",
+        "code",
+        "detail",
+        "first_byte_at",
+        "given_at",
+        "is_over",
+        "plan",
+        "push",
+        "received",
+        "sent",
+        "started_at",
+        "status",
+        "target",
+        "waited",
+        "was_reused",
         "was_written",
     )  # fmt: skip
 
@@ -47,6 +73,8 @@ class DeliveryEnd:
         self._now = now = recorder.now
         self.started_at = now()
         self.first_byte_at = 0.0
+        self.given_at = 0.0
+        self.waited = 0.0
         self.is_over = False
         self.was_reused = False
         self._stream = stream

@@ -150,6 +150,10 @@ class Dispatcher:
         # A WebSocket's hours are no push's time to its answer.
         took = seconds if delivery.status != 101 else delivery.first_byte_at - delivery.started_at
         metrics.finished(delivery.status, delivery.code, took, at)
+        if delivery.first_byte_at:
+            metrics.answering.observe(delivery.first_byte_at - min(delivery.given_at, delivery.first_byte_at))
+        if delivery.waited:
+            metrics.connection_wait.observe(delivery.waited)
         if self._access_log is None:
             return
         if not delivery.code:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.core import Metric
 
 from connector_agent.tcp.metrics import TcpMetrics
+from connector_agent.tunnel_metrics import TunnelMetrics, origin_of
 from shared.metrics import CLASSES, Metrics, counter_family, gauge_family
 
 if TYPE_CHECKING:
-    from shared.metrics import HistogramCell
+    from shared.metrics import Histogram, HistogramCell
 
 _TARGET: Final = ("target",)
 
@@ -24,17 +25,24 @@ class TargetMetrics:
 
     All are changed in place. `bytes_in` are body bytes of pushes, `bytes_out` of answers. `by_class[n]` counts the
     target's answers of status n00 to n99, `by_class[0]` pushes without one; `faults` our own errors by code.
+    `connection_wait` gets the seconds that a push waited for a connection to the target, if it had to; `answering`
+    those from when the target had been given what there was of the push, or its end, to the answer's first byte.
     `last_*` tell of the last push that ended; `last_at` is a Unix time, 0.0 before the first.
     """
 
     __slots__ = (
-        "by_class", "bytes_in", "bytes_out", "connect_failures", "connects", "dropped_headers",
-        "dropped_interims", "faults", "in_flight", "last_at", "last_code", "last_status", "target", "total",
+        "answering", "by_class", "bytes_in", "bytes_out", "connect_failures", "connection_wait", "connects",
+        "dropped_headers", "dropped_interims", "faults", "in_flight", "last_at", "last_code", "last_status", "target",
+        "total",
     )  # fmt: skip
 
-    def __init__(self, target: str, total: HistogramCell) -> None:
+    def __init__(
+        self, target: str, total: HistogramCell, connection_wait: HistogramCell, answering: HistogramCell
+    ) -> None:
         self.target = target
         self.total = total
+        self.connection_wait = connection_wait
+        self.answering = answering
         self.by_class = [0] * len(CLASSES)
         self.faults: dict[str, int] = {}
         self.bytes_in = 0
@@ -75,15 +83,25 @@ class ConnectorMetrics(Metrics):
         self.renewals: Callable[[], Mapping[str, int]] = dict
         """Tries to renew the certificate, by what they came to."""
         self.tcp = TcpMetrics(self)
+        self.tunnels = TunnelMetrics()
         self._total = self.histogram(
             "qanat_connector_push_seconds", "From a push's arrival out of the tunnel to the end of its answer.", _TARGET
         )
+        self._connection_wait = self.histogram(
+            "qanat_connector_push_connection_wait_seconds",
+            "How long pushes waited for a connection to the target, of those that had to.", _TARGET,
+        )  # fmt: skip
+        self._answering = self.histogram(
+            "qanat_connector_push_target_seconds",
+            "The target's own time: from when it was given the push to the first byte of its answer.", _TARGET,
+        )  # fmt: skip
 
     def target(self, name: str) -> TargetMetrics:
         """The target's counters; the same object whenever the same target is asked for."""
         metrics = self.targets.get(name)
         if metrics is None:
-            metrics = self.targets[name] = TargetMetrics(name, self._total.labels(name))
+            histograms = (family.labels(name) for family in self._histograms())
+            metrics = self.targets[name] = TargetMetrics(name, *histograms)
         return metrics
 
     def refuse(self, code: str) -> None:
@@ -94,7 +112,11 @@ class ConnectorMetrics(Metrics):
         """Forget the counters of what the config no longer names; what is in flight still holds its own."""
         for name in self.targets.keys() - targets:
             del self.targets[name]
-            self._total.remove(name)
+            for family in self._histograms():
+                family.remove(name)
+
+    def _histograms(self) -> tuple[Histogram, Histogram, Histogram]:
+        return self._total, self._connection_wait, self._answering
 
     def collect(self) -> Iterator[Metric]:
         """For prometheus_client."""
@@ -105,8 +127,9 @@ class ConnectorMetrics(Metrics):
             (((name, CLASSES[n]), count) for name, one in targets for n, count in enumerate(one.by_class) if count),
         )  # fmt: skip
         yield counter_family(
-            "qanat_connector_push_faults", "Pushes that the connector ended itself, by code.", ("target", "code"),
-            (((name, code), n) for name, one in targets for code, n in list(one.faults.items())),
+            "qanat_connector_push_faults", "Pushes that the connector ended itself, by code and origin.",
+            ("target", "code", "origin"),
+            (((name, code, origin_of(code)), n) for name, one in targets for code, n in list(one.faults.items())),
         )  # fmt: skip
         yield counter_family(
             "qanat_connector_renewals", "Tries to renew the certificate, by what they came to.", ("result",),
@@ -134,3 +157,4 @@ class ConnectorMetrics(Metrics):
             (((name,), one.last_at) for name, one in targets if one.last_at),
         )  # fmt: skip
         yield from self.tcp.collect()
+        yield from self.tunnels.collect()

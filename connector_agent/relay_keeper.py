@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from connector_agent.dialer import Dialer
 from connector_agent.handshake import REFUSALS, DialError
 from connector_agent.tunnel import Tunnel, TunnelState
+from connector_agent.tunnel_metrics import RelayCounts, count
 from shared.backoff import FIRST, Backoff
 from shared.errors import FAULTS
 from shared.logs import get_logger
@@ -89,7 +90,9 @@ class RelayKeeper:
         *,
         version: Callable[[], int] = lambda: 0,
         renew: Renew | None = None,
+        counts: RelayCounts | None = None,
     ) -> None:
+        self.counts = counts or RelayCounts()
         self.host = host
         self.port = port
         self.count = count
@@ -122,7 +125,7 @@ class RelayKeeper:
     @property
     def name(self) -> str:
         """The relay's host:port."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return name_of(self.host, self.port)
 
     async def run(self) -> None:
         """Dial, and go on. Cancelled, it leaves the tunnels that are open as they are."""
@@ -169,6 +172,7 @@ class RelayKeeper:
             await self._open(tunnel)
         except DialError as error:
             self.error = error
+            count(self.counts.failed, error.code)
             self._log(error)
             self._owe(error)
             return
@@ -360,6 +364,7 @@ class RelayKeeper:
                 self._backoff.reset()
             self._owe(self.error)
             if not self._is_stopping:
+                count(self.counts.lost, self.error.code)
                 log.warning("tunnel lost", relay=self.name, code=code, detail=detail, lived=round(tunnel.lived(), 1))
 
     def _row(self, state: str, tunnel: Tunnel | None, *, is_next: bool = False) -> dict[str, Any]:
@@ -375,6 +380,11 @@ class RelayKeeper:
         if is_next and self.next_try_at:
             row["next_try_s"] = round(max(0.0, self.next_try_at - asyncio.get_running_loop().time()), 2)
         return row
+
+
+def name_of(host: str, port: int) -> str:
+    """A relay as it is called in logs and metrics: host:port."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _as_error(code: str, detail: str) -> DialError:

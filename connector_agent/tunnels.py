@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from connector_agent.dialer import Dialer
-from connector_agent.relay_keeper import RelayKeeper
+from connector_agent.relay_keeper import RelayKeeper, name_of
 from connector_agent.tunnel import IdentityKeeper, OnStream, Tunnel
-from shared.protocol import Hello, MemoryBudget, Role, Settings
+from connector_agent.tunnel_metrics import Standing, TunnelMetrics
+from shared.protocol import Hello, MemoryBudget, Role, Settings, StallCounts
 from shared.protocol.hello import CAPABILITIES, RENEWAL
 from shared.tasks import cancel, spawn
 from shared.tunnel.gaps import GapWatch
@@ -88,6 +90,7 @@ class Tunnels:
         keeper: Keeper | None = None,
         version: Callable[[], int] | None = None,
         identity: IdentityView | None = None,
+        metrics: TunnelMetrics | None = None,
     ) -> None:
         """`keeper` looks after the identity and says when to dial, or nobody does; `version` counts identities."""
         self._loop = asyncio.get_running_loop()
@@ -105,6 +108,8 @@ class Tunnels:
         self._dialer = dialer
         self._keeper = keeper
         self.identity = identity
+        self._metrics = metrics or TunnelMetrics()
+        self._metrics.standing = self._standing
         self._version = version or (lambda: keeper.version if keeper is not None else 0)
         self.keepers = [self._make_keeper(host, port) for host, port in relays]
 
@@ -144,6 +149,14 @@ class Tunnels:
         for link in self._links():
             if link.is_open:
                 link.update_targets(targets)
+
+    def _standing(self) -> list[Standing]:
+        return [
+            Standing(keeper.name, tunnel.lived(), tunnel.link.rtt)
+            for keeper in self.keepers
+            for tunnel in keeper.all_tunnels()
+            if tunnel.link is not None and tunnel.is_usable
+        ]
 
     def describe(self) -> list[dict[str, Any]]:
         """A row for each tunnel that there is or should be."""
@@ -198,12 +211,13 @@ class Tunnels:
 
     def _make_keeper(self, host: str, port: int) -> RelayKeeper:
         renew = self._keeper.renew_over if self._keeper is not None else None
+        counts = self._metrics.of(name_of(host, port))
         return RelayKeeper(
-            host, port, self._count, self._dialer, self._make_tunnel, self._make_link,
-            version=self._version, renew=renew,
+            host, port, self._count, self._dialer, self._make_tunnel, partial(self._make_link, counts.stalls),
+            version=self._version, renew=renew, counts=counts,
         )  # fmt: skip
 
-    def _make_link(self, tunnel: Tunnel) -> Link:
+    def _make_link(self, stalls: StallCounts, tunnel: Tunnel) -> Link:
         capabilities = CAPABILITIES if self._keeper is None else CAPABILITIES | {RENEWAL}
         hello = Hello(
             software=self._software,
@@ -212,7 +226,9 @@ class Tunnels:
             targets=dict(self._targets()),
             standby=self._standby,
         )
-        return Link(
+        link = Link(
             Role.CONNECTOR, tunnel, hello, settings=self._settings, budget=self._budget, gaps=self._gaps,
             loop=self._loop,
         )  # fmt: skip
+        link.count_stalls(stalls)
+        return link

@@ -37,7 +37,7 @@ def make_tunnels(app: ConnectorApp, environ: Mapping[str, str] = os.environ) -> 
         raise CommandError(ExitCode.CONFIG, str(error), remedy, error.code) from error
     make = partial(
         Tunnels, relays, on_stream=app.dispatcher.on_stream, targets=app.announcement, count=config.tunnels,
-        standby=config.standby, budget=app.budget, gaps=app.gaps,
+        metrics=app.metrics.tunnels, standby=config.standby, budget=app.budget, gaps=app.gaps,
     )  # fmt: skip
     if config.tls is not None:
         own = Credentials(config.tls.certificate, config.tls.key, config.tls.ca)

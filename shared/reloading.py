@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -44,6 +45,8 @@ class Reloader(Generic[Model]):
         self.path = path
         self.loaded = loaded
         self.last: Outcome | None = None
+        self.taken_at = time.time()
+        """Since when the config holds, Unix time."""
         self._model = model
         self._apply = apply
         self._log = log
@@ -92,6 +95,7 @@ class Reloader(Generic[Model]):
             outcome = Outcome.refused([error])
         if outcome.is_taken:
             self.loaded = loaded
+            self.taken_at = outcome.at
         self._refused = [] if outcome.is_taken else loaded.watched()
         return outcome
 

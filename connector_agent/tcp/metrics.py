@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import Metric
 
+from connector_agent.tunnel_metrics import origin_of
 from shared.metrics import Histogram, counter_family, gauge_family
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class TcpMetrics:
             (((n,), len(one.live)) for n, one in targets),
         )  # fmt: skip
         yield counter_family(
-            "qanat_connector_tcp_faults", "Connections refused or reset, by code.", ("target", "code"),
-            (((n, code), count) for n, one in targets for code, count in list(one.faults.items())),
+            "qanat_connector_tcp_faults", "Connections refused or reset, by code and origin.",
+            ("target", "code", "origin"),
+            (((n, code, origin_of(code)), count) for n, one in targets for code, count in list(one.faults.items())),
         )  # fmt: skip

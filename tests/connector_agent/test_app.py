@@ -172,7 +172,7 @@ async def test_ready_with_a_tunnel(site: Site) -> None:
         assert stream.log == ["reset target-unreachable refused"]
         async with http.get(f"{url}/metrics") as answer:
             text = await answer.text()
-        assert 'qanat_connector_push_faults_total{code="target-unreachable",target="t"} 1.0' in text
+        assert 'qanat_connector_push_faults_total{code="target-unreachable",origin="connector",target="t"} 1.0' in text
         assert 'qanat_connector_target_up{target="t"} 0.0' in text
         assert "qanat_connector_tunnels 1.0" in text
 

@@ -11,9 +11,11 @@ import pytest_asyncio
 
 from shared.config import ConfigFile, ConfigModel, ConfigPath, Loaded, read_config
 from shared.logs import get_logger
+from shared.metrics import Metrics
 from shared.outcome import Outcome
 from shared.pki.files import PkiError
 from shared.reload import ReloadWatcher
+from shared.reload_metrics import add_reload_gauges
 from shared.reloading import Reloader
 from shared.tasks import cancel, spawn
 
@@ -157,3 +159,22 @@ async def test_what_cannot_be_applied_changes_nothing(place: Place, trouble: Cal
     place.write("k.pem", "good")
     await place.clock.tick()
     assert place.number == 5
+
+
+async def test_what_the_last_reload_came_to_is_a_metric(place: Place) -> None:
+    metrics = Metrics(process=False)
+    add_reload_gauges(metrics, "qanat_test", place.reloader)
+
+    def shown() -> list[float]:
+        return [float(line.split()[1]) for line in metrics.render().decode().splitlines() if not line.startswith("#")]
+
+    success, started_at = shown()
+    assert success == 1.0
+    place.write("main.yaml", "number: 2\n")
+    await place.reloader.reload()
+    success, taken_at = shown()
+    assert success == 1.0
+    assert taken_at > started_at
+    place.write("main.yaml", "no_such_key: 2\n")
+    await place.reloader.reload()
+    assert shown() == [0.0, taken_at]
