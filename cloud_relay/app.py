@@ -88,7 +88,7 @@ class RelayApp:
     ) -> None:
         """`manager` is told of reloads and of a successor; the rest is told to it by who runs this. `arriving` has what
         was passed to this process, `launcher` starts the next one. `assignment`: it is one of several workers."""
-        config = loaded.config
+        self._started_with = config = loaded.config
         share = assignment.workers if assignment is not None else 1
         self.arriving = arriving or Arriving()
         manager = manager or ServiceManager()
@@ -284,7 +284,7 @@ class RelayApp:
 
     async def _apply(self, loaded: Loaded[RelayConfig]) -> Outcome:
         config = loaded.config
-        if self.leaving.phase is not Phase.LEAVING and (keys := restart_keys(self.config, config)):
+        if self.leaving.phase is not Phase.LEAVING and (keys := restart_keys(self._started_with, config)):
             return Outcome.needs_restart(keys)
         if self.team is not None and (keys := self.team.unbound(config)):
             return Outcome.needs_restart(keys)

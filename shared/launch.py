@@ -112,7 +112,11 @@ def _give_memory_back() -> None:
 
 def _signal_children(number: int) -> None:
     for listed in Path("/proc/self/task").glob("*/children"):
-        for child in listed.read_text().split():
+        try:
+            children = listed.read_text().split()
+        except OSError:  # a thread that has just ended
+            continue
+        for child in children:
             try:
                 os.kill(int(child), number)
             except ProcessLookupError:

@@ -46,10 +46,10 @@ class Follower:
         while True:
             try:
                 await self.look()
-            except (StateError, PkiError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 — whatever it is, it must not go unnoticed that nobody follows
                 self._failed += 1
                 log_limited(log, "error", "follow", "the state cannot be read: revocations are not known here",
-                            cause=str(error))  # fmt: skip
+                            cause=f"{type(error).__name__}: {error}")  # fmt: skip
             else:
                 self._failed = 0
             await self._rest()

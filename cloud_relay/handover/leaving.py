@@ -181,11 +181,11 @@ class Leaving:
         doors.resume_ports()
         doors.tunnel.stay()
         self._app.serve_again()
-        try:
-            await doors.resume_observe()
-            await control.reclaim()
-        except (CommandError, OSError) as error:  # pushes flow all the same, and SIGTERM still ends it
-            log.error("not all doors could be opened again", cause=str(error), remedy="restart the relay soon")
+        for reopen in (doors.resume_observe, control.reclaim):
+            try:
+                await reopen()
+            except (CommandError, OSError) as error:  # pushes flow all the same, and SIGTERM still ends it
+                log.error("not all doors could be opened again", cause=str(error), remedy="restart the relay soon")
         if self._followed is not None:
             await cancel(self._followed)
             await self._follower.take_back(identity)
@@ -259,8 +259,10 @@ class Leaving:
         self._task = spawn(self._back(self._task), "taking back")
 
     async def _back(self, leaving: asyncio.Task[Any] | None) -> None:
-        await cancel(leaving)
+        await cancel(leaving, self._reload)
         await self._take_back()
+        # What this process read for the new one counts for its senders and routes already; now for its doors, too.
+        self._reload = spawn(self._app.reload(), "reload")
 
 
 def _told_elsewhere(_name: str, _error: BaseException) -> None:

@@ -397,3 +397,35 @@ async def test_the_state_of_a_process_that_dies_is_waited_for(tmp_path: Path, re
             lock.acquire()
         await office.close()
         await identity.take_back()
+
+
+@pytest.mark.parametrize("needs_restart", [False, True])
+async def test_a_new_config_whose_process_dies_leaves_a_relay_that_can_reload(
+    needs_restart: bool, world: World, connector: ConnectorDouble, session: aiohttp.ClientSession
+) -> None:
+    """The old process has its senders and routes, and the doors of before."""
+    assert (await pushed(world, session, world.port("ingress")))[0] == 200
+    if needs_restart:
+        world.document["ingress"].append({"listen": "127.0.0.1:0"})
+    route = {"name": "syslog", "listen": "127.0.0.1:0", "to": {"location": "walldorf", "target": "syslog"},
+             "networks": ["127.0.0.0/8"]}  # fmt: skip
+    world.document["tenants"]["acme"]["tcp_routes"] = [route]
+    with launched_here(world) as here:
+        async with replaced(world, connector, world.port("tunnel")):
+            world.write(world.document)
+            await ask(world, "POST", "/v1/upgrade")
+            async with asyncio.timeout(5):
+                while not world.app.config.tenants["acme"].tcp_routes:
+                    await asyncio.sleep(0.02)
+            here.kill()
+            async with asyncio.timeout(5):
+                while world.app.leaving.phase is not Phase.SERVING:
+                    await asyncio.sleep(0.01)
+            outcome = await world.app.reload()
+            assert outcome.is_taken is not needs_restart
+            if needs_restart:
+                assert "ingress.listen" in str(outcome)
+            assert world.app.doors is not None
+            kinds = [door["kind"] for door in world.app.doors.describe()]
+            assert ("tcp" in kinds) is not needs_restart
+            assert await pushed(world, session, world.port("ingress")) == (200, None)
