@@ -12,11 +12,9 @@ answered. Requests and answers are JSON; faults are problem objects (RFC 9457).
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import stat
-import struct
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from aiohttp import web
 from shared.cli import to_json
 from shared.exits import CommandError, ExitCode
 from shared.logs import get_logger
+from shared.peer import peer_uid
 
 CONTROL_SOCKET: Final = "control.sock"
 """Its name in the program's state_dir."""
@@ -37,7 +36,6 @@ MAX_PATH: Final = 107
 """Bytes of a Unix socket's path: sun_path holds 108 with its end (unix(7))."""
 
 MAX_BODY: Final = 1 << 20
-_UCRED: Final = struct.Struct("3i")
 _EXIT_CODES: Final = {404: ExitCode.NOT_FOUND, 403: ExitCode.REFUSED, 409: ExitCode.REFUSED, 400: ExitCode.USAGE}
 
 log = get_logger("control")
@@ -268,16 +266,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def peer_uid(transport: asyncio.BaseTransport | None) -> int | None:
-    """The user at the other end of a Unix socket, as the kernel says; None where it does not."""
-    sock = transport.get_extra_info("socket") if transport is not None else None
-    option = getattr(socket, "SO_PEERCRED", None)
-    if sock is None or option is None:
-        return None
-    _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, option, _UCRED.size))
-    return int(uid)
 
 
 @web.middleware

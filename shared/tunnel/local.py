@@ -1,4 +1,4 @@
-"""Messages over a stream socket of this host: between processes that trust each other, without TLS or WebSocket.
+"""Messages over a Unix socket: between processes of one user on one host, without TLS or WebSocket.
 
     frame:  length (4 bytes, big-endian), then so many bytes of a message
     close:  2³¹ + length of the reason, then code (2 bytes) and reason (UTF-8)
@@ -9,8 +9,10 @@ Whoever closes says so, and the other end says it back, as in RFC 6455 §7.1; th
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Final, cast
 
+from shared.peer import peer_uid
 from shared.tunnel.transport import HIGH_WATER, MAX_MESSAGE
 
 if TYPE_CHECKING:
@@ -88,6 +90,10 @@ class LocalTransport(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._raw = cast(asyncio.Transport, transport)
+        if peer_uid(transport) != os.geteuid():  # the socket's mode keeps others out already; this does so by itself
+            self._error = PermissionError("the process at the other end is another user's")
+            self.abort()
+            return
         self._raw.set_write_buffer_limits(HIGH_WATER, HIGH_WATER)
 
     def data_received(self, data: bytes) -> None:

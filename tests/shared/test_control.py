@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import stat
 from pathlib import Path
 
@@ -215,13 +214,3 @@ class TestUnreachable:
         async with await asyncio.start_unix_server(serve, str(path)):
             with pytest.raises(ControlUnreachable):
                 await control_request(path, "GET", "/")
-
-
-async def test_the_kernel_names_the_peer():
-    ours, theirs = socket.socketpair(socket.AF_UNIX)
-    _, writer = await asyncio.open_unix_connection(sock=ours)
-    assert control.peer_uid(writer.transport) == os.geteuid()
-    writer.close()
-    theirs.close()
-    await writer.wait_closed()
-    assert control.peer_uid(None) is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +21,7 @@ from cloud_relay.workers.lines import MAX_LINE, Lines, line
 from cloud_relay.workers.sibling import Hop, Sibling
 from cloud_relay.workers.wide import WideRegistry
 from shared.protocol import Hello, MemoryBudget
+from shared.tunnel import local
 from shared.tunnel.gaps import GapWatch
 from shared.tunnel.local import LocalTransport
 from tests.support.ends import until
@@ -259,6 +262,25 @@ async def test_a_sibling_that_dies_is_forgotten_and_found_again(two: Two) -> Non
     assert two.near.wide.choose(*KEY) is None
     await two.far.serve()
     await until(lambda: KEY in two.view.keys)
+
+
+@pytest.mark.parametrize("uid", [os.geteuid() + 1, None])
+async def test_a_process_of_another_user_is_no_sibling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int | None
+) -> None:
+    worker = Worker(1, tmp_path)
+    await worker.serve()
+    monkeypatch.setattr(local, "peer_uid", lambda _transport: uid)
+    reader, writer = await asyncio.open_unix_connection(str(worker.path))
+    try:
+        with contextlib.suppress(ConnectionError):  # what it sends is not even read
+            writer.write(bytes(64))
+            await writer.drain()
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+        await until(lambda: "0 siblings" in repr(worker.host))
+    finally:
+        writer.close()
+        await worker.stop()
 
 
 async def test_a_second_instance_at_another_worker_is_refused_while_the_first_lives(two: Two) -> None:
