@@ -59,10 +59,9 @@ class CertificateWatch:
         return len(self._open)
 
     def _look(self) -> None:
-        self._timer = None
+        # Before anything else: a bug in the end of one must not keep the others from theirs.
+        self._timer = self._loop.call_at(self._loop.time() + INTERVAL, self._look)
         now = time.time()
         for one in list(self._open):
             if one.peer is not None and not one.peer.is_in_time(now):
                 one.end(EXPIRED)
-        if self._open:
-            self._timer = self._loop.call_at(self._loop.time() + INTERVAL, self._look)

@@ -53,11 +53,17 @@ class Channel:
         """Whether the other side could still hear us."""
         return self._socket is not None
 
+    @property
+    def waiting(self) -> int:
+        """Messages that the other side has not made room for yet."""
+        return len(self._waiting)
+
     def start(self, loop: asyncio.AbstractEventLoop, on_message: OnMessage, on_closed: Callable[[], None]) -> None:
         """Tell of what comes from now on; `on_closed` once, when the other side is gone."""
         self._loop, self._on_message, self._on_closed = loop, on_message, on_closed
         if self._socket is not None:
             loop.add_reader(self._socket, self._read)
+            self._write()
 
     def send(self, message: Message, passed: socket.socket | None = None) -> None:
         """Say this; `passed` is the other side's from now on. Dropped if nobody can hear it. ValueError: too large."""

@@ -14,6 +14,9 @@ from shared.listeners import Inherited, Listening, adopt
 
 VARIABLE: Final = "QANAT_HAND_OVER"
 
+MAX_PASSED: Final = 1024
+"""Connections on their way from one process to the other that neither has taken: anybody can make one."""
+
 
 class Passed(NamedTuple):
     """What a new process finds. `control` is the listening socket of the control door."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from cloud_relay.handover.passing import MAX_PASSED
 from shared.channel import Channel, Message
 from shared.cli import expected_fault
 from shared.exits import CommandError, ExitCode
@@ -25,7 +27,7 @@ class Predecessor:
         """Gets connections that arrived there and are for us."""
         self.on_stop: Callable[[], None] | None = None
         """Called when it was told to end, and this process is to end with it."""
-        self._kept: list[tuple[Message, socket.socket]] = []
+        self._kept: deque[tuple[Message, socket.socket]] = deque()
         self._channel = channel
         self._news = asyncio.Event()
 
@@ -59,14 +61,14 @@ class Predecessor:
     def take_passed(self, take: Callable[[Message, socket.socket], None]) -> None:
         """Give connections that it passes on to `take`, those first that came before."""
         self.on_passed = take
-        kept, self._kept = self._kept, []
+        kept, self._kept = self._kept, deque()
         for message, sock in kept:
             take(message, sock)
 
     def stop(self) -> None:
         """Hear it no more."""
         self._channel.stop()
-        kept, self._kept = self._kept, []
+        kept, self._kept = self._kept, deque()
         for _, sock in kept:
             sock.close()
 
@@ -75,6 +77,8 @@ class Predecessor:
     def _heard(self, message: Message, passed: socket.socket | None) -> None:
         if passed is not None:
             if self.on_passed is None:
+                if len(self._kept) >= MAX_PASSED:  # who has waited longest is the likeliest to have given up
+                    self._kept.popleft()[1].close()
                 self._kept.append((message, passed))
             else:
                 self.on_passed(message, passed)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from cloud_relay.handover.passing import wrap
+from cloud_relay.handover.passing import MAX_PASSED, wrap
 from cloud_relay.handover.successor import Successor
 from shared.channel import Channel, Message, batches
 from shared.crash_points import reach
@@ -169,4 +169,7 @@ class _Forward:
         self._successor = successor
 
     def take(self, sock: socket.socket, ends: Ends, server_name: str | None) -> None:
+        if self._successor.channel.waiting >= MAX_PASSED:  # it does not take them: they may try again
+            sock.close()
+            return
         self._successor.channel.send({"say": "connector", "ends": list(ends), "name": server_name}, sock)

@@ -69,3 +69,19 @@ def test_nothing_runs_for_nobody(clock, wall):
     watch.discard(one)
     watch.discard(one)
     assert clock.armed == 0
+
+
+def test_one_whose_end_fails_keeps_no_other_from_its_own(clock, wall, monkeypatch):
+    watch = CertificateWatch(cast(Any, clock))
+    broken, other = Open(watch, 0.5), Open(watch, 1.5)
+
+    def fail(_fault: Fault) -> None:
+        watch.discard(broken)
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(broken, "end", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        clock.sleep(INTERVAL)
+    clock.sleep(2 * INTERVAL)
+    assert other.ended == ["sender-certificate-expired"]
+    assert clock.armed == 0

@@ -81,6 +81,21 @@ async def test_more_than_the_kernel_holds_waits_and_arrives() -> None:
     other.channel.close()
 
 
+async def test_what_waits_since_before_the_start_goes_on_with_it() -> None:
+    one, other = pair()
+    for number in range(50):
+        one.channel.send({"say": number, "text": "x" * 60_000})
+    assert one.channel.waiting
+    other.start()
+    await asyncio.sleep(0)
+    one.start()
+    await other.until(50)
+    assert [message["say"] for message in other.heard] == list(range(50))
+    assert not one.channel.waiting
+    one.channel.close()
+    other.channel.close()
+
+
 async def test_sockets_go_along_and_are_the_others_then() -> None:
     one, other = pair()
     other.start()
