@@ -51,6 +51,7 @@ from shared.observe import HealthReport, ObserveServer
 from shared.outcome import Outcome
 from shared.process import StopRequest
 from shared.protocol import MemoryBudget
+from shared.reload_metrics import add_reload_gauges
 from shared.reloading import Reloader
 from shared.service_manager import ServiceManager
 from shared.tasks import cancel, spawn
@@ -124,6 +125,7 @@ class RelayApp:
         self.identity: IdentityService | None = None
         self.doors: Doors | None = None
         add_gauges(self)
+        add_reload_gauges(self.metrics, "qanat_relay", self._reloader)
 
     @property
     def config(self) -> RelayConfig:
@@ -442,6 +444,7 @@ class RelayApp:
         self.metrics.tunnels = tunnel.counts
         self.metrics.enrolment = tunnel.enrolment
         self.metrics.guard = tunnel.guard
+        tunnel.count_in(self.metrics.connectors)
         if self.team is not None:
             inherited, switch = self.team.inherited, self.team.entrance(tunnel)
         if config.observe is not None and self.is_first:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cloud_relay.registry import Registry, Session
+from cloud_relay.tunnel_metrics import TunnelMetrics
 from shared.logs import LogLimiter, get_logger, log_limited
 from shared.tcp.head import CAPABILITY
 from shared.timers import precise_clock
@@ -95,6 +96,8 @@ class Attendance:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, registry: Registry, guard: TargetGuard | None = None) -> None:
         self.registry = registry
+        self.counts = TunnelMetrics()
+        """May be replaced before the first tunnel comes."""
         self._guard = guard
         self._loop = loop
         self._time = precise_clock(loop)
@@ -118,6 +121,7 @@ class Attendance:
             self._contest(session, rivals)
             return
         self.registry.attach(session)
+        self.counts.of(key).attached += 1
         log_limited(
             log, "info", f"attached {session.identity}", "tunnel attached", limiter=_LIVES,
             connector=str(session.identity), session=session.number,
@@ -127,6 +131,7 @@ class Attendance:
     def ended(self, session: Session, code: str, detail: str) -> None:
         """Its link is over."""
         self.registry.detach(session)
+        self.counts.of(session.identity.key).end(code)
         log_limited(
             log, "info", f"ended {session.identity}", "tunnel ended", limiter=_LIVES,
             connector=str(session.identity), session=session.number,
@@ -216,6 +221,7 @@ class Attendant:
         targets = _usable(link, self._attendance.allowed(self.identity, self._announced))
         session = Session(self.identity, link, instance, targets, self._loop.time(), number)
         self.session = session
+        link.count_stalls(self._attendance.counts.of(self.identity.key).stalls)
         self._attendance.ready(session)
         link.ping()  # what the path takes by itself: fair_share compares with it
 

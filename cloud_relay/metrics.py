@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 from prometheus_client.core import Metric
 
 from cloud_relay.tcp.metrics import TcpMetrics
+from cloud_relay.tunnel_metrics import TunnelMetrics
 from shared.errors import FAULTS
 from shared.metrics import CLASSES, Metrics, counter_family, gauge_family
 
 if TYPE_CHECKING:
     from shared.errors import Fault
-    from shared.metrics import HistogramCell
+    from shared.metrics import Histogram, HistogramCell
 
 _ROUTE: Final = ("tenant", "route")
 _SENDER: Final = ("tenant", "sender")
@@ -27,15 +28,24 @@ class RouteMetrics:
 
     `in_flight`, `bytes_in` (body bytes from senders), `bytes_out` (body bytes to senders), `dropped_headers` and
     `retries` are changed in place. `by_class[n]` counts answers of status n00 to n99, `by_class[0]` pushes without one.
+    Of those pushes `accepted` were let in, past credentials and quotas, and `delivered` were taken by a target (2xx, or
+    a WebSocket). `queued` gets the seconds that a push waited for its turn, if it had to. `ingress_seconds` adds up
+    what passes from the end of a push's head to the opening of its stream: credentials, queue, hold, earlier tries.
     """
 
     __slots__ = (
-        "_beyond", "_total", "_waited", "by_class", "bytes_in", "bytes_out", "dropped_headers", "faults", "in_flight",
-        "retries", "route", "tenant",
+        "_beyond", "_total", "_waited", "accepted", "by_class", "bytes_in", "bytes_out", "delivered",
+        "dropped_headers", "faults", "in_flight", "ingress_seconds", "queued", "retries", "route", "tenant",
     )  # fmt: skip
 
     def __init__(
-        self, tenant: str, route: str, total: HistogramCell, waited: HistogramCell, beyond: HistogramCell
+        self,
+        tenant: str,
+        route: str,
+        total: HistogramCell,
+        waited: HistogramCell,
+        beyond: HistogramCell,
+        queued: HistogramCell,
     ) -> None:
         self.tenant = tenant
         self.route = route
@@ -44,6 +54,10 @@ class RouteMetrics:
         self.bytes_out = 0
         self.dropped_headers = 0
         self.retries = 0
+        self.accepted = 0
+        self.delivered = 0
+        self.ingress_seconds = 0.0
+        self.queued = queued
         self.by_class = [0] * len(CLASSES)
         self.faults: dict[str, int] = {}
         self._total = total
@@ -141,6 +155,7 @@ class RelayMetrics(Metrics):
         self.senders: dict[tuple[str, str], SenderMetrics] = {}
         self.listeners: dict[str, ListenerMetrics] = {}
         self.tcp = TcpMetrics(self)
+        self.connectors = TunnelMetrics()
         self.tunnels: TunnelCounts | None = None
         """Set by whoever makes the tunnel listener."""
         self.enrolment: EnrolmentCounts | None = None
@@ -155,13 +170,16 @@ class RelayMetrics(Metrics):
         self._beyond = self.histogram(
             "qanat_relay_push_beyond_seconds", "From a stream's opening to the status line: tunnel and target.", _ROUTE
         )
+        self._queued = self.histogram(
+            "qanat_relay_push_queue_seconds", "How long pushes waited for their turn, of those that had to.", _ROUTE
+        )
 
     def route(self, tenant: str, name: str) -> RouteMetrics:
         """The route's counters; the same object whenever the same route is asked for."""
         key = (tenant, name)
         metrics = self.routes.get(key)
         if metrics is None:
-            histograms = (family.labels(*key) for family in (self._total, self._waited, self._beyond))
+            histograms = (family.labels(*key) for family in self._histograms())
             metrics = self.routes[key] = RouteMetrics(tenant, name, *histograms)
         return metrics
 
@@ -183,10 +201,13 @@ class RelayMetrics(Metrics):
         """Forget the counters of what the config no longer names; what is in flight still holds its own."""
         for key in self.routes.keys() - routes:
             del self.routes[key]
-            for family in (self._total, self._waited, self._beyond):
+            for family in self._histograms():
                 family.remove(*key)
         for key in self.senders.keys() - senders:
             del self.senders[key]
+
+    def _histograms(self) -> tuple[Histogram, Histogram, Histogram, Histogram]:
+        return self._total, self._waited, self._beyond, self._queued
 
     def collect(self) -> Iterator[Metric]:
         """For prometheus_client."""
@@ -196,6 +217,7 @@ class RelayMetrics(Metrics):
         yield from self._of_listeners()
         yield from self._of_tunnels()
         yield from self.tcp.collect()
+        yield from self.connectors.collect()
 
     def _of_routes(self) -> Iterator[Metric]:
         routes = list(self.routes.items())
@@ -209,6 +231,11 @@ class RelayMetrics(Metrics):
             (((*key, *_fault(code)), n) for key, route in routes for code, n in list(route.faults.items())),
         )  # fmt: skip
         for name, text, values in (
+            (
+                "ingress_seconds",
+                "From heads' ends to streams' openings, added up: credentials, queue, hold, earlier tries.",
+                ((key, route.ingress_seconds) for key, route in routes),
+            ),
             ("bytes_in", "Body bytes that senders sent.", ((key, route.bytes_in) for key, route in routes)),
             ("bytes_out", "Body bytes that senders got.", ((key, route.bytes_out) for key, route in routes)),
             ("retries", "Further tries at another tunnel.", ((key, route.retries) for key, route in routes)),
@@ -216,6 +243,14 @@ class RelayMetrics(Metrics):
         ):
             yield counter_family(f"qanat_relay_push_{name}", text, _ROUTE, values)
 
+        yield counter_family(
+            "qanat_relay_pushes_accepted", "Pushes that ended, of those let in, past credentials and quotas.", _ROUTE,
+            ((key, route.accepted) for key, route in routes),
+        )  # fmt: skip
+        yield counter_family(
+            "qanat_relay_pushes_delivered", "Of them those that a target took: 2xx, or a WebSocket.", _ROUTE,
+            ((key, route.delivered) for key, route in routes),
+        )  # fmt: skip
         yield gauge_family(
             "qanat_relay_pushes_in_flight", "Pushes under way.", _ROUTE, ((key, r.in_flight) for key, r in routes)
         )
@@ -253,8 +288,9 @@ class RelayMetrics(Metrics):
             ((key, o.open) for key, o in listeners),
         )
         yield counter_family(
-            "qanat_relay_ingress_faults", "Requests that ended before a route was known, by code.", (*label, "code"),
-            (((*key, code), count) for key, one in listeners for code, count in list(one.faults.items())),
+            "qanat_relay_ingress_faults", "Requests that ended before a route was known, by code and origin.",
+            (*label, "code", "origin"),
+            (((*key, *_fault(code)), count) for key, one in listeners for code, count in list(one.faults.items())),
         )  # fmt: skip
 
     def _of_tunnels(self) -> Iterator[Metric]:

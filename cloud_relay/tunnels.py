@@ -22,6 +22,7 @@ from cloud_relay.identity.records import ConnectorKey
 from cloud_relay.identity.sessions import RenewalDesk
 from cloud_relay.identity.targets import TargetGuard
 from cloud_relay.registry import Registry
+from cloud_relay.tunnel_metrics import TunnelMetrics
 from shared.clock import TrustedClock
 from shared.errors import FAULTS
 from shared.logs import get_logger
@@ -142,6 +143,11 @@ class TunnelListener:
         """Be the listener of one of several processes: connectors are told, and contests reach over all of them."""
         self._worker, self._workers = worker, workers
         self._attendance.elsewhere = elsewhere
+
+    def count_in(self, metrics: TunnelMetrics) -> None:
+        """Count tunnels there. Before the first one comes."""
+        self._attendance.counts = metrics
+        metrics.sessions, metrics.now = self.registry.sessions, self.loop.time
 
     def rival_gone(self, rival: Rival) -> None:
         """A session at another process has ended."""

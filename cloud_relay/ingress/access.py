@@ -62,6 +62,8 @@ def log_push(push: PushEnd, context: IngressContext, connection: SenderConnectio
         beyond = push.answered_at - push.opened_at
         at = time.time()
         waited = f'"waited_ms":{push.waited * 1e3:.3f},' if push.waited else ""
+        if push.queued:
+            waited = f'"queued_ms":{push.queued * 1e3:.3f},{waited}'
         line = (
             f'{{"time":"{timestamp(at)}","request_id":"{push.request_id}",{push.kind()},"status":{status},'
             f'"bytes_in":{push.bytes_in},"bytes_out":{push.bytes_out},"total_ms":{total * 1e3:.3f},'
@@ -73,6 +75,9 @@ def log_push(push: PushEnd, context: IngressContext, connection: SenderConnectio
         if 200 <= status < 300:
             of_sender.delivered += 1
             of_sender.last_delivered = at
+            route.metrics.delivered += 1
+        elif status == 101:
+            route.metrics.delivered += 1
     else:
         beyond = push.answered_at - push.opened_at if push.answered_at else -1.0
         record = _unusual_record(push, connection, total, beyond)
@@ -85,6 +90,10 @@ def log_push(push: PushEnd, context: IngressContext, connection: SenderConnectio
         metrics.bytes_in += push.bytes_in
         metrics.bytes_out += push.bytes_out
         metrics.dropped_headers += push.head.dropped
+        if push.opened_at:
+            metrics.ingress_seconds += push.opened_at - push.began
+        if push.queued:
+            metrics.queued.observe(push.queued)
         # A WebSocket's hours are no push's time to its answer.
         took = total if status != 101 else push.answered_at - push.began
         metrics.finished(status, fault, took, push.waited, beyond)
@@ -128,6 +137,8 @@ def _unusual_record(push: PushEnd, connection: SenderConnection, total: float, b
         record |= {"connector": session.identity.connector, "attempt": push.attempt}
     if fault is not None:
         record |= {"code": fault.code, "origin": fault.origin.value}
+    if push.queued:
+        record["queued_ms"] = int(push.queued * 1e6) / 1e3
     if push.waited:
         record["waited_ms"] = int(push.waited * 1e6) / 1e3
     theirs = head.fields.get(b"x-request-id")

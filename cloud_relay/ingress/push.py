@@ -115,6 +115,7 @@ class Push(PushQueued):
         elif state is _JUDGING:
             self._fail(_CANNOT_JUDGE)
         elif state is _QUEUED:
+            self.queued = now - self._held_since
             self._fail(self._over_quota(route))
         elif state is _HOLDING:
             self._ask_again(route, now)

@@ -70,14 +70,14 @@ class PushEnd:
     `due` is when `on_due` has to be called (the loop's time, 0.0 never); whoever changes it lets the connection `arm`
     its timer. For the access line: `status` is what the sender got (0: none), `fault` whose doing it was (None: the
     target's own answer); `began`, `opened_at`, `answered_at` are the loop's times (0.0: never), `waited` the seconds
-    without a connector.
+    without a connector, `queued` those until its turn came.
     """
 
     __slots__ = (
         "_connection", "_context", "_framing", "_future", "_has_whole_body", "_held_bytes", "_held_since", "_ingress",
         "_is_admitted", "_memo", "_owed", "_pieces", "_progress", "_state", "_stream", "_tried", "_upgraded",
         "_waiter", "answered_at", "attempt", "began", "bytes_in", "bytes_out", "due", "fault", "head", "opened_at",
-        "request_id", "route", "sender", "session", "status", "waited",
+        "queued", "request_id", "route", "sender", "session", "status", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -95,7 +95,7 @@ class PushEnd:
         self._memo = memo
         self.request_id = ingress.new_request_id()
         self.began = self._progress = now
-        self.due = self.opened_at = self.answered_at = self.waited = self._held_since = 0.0
+        self.due = self.opened_at = self.answered_at = self.waited = self.queued = self._held_since = 0.0
         self.route: Route | None = None
         self.sender: Sender | None = None
         self.session: TunnelSession | None = None
@@ -224,6 +224,7 @@ class PushEnd:
         if route is not None:
             route.metrics.in_flight -= 1
             if self._is_admitted and sender is not None:
+                route.metrics.accepted += 1
                 if self._upgraded is not None:
                     self._context.limits.passes(sender)
                 self._context.limits.release(sender, route)

@@ -37,6 +37,7 @@ class PushQueued(PushLocal):
         if ticket is None:
             return False
         self._state = _QUEUED
+        self._held_since = now
         self.due = now + min(settings.queue_wait, route.timeout)
         self._waiter = ticket
         if not self._held_bytes:
@@ -50,11 +51,13 @@ class PushQueued(PushLocal):
         if self._state is not _QUEUED or route is None or sender is None:
             return
         self._is_admitted = True
+        now = self._ingress.time()
+        self.queued = now - self._held_since
         try:
             if sender.is_disabled:
                 self._fail(_SWITCHED_OFF)
                 return
-            self._admitted(route, sender, self._ingress.time())
+            self._admitted(route, sender, now)
             self._go_on()
         except Exception as error:  # noqa: BLE001 - reported; a bug in one push must harm no other
             self._on_bug(error)

@@ -14,8 +14,15 @@ from prometheus_client.registry import Collector
 _OF_ONE_PROCESS: Final = ("process_", "python_")
 """Families that say something of a process: kept apart by a label `worker`."""
 
-_NOT_ADDED: Final = ("_seconds", "_up", "_success", "_info", "_ratio", "_stage", "_generation")
-"""Ends of gauges' names that no sum makes sense of: times, states. The largest counts."""
+_NOT_ADDED: Final = (
+    "_seconds", "_up", "_unknown", "_passed_over", "_info", "_ratio", "_stage", "_generation", "_connectors",
+)  # fmt: skip
+"""Ends of gauges' names that no sum makes sense of: times, states, and what every worker counts alike. The largest
+counts."""
+
+_LEAST: Final = ("_success", "_silence_seconds")
+"""Ends of those of which the smallest counts: what did not go well somewhere, and how long ago somebody was heard of
+anywhere."""
 
 SampleKey = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -49,7 +56,8 @@ class _Merged(Collector):
 
 
 def _add(known: Metric, values: dict[SampleKey, float], family: Metric, worker: int) -> None:
-    is_added = known.type != "gauge" or not family.name.endswith(_NOT_ADDED)
+    choose = min if family.name.endswith(_LEAST) else max
+    is_added = known.type != "gauge" or not family.name.endswith(_NOT_ADDED + _LEAST)
     own = {"worker": str(worker)} if family.name.startswith(_OF_ONE_PROCESS) else {}
     for sample in family.samples:
         key = (sample.name, tuple((sample.labels | own).items()))
@@ -57,4 +65,4 @@ def _add(known: Metric, values: dict[SampleKey, float], family: Metric, worker: 
         if before is None:
             values[key] = sample.value
         else:
-            values[key] = before + sample.value if is_added else max(before, sample.value)
+            values[key] = before + sample.value if is_added else choose(before, sample.value)

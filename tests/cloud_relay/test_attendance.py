@@ -17,7 +17,7 @@ from cloud_relay.admit import Identity
 from cloud_relay.attendance import Attendance, Attendant
 from cloud_relay.registry import Registry, Session
 from shared.logs import LogLimiter, setup_logging
-from shared.protocol import Hello
+from shared.protocol import Hello, StallCounts
 
 IDENTITY = Identity("acme", "walldorf", "c1", "ab", datetime(2030, 1, 1, tzinfo=UTC))
 
@@ -52,9 +52,13 @@ class FakeLink:
         self.closed: tuple[str, ...] = ()
         self.pings = 0
         self.peer = Hello()
+        self.stalls: StallCounts | None = None
 
     def ping(self) -> None:
         self.pings += 1
+
+    def count_stalls(self, counts: StallCounts) -> None:
+        self.stalls = counts
 
     def close(self, *why: str) -> None:
         self.closed = why
@@ -168,3 +172,16 @@ def test_a_connector_that_comes_back_as_fast_as_it_is_thrown_out_writes_few_line
     lines = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
     assert lines.count("tunnel attached") == lines.count("tunnel ended") == 200
     assert len(lines) == 400
+
+
+def test_tunnels_are_counted_by_connector_and_by_how_they_end():
+    room = Room()
+    link, attendant = room.arrive("first")
+    counts = room.attendance.counts.of(IDENTITY.key)
+    assert (counts.attached, counts.ended) == (1, {})
+    assert link.stalls is counts.stalls
+    attendant.on_closed(cast(Any, link), "silent", "")
+    second, attendant = room.arrive("second")
+    assert second.stalls is counts.stalls
+    attendant.on_closed(cast(Any, second), "going-away", "")
+    assert (counts.attached, counts.ended) == (2, {"silent": 1, "going-away": 1})

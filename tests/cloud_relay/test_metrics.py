@@ -47,7 +47,7 @@ def test_listeners_tunnels_and_senders() -> None:
     shown = list(map(_normal, lines(metrics)))
     for line in (
         'qanat_relay_ingress_connections_total{listener=":443"} 2.0',
-        'qanat_relay_ingress_faults_total{listener=":443",code="unknown-host"} 1.0',
+        'qanat_relay_ingress_faults_total{listener=":443",code="unknown-host",origin="relay"} 1.0',
         'qanat_relay_tunnels_refused_total{code="certificate-expired"} 1.0',
         'qanat_relay_sender_pushes_total{tenant="acme",sender="s4"} 1.0',
     ):

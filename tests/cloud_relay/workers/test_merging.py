@@ -59,3 +59,24 @@ def test_one_alone_stays_as_it_is() -> None:
 def test_nonsense_is_an_error() -> None:
     with pytest.raises(ValueError, match=r".+"):
         merge({0: b"what is this?\n"})
+
+
+def one_gauge(name: str, value: float) -> bytes:
+    metrics = Metrics(process=False)
+    metrics.gauge(name, "A gauge.", lambda: value)
+    return metrics.render()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "merged"),
+    [
+        ("qanat_relay_config_reload_success", (1, 0, 1), 0),  # one that refused is one too many
+        ("qanat_relay_sender_silence_seconds", (900, 3, 800), 3),  # a sender pushes to any of them
+        ("qanat_relay_route_unknown", (1, 1, 0), 1),
+        ("qanat_relay_location_connectors", (2, 2, 1), 2),  # each connector has a tunnel to every worker
+        ("qanat_relay_tunnel_age_seconds", (10, 30, 20), 30),
+        ("qanat_relay_memory_used_bytes", (1, 2, 3), 6),
+    ],
+)
+def test_each_kind_of_gauge_has_its_own_sense(name: str, values: tuple[float, ...], merged: float) -> None:
+    assert samples(merge({n: one_gauge(name, value) for n, value in enumerate(values)})) == {name: merged}

@@ -20,7 +20,7 @@ from cloud_relay.workers.host import Host
 from cloud_relay.workers.lines import MAX_LINE, Lines, line
 from cloud_relay.workers.sibling import Hop, Sibling
 from cloud_relay.workers.wide import WideRegistry
-from shared.protocol import Hello, MemoryBudget
+from shared.protocol import Hello, MemoryBudget, StallCounts
 from shared.tunnel import local
 from shared.tunnel.gaps import GapWatch
 from shared.tunnel.local import LocalTransport
@@ -68,6 +68,8 @@ class FakeLink:
     def open_stream(self, handler: Any, head: bytes, body: bytes, end: bool, deadline: float) -> FakeStream:
         self.streams.append(FakeStream(handler, head, body, end))
         return self.streams[-1]
+
+    def count_stalls(self, counts: StallCounts) -> None: ...
 
     def ping(self) -> None:
         if self.answers_pings:
