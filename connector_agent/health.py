@@ -33,16 +33,16 @@ class ConnectorState(enum.Enum):
 
 
 def target_state(target: Target, probe: ProbeResult | None = None) -> str:
-    """What the last push, connect or probe told: "ok", "failing", or "unknown" before the first.
+    """What the last push, connect or probe told of the target: "ok", "failing", or "unknown" before the first.
 
     `probe` is the last one's result, unless something spoke against it since.
     """
     metrics = target.metrics
-    if probe is not None and probe.at >= metrics.last_at:
+    if probe is not None and probe.at >= metrics.told_at:
         return "ok" if probe.is_good else "failing"
-    if target.pool.last_fault is not None or (metrics.last_at and not metrics.last_status):
+    if target.pool.last_fault is not None or metrics.is_failing:
         return "failing"
-    return "ok" if metrics.last_at else "unknown"
+    return "ok" if metrics.told_at else "unknown"
 
 
 def tcp_target_state(target: TcpTarget, probe: ProbeResult | None = None) -> str:

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 _TARGET: Final = ("target",)
 
+SPEAKS_AGAINST: Final = frozenset({
+    "deadline-exceeded", "target-address-refused", "target-credential-refused", "target-idle", "target-lost",
+    "target-malformed-answer", "target-tls-failed", "target-too-slow", "target-unreachable",
+})  # fmt: skip
+"""Codes by which a push without an answer says that its target is not well. A refusal by the target's policy, or a
+sender that left, says nothing of it."""
+
 
 class TargetMetrics:
     """The counters of one target, kept over reloads.
@@ -27,13 +34,14 @@ class TargetMetrics:
     target's answers of status n00 to n99, `by_class[0]` pushes without one; `faults` our own errors by code.
     `connection_wait` gets the seconds that a push waited for a connection to the target, if it had to; `answering`
     those from when the target had been given what there was of the push, or its end, to the answer's first byte.
-    `last_*` tell of the last push that ended; `last_at` is a Unix time, 0.0 before the first.
+    `last_*` tell of the last push that ended; `last_at` is a Unix time, 0.0 before the first. `told_at` is that of the
+    last one that said something about the target, `is_failing` what it said.
     """
 
     __slots__ = (
         "answering", "by_class", "bytes_in", "bytes_out", "connect_failures", "connection_wait", "connects",
-        "dropped_headers", "dropped_interims", "faults", "in_flight", "last_at", "last_code", "last_status", "target",
-        "total",
+        "dropped_headers", "dropped_interims", "faults", "in_flight", "is_failing", "last_at", "last_code",
+        "last_status", "target", "told_at", "total",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +63,8 @@ class TargetMetrics:
         self.last_at = 0.0
         self.last_status = 0
         self.last_code = ""
+        self.told_at = 0.0
+        self.is_failing = False
 
     def finished(self, status: int, code: str, seconds: float, at: float) -> None:
         """Count the end of a push: the target's status or 0, our error's code or "", how long it took, and when."""
@@ -65,6 +75,9 @@ class TargetMetrics:
         self.last_at = at
         self.last_status = status
         self.last_code = code
+        if status or code in SPEAKS_AGAINST:
+            self.told_at = at
+            self.is_failing = not status
 
     @property
     def pushes(self) -> int:

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
-from connector_agent.health import ConnectorState, report, sentence
+from connector_agent.health import ConnectorState, report, sentence, target_state
+from connector_agent.metrics import SPEAKS_AGAINST
+from shared.errors import FAULTS
+from tests.connector_agent.kit import World, scenario
 
 
 def row(code: str | None = None, relay: str = "relay.example:443") -> dict[str, Any]:
@@ -37,3 +40,26 @@ def test_the_sentence(
     state: ConnectorState, tunnels: int, rows: list[dict[str, Any]], targets: dict[str, str], said: str
 ) -> None:
     assert sentence(report(state, tunnels, targets), rows, 3) == said
+
+
+@scenario
+async def test_what_a_push_says_of_its_target() -> None:
+    target = World().target
+    ends = target.metrics.finished
+    assert target_state(target) == "unknown"
+    ends(0, "path-not-allowed", 0.1, 1.0)
+    assert target_state(target) == "unknown"
+    ends(503, "", 0.1, 2.0)  # the target's own answer, whatever it is
+    assert target_state(target) == "ok"
+    ends(0, "target-lost", 0.1, 3.0)
+    assert target_state(target) == "failing"
+    ends(0, "method-not-allowed", 0.1, 4.0)
+    assert target_state(target) == "failing"
+    assert target.metrics.last_code == "method-not-allowed"
+    ends(101, "target-too-slow", 0.1, 5.0)  # a WebSocket that was idle in the end
+    ends(0, "path-not-allowed", 0.1, 6.0)
+    assert target_state(target) == "ok"
+
+
+def test_what_speaks_against_a_target_is_in_the_catalogue() -> None:
+    assert set(FAULTS) >= SPEAKS_AGAINST
