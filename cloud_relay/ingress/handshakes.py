@@ -10,13 +10,51 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import socket
 
 
 class Loop(Protocol):
     """What is used of an event loop."""
 
     def call_soon(self, callback: Callable[[], object]) -> object: ...
+    def add_reader(self, sock: socket.socket, callback: Callable[[], object]) -> object: ...
+    def remove_reader(self, sock: socket.socket) -> object: ...
+
+
+class Knock:
+    """One socket of which nothing has been read: `begin` is called when its first bytes are here and its turn has come.
+
+    The socket stays the caller's.
+    """
+
+    __slots__ = ("_begin", "_has_given_up", "_loop", "_sock", "_source", "_turns")
+
+    def __init__(
+        self, loop: Loop, turns: HandshakeTurns, sock: socket.socket, source: str, begin: Callable[[], object]
+    ) -> None:
+        self._loop = loop
+        self._turns = turns
+        self._sock = sock
+        self._source = source
+        self._begin = begin
+        self._has_given_up = False
+        loop.add_reader(sock, self._on_hello)
+
+    def give_up(self) -> None:
+        """Wait no longer: `begin` is not called any more."""
+        self._has_given_up = True
+        self._loop.remove_reader(self._sock)
+
+    def _on_hello(self) -> None:
+        self._loop.remove_reader(self._sock)
+        self._turns.join(self._source, self._on_turn)
+
+    def _on_turn(self) -> None:
+        if not self._has_given_up:
+            self._begin()
 
 
 class HandshakeTurns:

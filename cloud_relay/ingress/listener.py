@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from cloud_relay.certificates import read_peer
 from cloud_relay.ingress.connection import SenderConnection
+from cloud_relay.ingress.handshakes import Knock
 from cloud_relay.ports.acceptor import Acceptor
 from cloud_relay.sources import source_key
 from shared.tasks import spawn
@@ -162,7 +163,7 @@ class _Arrival:
     With TLS it has no more than a socket and a timer until its ClientHello is here and its turn has come.
     """
 
-    __slots__ = ("_deadline", "_has_started", "_is_aborted", "_listener", "_sock", "_task", "_tls", "source")
+    __slots__ = ("_deadline", "_has_started", "_is_aborted", "_knock", "_listener", "_sock", "_task", "_tls", "source")
 
     def __init__(self, listener: IngressListener, sock: socket.socket, source: str) -> None:
         self.source = source
@@ -173,12 +174,13 @@ class _Arrival:
         self._is_aborted = False
         self._task: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._knock: Knock | None = None
         if self._tls is None:
             self._begin()
         else:
-            loop = listener.ingress.loop
-            self._deadline = loop.call_later(HANDSHAKE_TIMEOUT, self._on_late)
-            loop.add_reader(sock, self._on_hello)
+            ingress = listener.ingress
+            self._deadline = ingress.loop.call_later(HANDSHAKE_TIMEOUT, self._on_late)
+            self._knock = Knock(ingress.loop, ingress.handshakes, sock, source_key(source), self._on_turn)
 
     def abort(self) -> None:
         """End at once. A task that never began would leave its socket open, so it is let begin."""
@@ -188,17 +190,12 @@ class _Arrival:
         elif self._has_started and self._task is not None:
             self._task.cancel()
 
-    def _on_hello(self) -> None:
-        """The first bytes of the handshake are here, or the sender has hung up."""
-        ingress = self._listener.ingress
-        ingress.loop.remove_reader(self._sock)
-        ingress.handshakes.join(source_key(self.source), self._on_turn)
-
     def _on_turn(self) -> None:
+        """The first bytes of the handshake are here, or the sender has hung up."""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-            self._begin()
+        self._begin()
 
     def _on_late(self) -> None:
         """No ClientHello came in time, or there were too many before it."""
@@ -210,7 +207,8 @@ class _Arrival:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        self._listener.ingress.loop.remove_reader(self._sock)
+        if self._knock is not None:
+            self._knock.give_up()
         self._sock.close()
 
     def _begin(self) -> None:

@@ -10,7 +10,6 @@ from cloud_relay.sources import source_key
 from cloud_relay.tcp.access import log_refused_connection
 from cloud_relay.tcp.push import TcpPush
 from shared.errors import FAULTS, Fault
-from shared.tasks import spawn
 from shared.tunnel.endings import let_reset
 
 if TYPE_CHECKING:
@@ -45,8 +44,7 @@ class TcpEntrance:
             self.route.metrics.ended(fault, 0.0)
             log_refused_connection(self._context, self.route, ends, fault, server_name)
             return
-        push = TcpPush(self._context, self.route, sock, ends, self._tls, server_name)
-        spawn(push.welcome(), "tcp arrival")
+        TcpPush(self._context, self.route, sock, ends, self._tls, server_name).arrive()
 
     def _judge(self, ends: Ends) -> Fault | None:
         route, state = self.route, self._context.ingress.state

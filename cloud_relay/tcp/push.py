@@ -18,12 +18,14 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from cloud_relay.certificates import UNKNOWN, PeerCertificate, read_chain
+from cloud_relay.ingress.handshakes import Knock
 from cloud_relay.ingress.retry import can_mend, fault_of, may_wait
 from cloud_relay.senders import Sender
 from cloud_relay.sources import source_key
 from cloud_relay.tcp.access import log_connection
 from cloud_relay.tcp.context import EARLY_BYTES, HANDSHAKE_TIMEOUT, MAX_TRIES
 from shared.errors import FAULTS, Fault, LocalFault
+from shared.tasks import spawn
 from shared.tcp.head import ConnectionHead, encode_connection, is_answer
 from shared.tcp.plain import PlainEdge
 from shared.tcp.splice import Splice
@@ -56,9 +58,9 @@ class TcpPush(Splice):
     """
 
     __slots__ = (
-        "_context", "_early", "_early_size", "_held_since", "_is_admitted", "_newborn", "_ready_at", "_sock", "_tls",
-        "_tried", "_until", "_waiter", "attempt", "began", "connected_at", "ends", "peer", "request_id", "route",
-        "sender", "server_name", "session", "waited",
+        "_context", "_early", "_early_size", "_held_since", "_is_admitted", "_knock", "_newborn", "_ready_at", "_sock",
+        "_tls", "_tried", "_until", "_waiter", "attempt", "began", "connected_at", "ends", "peer", "request_id",
+        "route", "sender", "server_name", "session", "waited",
     )  # fmt: skip
 
     IDLE = FAULTS["idle-timeout"]
@@ -94,13 +96,27 @@ class TcpPush(Splice):
         self._tried: tuple[TunnelSession, ...] = ()
         self._is_admitted = False
         self._newborn: Edge | None = None
+        self._knock: Knock | None = None
         context.enter(self)
         route.state.enter(source_key(ends.source))
         route.metrics.connections += 1
         route.metrics.live.add(self)
         self._timer.set(self.began + HANDSHAKE_TIMEOUT)
 
-    async def welcome(self) -> None:
+    def arrive(self) -> None:
+        """Begin: at once, or with TLS when its ClientHello is here and its turn has come."""
+        if self._tls is None:
+            self._begin()
+        else:
+            context = self._context
+            turns, source = context.ingress.handshakes, source_key(self.ends.source)
+            self._knock = Knock(context.loop, turns, self._sock, source, self._begin)
+
+    def _begin(self) -> None:
+        self._knock = None
+        spawn(self._welcome(), "tcp arrival")
+
+    async def _welcome(self) -> None:
         """Make an edge of the socket."""
         if self not in self._context.connections:  # given up meanwhile
             let_reset(self._sock)
@@ -331,6 +347,11 @@ class TcpPush(Splice):
         if self.edge is None and self._newborn is not None:  # in its TLS handshake; once lost this does nothing
             self._newborn.reset()
         self._newborn = None
+        if self._knock is not None:
+            self._knock.give_up()
+            let_reset(self._sock)
+            self._sock.close()
+            self._knock = None
         if self._is_admitted and sender is not None:
             limits = context.ingress.context.limits
             limits.passes(sender)

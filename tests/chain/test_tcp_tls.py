@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from cloud_relay.ingress.handshakes import HandshakeTurns
 from tests.support.chain import Chain, chain, tcp_route
 from tests.support.development import Pki
 from tests.support.ends import EdgeEnd, dial, until
@@ -284,5 +285,38 @@ def test_a_handshake_that_never_ends_is_cut_off(run, tmp_path, monkeypatch):
             assert [line["code"] for line in made.relay_lines] == ["sender-tls-failed"] * 2
             assert not made.doors.tcp.connections
             assert not ends
+
+    run(main)
+
+
+def test_a_handshake_begins_when_its_first_bytes_are_here_and_its_turn_has_come(run, tmp_path, monkeypatch):
+    joined: list[tuple[str, Callable[[], object]]] = []
+    monkeypatch.setattr(HandshakeTurns, "join", lambda _turns, source, begin: joined.append((source, begin)))
+
+    async def main() -> None:
+        async with tls_world(tmp_path) as (made, port, _):
+            joined.clear()
+            connections = made.doors.tcp.connections
+            near = await dial(port)
+            await until(lambda: len(connections) == 1)
+            (push,) = connections
+            assert joined == []
+            near.send(REAL[:40])
+            await until(lambda: joined)
+            ((source, begin),) = joined
+            assert source == "127.0.0.1"
+            assert push._newborn is None
+            begin()
+            await until(lambda: push._newborn is not None)
+            late = await dial(port)
+            late.send(REAL[:40])
+            await until(lambda: len(joined) == 2)
+            silent = await dial(port)
+            await until(lambda: len(connections) == 3)
+            made.doors.tcp.abort()
+            for end in (near, late, silent):
+                await until(lambda: end.events == ["reset"])  # noqa: B023 - awaited at once
+            joined[1][1]()
+            assert not connections
 
     run(main)
