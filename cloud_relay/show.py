@@ -202,7 +202,7 @@ def status_tables(status: dict[str, Any]) -> RenderableType:
     in_flight = counted(status["in_flight"], "push", "pushes")
     head = (
         f"cloud-relay {status['version']}, {status['state']}, up {format_duration(status['uptime_s'])}, "
-        f"{in_flight} in flight, {memory['used'] >> 20} of {memory['budget'] >> 20} MiB"
+        f"{_workers(status)}{in_flight} in flight, {memory['used'] >> 20} of {memory['budget'] >> 20} MiB"
     )
     parts: list[RenderableType] = [Text(head)]
     if status["reload"] is not None and not status["reload"]["taken"]:
@@ -239,6 +239,14 @@ def status_tables(status: dict[str, Any]) -> RenderableType:
     if status["tcp_routes"]:
         parts += [Text(), _tcp_table(status["tcp_routes"])]
     return Group(*parts)
+
+
+def _workers(status: dict[str, Any]) -> str:
+    found = status.get("workers")
+    if found is None:
+        return ""
+    missing = f"{found['answering']} of " if found["answering"] < found["count"] else ""
+    return f"{missing}{counted(found['count'], 'worker')}, "
 
 
 def _not_allowed_lines(status: dict[str, Any]) -> list[RenderableType]:

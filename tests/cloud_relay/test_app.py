@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import io
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from socket import AF_INET
@@ -17,10 +19,13 @@ from typing import Any
 import aiohttp
 import pytest
 import yaml
+from rich.console import Console
 
 from cloud_relay.app import RelayApp
 from cloud_relay.config import RelayConfig
 from cloud_relay.health import RelayState
+from cloud_relay.show import status_tables
+from cloud_relay.workers.status import merge_status
 from shared.config import read_config
 from shared.control import control_request
 from shared.exits import CommandError, ExitCode
@@ -178,9 +183,16 @@ async def test_status(world: World, session: aiohttp.ClientSession) -> None:
     assert states == {("acme", "frun"): "green", ("acme", "exact"): "red", ("globex", "all"): "red"}
     assert status["routes"][0]["answers"] == {"2xx": 1}
     assert status["senders"][0]["last_delivered"] is not None
-    from cloud_relay.show import status_tables
+    assert shown(status).startswith(f"cloud-relay {status['version']}, serving, up ")
+    assert "worker" not in shown(status)
+    assert ", 2 workers, 0 pushes in flight," in shown(merge_status({0: status, 1: deepcopy(status)}, 2))
+    assert ", 1 of 2 workers, " in shown(merge_status({0: status}, 2))
 
-    assert status_tables(status) is not None
+
+def shown(status: dict[str, Any]) -> str:
+    out = io.StringIO()
+    Console(file=out, width=120).print(status_tables(status))
+    return out.getvalue()
 
 
 # --- reload

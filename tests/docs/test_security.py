@@ -16,7 +16,7 @@ def test_each_control_is_held_by_tests_that_are_there():
         named = re.findall(r"`(tests/[^`]+)`", row[4])
         assert named, f"no test holds this: {row[3]}"
         for name in named:
-            assert re.search(r"^(?:async )?def test_", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE), name
+            assert re.search(r"^ *(?:async )?def test_", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE), name
 
 
 def test_links_lead_somewhere():
