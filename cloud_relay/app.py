@@ -103,6 +103,7 @@ class RelayApp:
         self.limits = Limits(max(1, config.limits.in_flight // share), self._budget, 1.0 / share)
         self.registry = Registry(loop)
         self._share = share
+        self._is_relieved = False
         self._gaps = GapWatch(loop)
         self._service = SenderService(config, self._pool)
         self._builder = SnapshotBuilder(self.limits, self.metrics, self._service.services, self._service.state)
@@ -288,7 +289,7 @@ class RelayApp:
         config = loaded.config
         if self.leaving.phase is not Phase.LEAVING and (keys := restart_keys(self._started_with, config)):
             return Outcome.needs_restart(keys)
-        if self.team is not None and (keys := self.team.unbound(config)):
+        if self.team is not None and (keys := self.team.moved(config)):
             return Outcome.needs_restart(keys)
         if self.identity is None:
             return Outcome.refused(["the relay is starting"])
@@ -327,8 +328,10 @@ class RelayApp:
 
     def health(self) -> HealthReport:
         """What /readyz answers."""
-        is_relieved = self.leaving.phase is Phase.LEAVING  # who is still asked here speaks for who serves there
-        return health.report(self.state, self.snapshot.routes, self.tunnels_of, is_relieved=is_relieved)
+        # Who is still asked here speaks for who serves there.
+        is_relieved = self._is_relieved or self.leaving.phase is Phase.LEAVING
+        tunnels = self.tunnels_of if self.team is None else self.team.ways_of
+        return health.report(self.state, self.snapshot.routes, tunnels, is_relieved=is_relieved)
 
     def describe(self) -> str:
         """What the service manager shows."""
@@ -372,7 +375,8 @@ class RelayApp:
         if self.doors is None:
             return
         self._ingress.state = RelayState.DRAINING
-        self.doors.pause_ingress()
+        self._is_relieved = True
+        self.doors.pause_ports()
         until = self.loop.time() + self.config.drain.upgrade
         while self.doors.open_connections and self.loop.time() < until:  # noqa: ASYNC110 - of many kinds, none tells
             await asyncio.sleep(SERVE_OUT_LOOK)

@@ -159,10 +159,14 @@ class Doors:
             if "tunnel" in planned.kinds and len(planned.kinds) > 1:
                 self._ports[key].sorting = planned.sorting.with_names(dict.fromkeys(names, forward))
 
-    def pause_ingress(self) -> None:
-        """Let in nobody; what is here goes on."""
+    def pause_ports(self) -> None:
+        """Let in neither senders nor connectors; what is here goes on."""
         for port in self._ports.values():
             port.pause()
+
+    def pause_ingress(self) -> None:
+        """Let in nobody; what is here goes on."""
+        self.pause_ports()
         if self.observe is not None:
             self.observe.pause()
 
@@ -227,6 +231,12 @@ class Doors:
             for listener in self.ingress:
                 group.create_task(listener.close(grace), name="ingress drain")
             group.create_task(self.tcp.close(grace), name="tcp drain")
+
+    def free_ports(self) -> None:
+        """Close all ports, for somebody else to bind; what was let in goes on."""
+        self._stop_ports()
+        if self.observe is not None:
+            self.observe.stop_listening()
 
     async def close(self) -> None:
         """Close everything at once, and wait until the ports are free."""

@@ -24,3 +24,14 @@ def warnings_of(config: RelayConfig) -> list[dict[str, str]]:
     from shared.config.problems import dotted
 
     return [{"key": dotted(flaw.key), "message": flaw.message} for flaw in find_warnings(config)]
+
+
+def check_state(state_dir: Path, before: Path) -> None:
+    """CommandError if a config is about another state than the relay that runs."""
+    from shared.exits import CommandError, ExitCode
+
+    if state_dir.absolute() != before.absolute():
+        raise CommandError(
+            ExitCode.CONFIG, f"state_dir is {state_dir} now, and was {before}",
+            "The state cannot move while the relay runs: stop it, move it, and start it.", "state-dir-changed",
+        )  # fmt: skip

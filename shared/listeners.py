@@ -91,6 +91,17 @@ class Inherited:
         """The addresses of those that nobody has taken."""
         return [str(one) for one in self._free]
 
+    def refuse_strays(self) -> None:
+        """CommandError for those that nobody has taken: what comes there would wait for ever. They are closed."""
+        strays = self.unclaimed()
+        self.close()
+        if strays:
+            raise CommandError(
+                ExitCode.CONFIG, f"the config has no listener for what the service manager passed: {', '.join(strays)}",
+                "Name these addresses in the config, or take them out of the socket unit: what comes there would wait "
+                "for ever.", "stray-socket",
+            )  # fmt: skip
+
     def close(self) -> None:
         """Let go of those that nobody has taken; whoever else holds them goes on with them."""
         free, self._free = self._free, []

@@ -120,12 +120,16 @@ class ObserveServer:
         for server in servers:
             server.close()
 
-    async def close(self) -> None:
-        """Stop listening and close every connection."""
+    def stop_listening(self) -> None:
+        """Close the port. Connections that are kept end with their next answer."""
         self.pause()
         sockets, self._sockets = self._sockets, []
         for sock in sockets:
             sock.close()
+
+    async def close(self) -> None:
+        """Stop listening and close every connection."""
+        self.stop_listening()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from cloud_relay.handover.predecessor import Predecessor
+from cloud_relay.loading import check_state
 from shared.crash_points import reach
-from shared.exits import CommandError, ExitCode
 from shared.listeners import Inherited
 from shared.logs import get_logger
 from shared.tcp.head import Ends
@@ -72,11 +73,7 @@ class Arriving:
         predecessor.start()
         await predecessor.wait_for("hello")
         for message in predecessor.said.get("hello", ()):
-            if message["state_dir"] != str(app.config.state_dir.absolute()):
-                raise CommandError(
-                    ExitCode.CONFIG, f"state_dir is {app.config.state_dir} now, and was {message['state_dir']}",
-                    "The state cannot move while the relay runs: stop it, move it, and start it.", "state-dir-changed",
-                )  # fmt: skip
+            check_state(app.config.state_dir, Path(message["state_dir"]))
         await asyncio.to_thread(app.rehearse)
         predecessor.say("prepared")
         reach("relay.arriving.prepared")
@@ -105,14 +102,11 @@ class Arriving:
 
     def refuse_strays(self) -> None:
         """All listeners are there. CommandError for sockets of the service manager's that none of them wanted."""
+        if not self.is_handed:
+            self.inherited.refuse_strays()
+            return
         strays = self.inherited.unclaimed()
         self.inherited.close()
-        if strays and not self.is_handed:
-            raise CommandError(
-                ExitCode.CONFIG, f"the config has no listener for what the service manager passed: {', '.join(strays)}",
-                "Name these addresses in the config, or take them out of the socket unit: what comes there would wait "
-                "for ever.", "stray-socket",
-            )  # fmt: skip
         if strays:
             log.warning("listeners of the old process are not in this config, and end with it", addresses=strays)
 

@@ -11,7 +11,7 @@ from cloud_relay.app import RelayApp
 from cloud_relay.handover.arriving import Arriving
 from cloud_relay.handover.passing import Passed
 from cloud_relay.handover.predecessor import greet, tell_failure
-from cloud_relay.loading import load, warnings_of
+from cloud_relay.loading import check_state, load, warnings_of
 from cloud_relay.workers.passing import Assignment
 from cloud_relay.workers.supervisor import Supervisor
 from shared.cli import is_journal
@@ -41,9 +41,15 @@ def serve_config(path: Path, passed: Passed | None, workers: int = 1) -> Launche
         for warning in warnings_of(loaded.config):
             get_logger("relay").warning("doubtful config", **warning)
         if assignment is not None:
+            check_state(loaded.config.state_dir, assignment.state_dir)
             run_program(lambda: RelayApp(path, loaded, assignment=assignment))
         elif workers > 1:
-            run_program(lambda: Supervisor(loaded.config, workers, command, os.environ, activated), manager)
+            run_program(
+                lambda: Supervisor(
+                    loaded.config, workers, command, os.environ, activated, lambda: load(path).config, manager
+                ),
+                manager,
+            )
         else:
             run_program(lambda: RelayApp(path, loaded, manager, Arriving(passed, activated), launcher), manager)
     return launcher

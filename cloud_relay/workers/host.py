@@ -208,7 +208,7 @@ class _Listener:
         try:
             for record in self._lines.feed(data):
                 self._obey(record)
-        except ValueError as error:
+        except (ValueError, KeyError, TypeError) as error:
             log.error("a worker says what is not understood", cause=str(error))
             self._stream.reset(FAULTS["protocol-error"].wire)
 

@@ -24,22 +24,55 @@ _LEAST: Final = ("_success", "_silence_seconds")
 """Ends of those of which the smallest counts: what did not go well somewhere, and how long ago somebody was heard of
 anywhere."""
 
+_NOBODY: Final = -1
+
 SampleKey = tuple[str, tuple[tuple[str, str], ...]]
 
 
-def merge(shown: Mapping[int, bytes]) -> bytes:
-    """The expositions (text, version 0.0.4) of workers by their number, as one.
+_COUNTED: Final = frozenset({"counter", "histogram"})
+
+
+class Shown:
+    """What workers have shown last. What ended processes have counted stays in the sums: a sum that falls would be
+    taken for a relay that has begun anew, and all of it be counted once more."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, tuple[int, bytes]] = {}
+        self._ended = b""
+
+    def take(self, worker: int, pid: int, text: bytes) -> None:
+        """A worker's exposition. ValueError for what is none."""
+        before, last = self._last.get(worker, (pid, b""))
+        if before != pid:
+            self._ended = _counts(self._ended, last)
+        self._last[worker] = pid, text
+
+    def merged(self) -> bytes:
+        """One exposition, also of those that do not answer just now."""
+        return merge({number: text for number, (_, text) in self._last.items()}, self._ended)
+
+
+def merge(shown: Mapping[int, bytes], ended: bytes = b"") -> bytes:
+    """The expositions (text, version 0.0.4) of workers by their number, as one; `ended` holds more of their counts.
 
     Counters, histograms and amounts are added up. ValueError for what is no exposition.
     """
     registry = CollectorRegistry()
-    registry.register(_Merged(shown))
+    registry.register(_Merged({**shown, _NOBODY: ended}))
+    return generate_latest(registry)
+
+
+def _counts(*texts: bytes) -> bytes:
+    """What these have counted together."""
+    registry = CollectorRegistry()
+    registry.register(_Merged(dict(enumerate(texts)), counts_only=True))
     return generate_latest(registry)
 
 
 class _Merged(Collector):
-    def __init__(self, shown: Mapping[int, bytes]) -> None:
+    def __init__(self, shown: Mapping[int, bytes], *, counts_only: bool = False) -> None:
         self._shown = shown
+        self._counts_only = counts_only
 
     def collect(self) -> Iterator[Metric]:
         """For prometheus_client."""
@@ -47,6 +80,8 @@ class _Merged(Collector):
         values: dict[str, dict[SampleKey, float]] = {}
         for worker, text in sorted(self._shown.items()):
             for family in text_string_to_metric_families(text.decode()):
+                if self._counts_only and (family.type not in _COUNTED or family.name.startswith(_OF_ONE_PROCESS)):
+                    continue
                 known = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                 _add(known, values.setdefault(family.name, {}), family, worker)
         for name, family in merged.items():

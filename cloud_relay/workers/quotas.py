@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from cloud_relay.workers.shares import INTERVAL, Division, GateKey
+from shared.channel import batches
 
 if TYPE_CHECKING:
     from cloud_relay.limits import Limits
@@ -14,16 +15,30 @@ if TYPE_CHECKING:
 Tell = Callable[[Mapping[str, Any]], None]
 
 
-class Obeying:
-    """What every worker but the first does. `tell` reaches the first one."""
+BATCH: Final = 200
+"""Quotas in one line: what says more of their names would be longer than lines may be."""
 
-    def __init__(self, limits: Limits, tell: Tell, time: Callable[[], float]) -> None:
+
+class Obeying:
+    """What every worker but the first does. `tell` reaches the first one, while it is there."""
+
+    def __init__(self, limits: Limits, workers: int, tell: Tell, time: Callable[[], float]) -> None:
         self._limits = limits
+        self._workers = workers
         self._tell = tell
         self._time = time
         self._said: dict[GateKey, float] = {}
         self._owed: dict[GateKey, float] = {}
         """Shares of which more is still in flight."""
+        self._taken: set[GateKey] = set()
+
+    def begin(self) -> None:
+        """The first worker is here, perhaps a new one: it knows of no share, nor of what was said before."""
+        for key in self._taken:
+            self._limits.use_part(key, 1.0 / self._workers)
+        self._taken.clear()
+        self._owed.clear()
+        self._said.clear()
 
     async def run(self) -> NoReturn:
         """Say how pressed the quotas are, until cancelled."""
@@ -40,11 +55,12 @@ class Obeying:
         changed = [[*key, one] for key, one in pressures.items() if self._said.get(key) != one]
         changed += [[*key, 0.0] for key in eased]
         self._said = pressures
-        if changed:
-            self._tell({"pressed": changed})
+        for batch in batches(changed, BATCH):
+            self._tell({"pressed": batch})
 
     def take(self, key: GateKey, share: float) -> None:
         """Use this share from now on, and say so once no more than that is in flight."""
+        self._taken.add(key)
         self._limits.use_part(key, share)
         self._confirm(key, share)
 

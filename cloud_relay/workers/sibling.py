@@ -6,7 +6,7 @@ run() ─▶ connect ─▶ HELLO ─▶ news ─▶ keys, rivals … ─▶ los
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Protocol
 
@@ -136,6 +136,8 @@ class Sibling:
         own: int = 0,
     ) -> None:
         """`own` is the number of the worker that this one is a sibling of."""
+        self.on_joined: Callable[[], object] = _nobody
+        """Told when its news are heard, at first or again: it may be another process than before."""
         self._own = own
         self.number = number
         self.path = path
@@ -216,6 +218,7 @@ class Sibling:
         self._lines = Lines()
         self._news = link.open_stream(self, HEAD)
         self.tell({"worker": self._own})
+        self.on_joined()
 
     def on_closed(self, link: Link, code: str, detail: str) -> None:
         self._link = self._news = None
@@ -309,3 +312,7 @@ class Sibling:
             heard = self.rivals.get(record["heard"])
             if heard is not None:
                 heard.last_received = record["at"]
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""

@@ -7,20 +7,24 @@ keeps the relay's own identity alive, too, and is asked for all of them: at the 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from cloud_relay.handover.follow import Follower
+from cloud_relay.loading import check_state, load
 from cloud_relay.port_plan import addresses
 from cloud_relay.workers.host import Host
-from cloud_relay.workers.merging import merge
+from cloud_relay.workers.merging import Shown
+from cloud_relay.workers.passing import ALIVE_EVERY, MAX_WAITING
 from cloud_relay.workers.quotas import Dividing, Obeying
 from cloud_relay.workers.sibling import Sibling
 from cloud_relay.workers.status import merge_status
 from cloud_relay.workers.switch import Switch
 from cloud_relay.workers.wide import WideRegistry
+from shared.config import ConfigError
 from shared.control import CONTROL_SOCKET, ControlFault, ControlRequest, Routes, control_request
 from shared.exits import CommandError
 from shared.logs import get_logger, log_limited
@@ -31,6 +35,7 @@ from shared.tunnel.local import LocalTransport
 if TYPE_CHECKING:
     from cloud_relay.app import RelayApp
     from cloud_relay.config import RelayConfig
+    from cloud_relay.health import Routed
     from cloud_relay.identity.registrar import Registrar
     from cloud_relay.tunnels import TunnelListener
     from cloud_relay.workers.passing import Assignment
@@ -62,6 +67,7 @@ class Team:
         self._take: Callable[[socket.socket, Ends, str | None], None] = _drop
         self._stop: Callable[[], None] = _nothing
         self._follower = Follower(app)
+        self._shown = Shown()
         self.number = assignment.number
         self.workers = assignment.workers
         self.inherited: Inherited = assignment.inherited
@@ -89,11 +95,16 @@ class Team:
         """Where this worker can be asked."""
         return self._control(self.number)
 
-    def unbound(self, config: RelayConfig) -> list[str]:
-        """Keys of this config that ask for an address on which no worker listens yet: all of them are bound together,
-        at the start."""
-        bound = {str(listen) for _, listen in addresses(self._app.config)}
-        return [where for where, listen in addresses(config) if str(listen) not in bound]
+    def moved(self, config: RelayConfig) -> list[str]:
+        """Keys by which this config asks for other addresses than the one in force: the supervisor binds them, and
+        holds them open."""
+        before, after = addresses(self._app.config), addresses(config)
+        listened, wanted = ({str(listen) for _, listen in several} for several in (before, after))
+        return [where for where, listen in [*before, *after] if str(listen) in listened ^ wanted]
+
+    def ways_of(self, route: Routed) -> int:
+        """Ways that a push of this route could go now, at whichever worker."""
+        return self.wide.count(route.key)
 
     def entrance(self, tunnel: TunnelListener) -> Switch:
         """Who gets connectors' connections: the worker that they ask for."""
@@ -102,8 +113,8 @@ class Team:
     def prepare(self, stop_request: StopRequest) -> None:
         """Make the folder of the sockets, and hear the supervisor: without one this worker ends."""
         (self._state_dir / FOLDER).mkdir(mode=0o700, exist_ok=True)
-        self._stop = stop_request
-        self._channel.start(self._app.loop, self._on_message, stop_request)
+        self._stop = stop_request.is_wanted.set  # never urgent: a signal may have come as well
+        self._channel.start(self._app.loop, self._on_message, self._orphaned)
 
     async def open(self, tunnel: TunnelListener) -> None:
         """Be there for the siblings, and know of them. CommandError, OSError."""
@@ -124,6 +135,7 @@ class Team:
         """This worker lets in senders and connectors."""
         self.inherited.close()
         self._channel.send({"say": "ready"})
+        self._tasks.append(spawn(self._beat(), "signs of life"))
 
     async def wait_for_all(self, seconds: float) -> None:
         """This worker has no senders any more. Wait until no other one has, for they may need its tunnels."""
@@ -138,8 +150,7 @@ class Team:
         """Let go of all."""
         await cancel(*self._tasks)
         if self._server is not None:
-            self._server.close()
-            self._path(self.number, "link").unlink(missing_ok=True)
+            self._server.close()  # its path may be that of the next one by now
         for sibling in self.wide.siblings:
             sibling.close()
         self.host.close()
@@ -157,20 +168,25 @@ class Team:
         }  # fmt: skip
 
     async def metrics(self) -> bytes:
-        """One exposition for all of them. A worker that does not answer is missing in it."""
-        shown = {self.number: self._app.metrics.render()}
+        """One exposition for all of them. Of a worker that does not answer it holds what it has shown last."""
+        self._shown.take(self.number, os.getpid(), self._app.metrics.render())
         for number, answer in (await self._ask_all("GET", "/v1/metrics")).items():
-            shown[number] = answer["metrics"].encode()
-        return await asyncio.to_thread(merge, shown)
+            self._shown.take(number, answer["pid"], answer["metrics"].encode())
+        return await asyncio.to_thread(self._shown.merged)
 
     async def _own_metrics(self, _request: ControlRequest) -> dict[str, Any]:
-        return {"metrics": self._app.metrics.render().decode()}
+        return {"pid": os.getpid(), "metrics": self._app.metrics.render().decode()}
 
     async def _status(self, _request: ControlRequest) -> dict[str, Any]:
         answers = await self._ask_all("GET", "/v1/status")
         return merge_status({self.number: self._app.status(), **answers}, self.workers)
 
     async def _upgrade(self, _request: ControlRequest) -> dict[str, Any]:
+        try:  # what the new processes would not start with must not cost one
+            config = (await asyncio.to_thread(load, self._app.path)).config
+            check_state(config.state_dir, self._state_dir)
+        except (ConfigError, CommandError) as error:
+            raise ControlFault(409, "config-invalid", f"nothing is replaced: {error}") from error
         self._channel.send({"say": "roll"})
         return {"workers": self.workers}
 
@@ -230,8 +246,8 @@ class Team:
             self.host.on_said, self.host.on_joined, self.host.on_left = dividing.hear, dividing.joined, dividing.lost
             return dividing
         first = next(sibling for sibling in self.wide.siblings if sibling.number == 0)
-        obeying = Obeying(app.limits, first.tell, app.loop.time)
-        self.wide.share = obeying.take
+        obeying = Obeying(app.limits, self.workers, first.tell, app.loop.time)
+        first.on_joined, self.wide.share = obeying.begin, obeying.take
         return obeying
 
     def _path(self, number: int, kind: str) -> Path:
@@ -246,10 +262,23 @@ class Team:
         return transport
 
     def _pass_on(self, worker: int, sock: socket.socket, ends: Ends, name: str | None) -> bool:
-        if not 0 <= worker < self.workers or not self._channel.is_open:
+        if not 0 <= worker < self.workers or not self._channel.is_open or self._channel.waiting >= MAX_WAITING:
             return False
         self._channel.send({"say": "pass", "to": worker, "ends": list(ends), "name": name}, sock)
         return True
+
+    def _orphaned(self) -> None:
+        """The supervisor is gone. Whoever starts the relay anew needs the ports."""
+        log.error("the supervisor has died, so this worker ends, too")
+        if self._app.doors is not None:
+            self._app.doors.free_ports()
+        self._all_closed.set()
+        self._stop()
+
+    async def _beat(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(ALIVE_EVERY)
+            self._channel.send({"say": "alive"})
 
     async def _leave(self) -> None:
         await self._app.serve_out()

@@ -30,6 +30,7 @@ from shared.config import read_config
 from shared.control import control_request
 from shared.exits import CommandError, ExitCode
 from shared.process import StopRequest
+from shared.tasks import spawn
 from tests.cloud_relay.connector_double import attached
 from tests.support.development import Pki
 
@@ -168,6 +169,24 @@ async def test_the_observe_door(world: World, session: aiohttp.ClientSession) ->
     assert 'qanat_relay_route_up{route="frun",tenant="acme"} 1.0' in shown
     assert 'qanat_relay_route_up{route="exact",tenant="acme"} 0.0' in shown
     assert 'qanat_relay_tunnels{connector="c1",location="walldorf",tenant="acme"} 1.0' in shown
+
+
+async def test_who_serves_out_beside_others_lets_nobody_in_and_answers_for_all(
+    world: World, session: aiohttp.ClientSession
+) -> None:
+    base = f"http://127.0.0.1:{world.port('observe')}"
+    _, writer = await asyncio.open_connection("127.0.0.1", world.port("ingress"))
+    assert world.app.doors is not None
+    while not world.app.doors.open_connections:
+        await asyncio.sleep(0.01)
+    leaving = spawn(world.app.serve_out(), "serving out")
+    while world.app.state is not RelayState.DRAINING:
+        await asyncio.sleep(0.01)
+    async with session.get(f"{base}/readyz", timeout=aiohttp.ClientTimeout(5)) as answer:
+        assert (answer.status, (await answer.json())["state"]) == (200, "draining")
+    assert not leaving.done()
+    writer.close()
+    await asyncio.wait_for(leaving, 10)
 
 
 async def test_status(world: World, session: aiohttp.ClientSession) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -149,19 +150,43 @@ async def test_killing_workers_one_after_the_other_loses_nothing_that_may_be_tri
     assert site.relay.is_running
 
 
-async def kill_one(site: Site, victim: int) -> None:
+async def kill_one(site: Site, victim: int, of: int = 3) -> None:
     """Kill a worker, and wait until another one has taken its place."""
     os.kill(victim, signal.SIGKILL)
     killed = time.monotonic()
 
     def is_replaced() -> bool:
         now = children(site.relay.pid)
-        return victim not in now and len(now) == 3
+        return victim not in now and len(now) == of
 
     await until(is_replaced, "a new worker")
     await until(lambda: all_covered(site), "a tunnel to each worker")
     assert time.monotonic() - killed < 10
     await asyncio.sleep(0.5)
+
+
+async def test_when_the_supervisor_dies_the_relay_can_be_started_anew_at_once(site: Site, target: Target) -> None:
+    site.workers = 2
+    site.expose(target)
+    await site.start()
+    await until(lambda: all_covered(site), "a tunnel to each worker")
+    orphans = children(site.relay.pid)
+    os.kill(site.relay.pid, signal.SIGKILL)
+    await site.relay.ended()
+    await until(lambda: not site_listens(site), "free ports", timeout=5)
+    await site.start_relay()
+    await until(lambda: all_covered(site), "a tunnel to each worker")
+    assert (await site.push()).status == 200
+    await until(lambda: not any(Path(f"/proc/{orphan}").exists() for orphan in orphans), "the end of the old workers")
+    assert {path.name for path in (site.folder / "relay-state" / "workers").iterdir()} >= {"0.link", "1.link"}
+    victim = children(site.relay.pid)[1]
+    await kill_one(site, victim, of=2)
+    assert (await site.push()).status == 200
+
+
+def site_listens(site: Site) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", site.ports["plain"])) == 0
 
 
 async def test_joining_and_revoking_at_whichever_worker(
@@ -251,15 +276,28 @@ async def test_reload_switch_off_and_quota_hold_at_all_of_them(site: Site, targe
     assert {answer.status for answer in answers} == {401}
 
 
-async def test_an_address_that_is_new_needs_a_restart(site: Site, target: Target) -> None:
+async def test_an_address_that_is_new_needs_an_upgrade_or_a_restart(site: Site, target: Target) -> None:
     site.workers = 2
     site.expose(target)
     await site.start()
-    site.expose_tcp("later", 9)
-    site.write("relay")
-    with pytest.raises(Exception, match="restart"):
+    await until(lambda: all_covered(site), "a tunnel to each worker")
+    route = site.expose_tcp("later", 9)
+    path = site.write("relay")
+    with pytest.raises(CommandError, match="restart"):
         await site.command("POST", "/v1/reload")
-    assert (await site.push()).status == 200
+    assert (await site.push(headers={"Connection": "close"})).status == 200
+    good = path.read_text()
+    path.write_text(good + "nonsense: true\n")
+    with pytest.raises(CommandError, match="nothing is replaced"):
+        await site.command("POST", "/v1/upgrade")
+    path.write_text(good)
+    before = set(children(site.relay.pid))
+    await site.command("POST", "/v1/upgrade")
+    await until(lambda: not before & set(children(site.relay.pid)), "two new workers", timeout=40)
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", route)) == 0
+    await until(lambda: all_covered(site), "a tunnel to each worker")
+    assert (await site.push(headers={"Connection": "close"})).status == 200
 
 
 async def test_an_upgrade_replaces_one_worker_after_the_other_and_no_push_fails(site: Site, target: Target) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cloud_relay.workers.merging import merge
+from cloud_relay.workers.merging import Shown, merge
 from shared.metrics import Metrics
 
 
@@ -80,3 +80,24 @@ def one_gauge(name: str, value: float) -> bytes:
 )
 def test_each_kind_of_gauge_has_its_own_sense(name: str, values: tuple[float, ...], merged: float) -> None:
     assert samples(merge({n: one_gauge(name, value) for n, value in enumerate(values)})) == {name: merged}
+
+
+def test_no_sum_falls_when_a_worker_is_replaced() -> None:
+    shown = Shown()
+    shown.take(0, 100, worker(3, 0.02, 2, up=0, at=50.0))
+    shown.take(1, 101, worker(4, 0.02, 5, up=1, at=40.0))
+    shown.take(1, 102, worker(1, 0.02, 1, up=1, at=60.0))
+    shown.take(1, 103, worker(2, 0.02, 1, up=1, at=60.0))
+    merged = samples(shown.merged())
+    assert merged["qanat_pushes_total route=a"] == 3 + 4 + 1 + 2
+    assert merged["qanat_push_seconds_count route=a"] == 4
+    assert merged["qanat_tunnels"] == 3
+    assert samples(shown.merged()) == merged
+
+
+def test_who_does_not_answer_is_shown_as_before() -> None:
+    shown = Shown()
+    shown.take(0, 100, worker(3, 0.02, 2, up=0, at=50.0))
+    shown.take(1, 101, worker(4, 0.02, 5, up=1, at=40.0))
+    shown.take(0, 100, worker(5, 0.02, 2, up=0, at=50.0))
+    assert samples(shown.merged())["qanat_pushes_total route=a"] == 9

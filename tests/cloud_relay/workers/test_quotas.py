@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cloud_relay.limits import Gate, Limits
+from cloud_relay.workers.lines import MAX_LINE, Lines, line
 from cloud_relay.workers.quotas import Dividing, Obeying
 from cloud_relay.workers.shares import INTERVAL
 
@@ -21,13 +22,14 @@ class Relay:
     def __init__(self, workers: int, *, rate: float = 0.0, burst: float = 0.0, in_flight: int = 0) -> None:
         self.now = 1000.0
         self.limits = [Limits(10_000, part=1.0 / workers) for _ in range(workers)]
-        self.gates = [self._gate(one, in_flight, rate, burst) for one in self.limits]
+        self._figures = (in_flight, rate, burst)
+        self.gates = [self._gate(one, *self._figures) for one in self.limits]
         self.let_in = [0] * workers
         self.refused = [0] * workers
         self.mail: deque[tuple[int, int, Mapping[str, Any]]] = deque()
         self.first = Dividing(self.limits[0], workers, self._to_worker, lambda: self.now)
         self.others = {
-            number: Obeying(self.limits[number], self._to_first(number), lambda: self.now)
+            number: Obeying(self.limits[number], workers, self._to_first(number), lambda: self.now)
             for number in range(1, workers)
         }
 
@@ -60,6 +62,17 @@ class Relay:
         for one in self.others.values():
             one.say()
         self.first.divide()
+
+    def first_dies(self) -> None:
+        """And another one takes its place."""
+        workers = len(self.limits)
+        self.limits[0] = Limits(10_000, part=1.0 / workers)
+        self.gates[0] = self._gate(self.limits[0], *self._figures)
+        self.first = Dividing(self.limits[0], workers, self._to_worker, lambda: self.now)
+        self.mail.clear()
+        for number, one in self.others.items():
+            one.begin()
+            self.first.joined(number)
 
     def run(self, seconds: float, rates: Mapping[int, float], step: float = 0.005) -> None:
         """Pushes arrive at workers at these rates, and end at once."""
@@ -135,3 +148,41 @@ def test_a_worker_that_is_lost_leaves_its_share_to_the_others_and_begins_with_li
     sum_before, at = sum(relay.let_in), relay.now
     relay.run(4.0, {0: 400.0, 1: 400.0})
     assert sum(relay.let_in) - sum_before <= 1.05 * ((relay.now - at) * 200 + 40)
+
+
+def test_a_first_worker_that_is_new_keeps_the_quota_whatever_was_before() -> None:
+    relay = Relay(3, rate=200.0, burst=40.0)
+    relay.run(3.0, {1: 900.0})  # it has nearly all of it, and says nothing new
+    relay.first_dies()
+    at, before, here = relay.now, sum(relay.let_in), relay.let_in[1]
+    relay.run(4.0, {1: 900.0})
+    assert relay.let_in[1] - here >= 0.85 * 4 * 200
+    relay.run(4.0, {0: 900.0, 1: 900.0, 2: 900.0})
+    assert sum(relay.let_in) - before <= 1.05 * ((relay.now - at) * 200 + 40)
+
+
+def test_who_comes_back_to_the_same_first_worker_gets_its_share_again() -> None:
+    relay = Relay(2, rate=200.0, burst=40.0)
+    relay.run(2.0, {1: 900.0})
+    relay.first.lost(1)  # the two have lost each other for a moment
+    relay.mail.clear()
+    relay.first.joined(1)
+    relay.others[1].begin()
+    relay.run(3.0, {1: 900.0})
+    before = relay.let_in[1]
+    relay.run(3.0, {1: 900.0})
+    assert relay.let_in[1] - before >= 0.9 * 3 * 200
+
+
+def test_what_is_said_of_many_quotas_fits_the_lines() -> None:
+    limits = Limits(10_000)
+    said: list[Mapping[str, Any]] = []
+    for number in range(3000):
+        limits.gate("t" * 63, "sender", f"{number:063}", 4, 0.0, 0.0).enter(1.0)
+    Obeying(limits, 2, said.append, lambda: 1.0).say()
+    heard = Lines()
+    data = b"".join(line(record) for record in said)
+    pressed = [one for at in range(0, len(data), 16384) for record in heard.feed(data[at : at + 16384])
+               for one in record["pressed"]]  # fmt: skip
+    assert len(pressed) == 3000
+    assert all(len(line(record)) <= MAX_LINE for record in said)

@@ -1,0 +1,108 @@
+"""One worker's place at its supervisor: its process, our end of its channel, and how long it has been silent."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Final
+
+from cloud_relay.workers.passing import MAX_WAITING, SILENCE
+from shared.channel import Channel, Message
+from shared.logs import get_logger
+
+LOOK: Final = 1.0
+"""Seconds between two looks at who is silent. Looks are counted, not seconds: while the machine sleeps nobody looks."""
+
+MERCY: Final = 2
+"""Looks between SIGABRT, which makes a process whose loop hangs say where, and SIGKILL."""
+
+log = get_logger("relay.workers")
+
+
+class Worker:
+    """The place of worker `number`."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.process: asyncio.subprocess.Process | None = None
+        self.channel: Channel | None = None
+        self.is_ready = asyncio.Event()
+        self.has_served = self.is_closed = False
+        self._silent = 0
+        self._is_watched = False
+
+    def __repr__(self) -> str:
+        pid = self.process.pid if self.process is not None else None
+        return f"<Worker {self.number} pid={pid}{' ready' if self.is_ready.is_set() else ''}>"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a process."""
+        return self.process is not None and self.process.returncode is None
+
+    @property
+    def can_take(self) -> bool:
+        """Whether it could be given one more connection."""
+        return self.channel is not None and self.channel.waiting < MAX_WAITING
+
+    def begins(self, channel: Channel) -> None:
+        """A new process is about to start."""
+        self.channel = channel
+        self.is_closed = self._is_watched = False
+
+    def ends(self) -> None:
+        """Its process is over, or has never begun."""
+        self.is_ready.clear()
+        self._is_watched = False
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+
+    def serves(self) -> None:
+        """It has said that it is ready."""
+        self.is_ready.set()
+        self.has_served = self._is_watched = True
+
+    def heard(self) -> None:
+        """It has said something."""
+        self._silent = 0
+
+    def look(self) -> None:
+        """To be called every LOOK seconds: one whose loop does not turn is ended, and another will take its place."""
+        self._silent += 1
+        if not self._is_watched or not self.is_running:
+            return
+        if self._silent == SILENCE:
+            log.error("a worker is silent, and is ended", worker=self.number, seconds=SILENCE)
+            self.signal(signal.SIGABRT)
+        elif self._silent >= SILENCE + MERCY:
+            self.signal(signal.SIGKILL)
+
+    def say(self, message: Message) -> None:
+        """Tell it something, if it is there."""
+        if self.channel is not None:
+            self.channel.send(message)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, if there is somebody to get it."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.send_signal(number)
+
+    async def end(self, patience: float) -> None:
+        """Wait until its process is over, and kill it if it takes longer than `patience` seconds."""
+        process = self.process
+        if process is None or process.returncode is not None:
+            return
+        try:
+            async with asyncio.timeout(patience):
+                await process.wait()
+        except TimeoutError:
+            self.signal(signal.SIGKILL)
+            await process.wait()
+
+
+def shown(code: int) -> dict[str, object]:
+    """How a process ended, for the log."""
+    if code < 0:
+        return {"signal": signal.Signals(-code).name}
+    return {"exit_code": code}
