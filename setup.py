@@ -35,6 +35,7 @@ SINGLE = (
     "cloud_relay/registry.py",
     "cloud_relay/routing.py",
     "cloud_relay/senders.py",
+    "cloud_relay/session.py",
     "connector_agent/delivery.py",
     "connector_agent/delivery_end.py",
     "connector_agent/dispatch.py",

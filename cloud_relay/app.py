@@ -21,7 +21,7 @@ from cloud_relay.gauges import add_gauges
 from cloud_relay.handover.arriving import Arriving
 from cloud_relay.handover.leaving import Leaving, Phase
 from cloud_relay.hashing import HashingPool, worker_count
-from cloud_relay.health import RelayState, Routed
+from cloud_relay.health import RelayState
 from cloud_relay.identity.desk import Desk, desk_routes
 from cloud_relay.identity.office import rehearse
 from cloud_relay.identity.records import ConnectorKey
@@ -30,6 +30,7 @@ from cloud_relay.ingress import Ingress, IngressContext, IngressSettings
 from cloud_relay.limits import Limits
 from cloud_relay.metrics import RelayMetrics
 from cloud_relay.ports import Port
+from cloud_relay.probing.service import Probing
 from cloud_relay.registry import Registry
 from cloud_relay.sender_control import sender_routes, senders_view
 from cloud_relay.sender_service import SenderService
@@ -105,6 +106,7 @@ class RelayApp:
         self._share = share
         self._is_relieved = False
         self._gaps = GapWatch(loop)
+        self.probing = Probing(loop, self.registry, share)
         self._service = SenderService(config, self._pool)
         self._builder = SnapshotBuilder(self.limits, self.metrics, self._service.services, self._service.state)
         self.snapshot = self._builder.build(config)
@@ -171,8 +173,10 @@ class RelayApp:
         contexts = require_contexts(config, identity.context)
         self._gaps.start()
         self.share.start()
+        self.probing.start()
         self.snapshot = self._builder.build(config, self.snapshot, contexts.trust)
         self._ingress.context = self._context()
+        self.probing.use(config.probes, self.snapshot.routes)
         self._service.services.keys.prefetch()
         self.doors = self._make_doors(contexts)
         reach("relay.arriving.state-taken")
@@ -218,12 +222,14 @@ class RelayApp:
             await self.doors.close_ingress(self.config.drain.timeout)
             if self.team is not None:
                 await self.team.wait_for_all(self.config.drain.timeout)
+            self.probing.close()
             self._ingress.state = RelayState.STOPPED
             await self.doors.tunnel.drain(TUNNEL_GRACE)
 
     async def stop(self) -> None:
         """End everything at once."""
         has_started = self.state is not RelayState.STARTING
+        self.probing.close()
         self._ingress.state = RelayState.STOPPED
         await self.leaving.close()
         await cancel(*self._tasks)
@@ -314,6 +320,7 @@ class RelayApp:
     def _use(self, config: RelayConfig, contexts: Contexts, bound: dict[str, Port]) -> None:
         """Nothing waits from here on: a push sees the old config or the new one, never a mixture."""
         self.snapshot = self._builder.build(config, self.snapshot, contexts.trust)
+        self.probing.use(config.probes, self.snapshot.routes)
         self._service.services.keys.prefetch()
         self._ingress.use(self._context())
         if self.doors is not None and self.leaving.phase is not Phase.SERVING:
@@ -330,8 +337,7 @@ class RelayApp:
         """What /readyz answers."""
         # Who is still asked here speaks for who serves there.
         is_relieved = self._is_relieved or self.leaving.phase is Phase.LEAVING
-        tunnels = self.tunnels_of if self.team is None else self.team.ways_of
-        return health.report(self.state, self.snapshot.routes, tunnels, is_relieved=is_relieved)
+        return health.report(self.state, self.snapshot.routes, self.probing.health, is_relieved=is_relieved)
 
     def describe(self) -> str:
         """What the service manager shows."""
@@ -350,10 +356,6 @@ class RelayApp:
     def status(self) -> dict[str, Any]:
         """What `cloud-relay status` shows."""
         return status_view(self)
-
-    def tunnels_of(self, route: Routed) -> int:
-        """Tunnels by which a push of this route could go now."""
-        return self.registry.count(route.key)
 
     def not_allowed(self) -> Mapping[ConnectorKey, Sequence[str]]:
         """Targets that connectors announce although their join tokens did not allow them."""
@@ -433,6 +435,7 @@ class RelayApp:
             registry=self.registry if self.team is None else self.team.wide,
             budget=self._budget,
             access_log=self._access_log,
+            health=self.probing.book,
             settings=IngressSettings(
                 max_connections=max(1, config.connections // share),
                 max_connections_per_source=config.connections_per_source,

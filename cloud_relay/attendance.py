@@ -11,9 +11,11 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
-from cloud_relay.registry import Registry, Session
+from cloud_relay.registry import Registry
+from cloud_relay.session import Session
 from cloud_relay.tunnel_metrics import TunnelMetrics
 from shared.logs import LogLimiter, get_logger, log_limited
+from shared.probe import CAPABILITY as PROBE
 from shared.tcp.head import CAPABILITY
 from shared.timers import precise_clock
 
@@ -213,13 +215,16 @@ class Attendant:
             return
         self._announced = hello.targets
         renewal = self._renewal
-        if renewal is None or renewal.may_attend(link, self.identity, lambda: self._attend(link, hello.instance)):
-            self._attend(link, hello.instance)
+        if renewal is None or renewal.may_attend(link, self.identity, lambda: self._attend(link, hello)):
+            self._attend(link, hello)
 
-    def _attend(self, link: Link, instance: str) -> None:
+    def _attend(self, link: Link, hello: Hello) -> None:
         number = self._attendance.registry.next_number()
         targets = _usable(link, self._attendance.allowed(self.identity, self._announced))
-        session = Session(self.identity, link, instance, targets, self._loop.time(), number)
+        session = Session(
+            self.identity, link, hello.instance, targets, self._loop.time(), number,
+            is_standby=hello.standby, answers_probes=PROBE in hello.capabilities,
+        )  # fmt: skip
         self.session = session
         link.count_stalls(self._attendance.counts.of(self.identity.key).stalls)
         self._attendance.ready(session)

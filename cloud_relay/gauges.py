@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloud_relay import health
+from cloud_relay.probing.gauges import add_health_gauges
 
 if TYPE_CHECKING:
     from cloud_relay.app import RelayApp
@@ -22,7 +22,7 @@ def add_gauges(app: RelayApp) -> None:
     gauge(
         "qanat_relay_tunnels", "Tunnels attached.", lambda: _tunnels(app), ("tenant", "location", "connector")
     )  # fmt: skip
-    gauge("qanat_relay_route_up", "1 while a connector exposes its target.", lambda: _up(app), ("tenant", "route"))
+    add_health_gauges(app)
 
 
 def _tunnels(app: RelayApp) -> Values:
@@ -32,7 +32,3 @@ def _tunnels(app: RelayApp) -> Values:
         key = (identity.tenant, identity.location, identity.connector)
         counts[key] = counts.get(key, 0.0) + 1.0
     return counts
-
-
-def _up(app: RelayApp) -> Values:
-    return {(r.tenant, r.name): float(health.is_green(r, app.tunnels_of)) for r in app.snapshot.routes}

@@ -45,25 +45,37 @@ class Routed(Protocol):
     def key(self) -> tuple[str, str, str]: ...
 
 
-def is_green(route: Routed, tunnels: Callable[[Routed], int]) -> bool:
-    """Whether a connector exposes the route's target right now."""
-    return tunnels(route) > 0
+class RouteState(Protocol):
+    """How a route is: "green", "red" or "unknown", the code of why it is red, and the age of that in seconds."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def why(self) -> str: ...
+    @property
+    def age(self) -> float | None: ...
 
 
 def report(
     state: RelayState,
     routes: Sequence[Routed] | None,
-    tunnels: Callable[[Routed], int],
+    health: Callable[[Routed], RouteState],
     *,
     is_relieved: bool = False,
 ) -> HealthReport:
-    """What /readyz answers. `tunnels` counts the tunnels by which a push of this route could go now; `is_relieved`: a
-    new process serves at the same addresses."""
-    known = routes or ()
-    red = [f"{route.tenant}/{route.name}" for route in known if not is_green(route, tunnels)]
+    """What /readyz answers. `health` tells how a route is; `is_relieved`: a new process serves at the same places."""
+    counts = {"green": 0, "red": 0, "unknown": 0}
+    red: dict[str, dict[str, Any]] = {}
+    for route in routes or ():
+        found = health(route)
+        counts[str(found.state)] += 1
+        if found.state == "red":
+            age = None if found.age is None else round(found.age, 1)
+            red[f"{route.tenant}/{route.name}"] = {"why": found.why, "age_s": age}
+    names = sorted(red)[:MAX_LISTED]
     detail: dict[str, Any] = {
         "state": state.value,
-        "routes": {"green": len(known) - len(red), "red": len(red), "red_names": sorted(red)[:MAX_LISTED]},
+        "routes": {**counts, "red_names": names, "red_why": {name: red[name] for name in names}},
     }
     return HealthReport(ready=(state is RelayState.SERVING or is_relieved) and routes is not None, detail=detail)
 
@@ -78,7 +90,9 @@ def sentence(health: HealthReport, sessions: Sequence[SessionView], in_flight: i
     connectors = {(one.identity.tenant, one.identity.location, one.identity.connector) for one in sessions}
     attached = f"{counted(len(sessions), 'tunnel')} of {counted(len(connectors), 'connector')} attached"
     red, names = routes["red"], routes["red_names"]
+    unknown = f", {routes['unknown']} unknown" if routes["unknown"] else ""
     if not red:
-        return f"{attached}, {counted(routes['green'], 'route')} green"
+        return f"{attached}, {counted(routes['green'], 'route')} green{unknown}"
     more = ", …" if red > MAX_NAMED else ""
-    return f"{attached}, {red} of {counted(red + routes['green'], 'route')} red: {', '.join(names[:MAX_NAMED])}{more}"
+    every = counted(red + routes["green"] + routes["unknown"], "route")
+    return f"{attached}{unknown}, {red} of {every} red: {', '.join(names[:MAX_NAMED])}{more}"

@@ -5,7 +5,8 @@ Labels hold names of the config and codes of the catalogue only, never anything 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
 from prometheus_client.core import Metric
@@ -26,8 +27,9 @@ _SENDER: Final = ("tenant", "sender")
 class RouteMetrics:
     """The counters of one route, kept over reloads.
 
-    `in_flight`, `bytes_in` (body bytes from senders), `bytes_out` (body bytes to senders), `dropped_headers` and
-    `retries` are changed in place. `by_class[n]` counts answers of status n00 to n99, `by_class[0]` pushes without one.
+    `in_flight`, `bytes_in` (body bytes from senders), `bytes_out` (body bytes to senders), `dropped_headers`, `retries`
+    and `mended` (pushes that a further try brought an answer) are changed in place. `by_class[n]` counts answers of
+    status n00 to n99, `by_class[0]` pushes without one.
     Of those pushes `accepted` were let in, past credentials and quotas, and `delivered` were taken by a target (2xx, or
     a WebSocket). `queued` gets the seconds that a push waited for its turn, if it had to. `ingress_seconds` adds up
     what passes from the end of a push's head to the opening of its stream: credentials, queue, hold, earlier tries.
@@ -35,7 +37,8 @@ class RouteMetrics:
 
     __slots__ = (
         "_beyond", "_total", "_waited", "accepted", "by_class", "bytes_in", "bytes_out", "delivered",
-        "dropped_headers", "faults", "in_flight", "ingress_seconds", "queued", "retries", "route", "tenant",
+        "dropped_headers", "failed_tries", "faults", "in_flight", "ingress_seconds", "mended", "queued", "retries",
+        "route", "tenant",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +61,8 @@ class RouteMetrics:
         self.delivered = 0
         self.ingress_seconds = 0.0
         self.queued = queued
+        self.mended = 0
+        self.failed_tries: dict[tuple[str, str], int] = {}
         self.by_class = [0] * len(CLASSES)
         self.faults: dict[str, int] = {}
         self._total = total
@@ -82,6 +87,11 @@ class RouteMetrics:
         if beyond >= 0.0:
             self._beyond.observe(beyond)
 
+    def try_failed(self, code: str, then: str) -> None:
+        """Count a try without an answer, by its fault and what came then; see `cloud_relay.ingress.retry`."""
+        key = (code, then)
+        self.failed_tries[key] = self.failed_tries.get(key, 0) + 1
+
     @property
     def pushes(self) -> int:
         """All pushes that have ended."""
@@ -90,9 +100,10 @@ class RouteMetrics:
 
 class SenderMetrics:
     """The counters of one sender, kept over reloads: pushes that ended, those with a 2xx, and the Unix time of the last
-    such, 0.0 before the first."""
+    such, 0.0 before the first. `known_since` is the Unix time from which on they count; `expect_every` seconds, 0.0:
+    nothing is expected of it."""
 
-    __slots__ = ("delivered", "last_delivered", "pushes", "sender", "tenant")
+    __slots__ = ("delivered", "expect_every", "known_since", "last_delivered", "pushes", "sender", "tenant")
 
     def __init__(self, tenant: str, sender: str) -> None:
         self.tenant = tenant
@@ -100,6 +111,12 @@ class SenderMetrics:
         self.pushes = 0
         self.delivered = 0
         self.last_delivered = 0.0
+        self.known_since = time.time()
+        self.expect_every = 0.0
+
+    def silence(self, now: float) -> float:
+        """Seconds since its last delivered push, or since it is known, at the Unix time `now`."""
+        return max(now - max(self.last_delivered, self.known_since), 0.0)
 
 
 class ListenerMetrics:
@@ -161,6 +178,10 @@ class RelayMetrics(Metrics):
         self.enrolment: EnrolmentCounts | None = None
         self.guard: GuardCounts | None = None
         """Likewise."""
+        self.probes: Mapping[str, int] = {}
+        """Probes by what they came to; set by whoever probes."""
+        self.taken_out: Mapping[tuple[str, ...], int] = {}
+        """By (tenant, location, connector, target): how often pushes had it passed over; likewise."""
         self._total = self.histogram(
             "qanat_relay_push_seconds", "From the end of a push's head to the end of its answer.", _ROUTE
         )
@@ -216,6 +237,7 @@ class RelayMetrics(Metrics):
         yield from self._of_senders()
         yield from self._of_listeners()
         yield from self._of_tunnels()
+        yield from self._of_targets()
         yield from self.tcp.collect()
         yield from self.connectors.collect()
 
@@ -239,6 +261,7 @@ class RelayMetrics(Metrics):
             ("bytes_in", "Body bytes that senders sent.", ((key, route.bytes_in) for key, route in routes)),
             ("bytes_out", "Body bytes that senders got.", ((key, route.bytes_out) for key, route in routes)),
             ("retries", "Further tries at another tunnel.", ((key, route.retries) for key, route in routes)),
+            ("mended", "Pushes that a further try got an answer.", ((key, route.mended) for key, route in routes)),
             ("dropped_headers", "Odd headers left out.", ((key, route.dropped_headers) for key, route in routes)),
         ):
             yield counter_family(f"qanat_relay_push_{name}", text, _ROUTE, values)
@@ -250,6 +273,12 @@ class RelayMetrics(Metrics):
         yield counter_family(
             "qanat_relay_pushes_delivered", "Of them those that a target took: 2xx, or a WebSocket.", _ROUTE,
             ((key, route.delivered) for key, route in routes),
+        )  # fmt: skip
+        yield counter_family(
+            "qanat_relay_push_failed_tries", "Tries without an answer, by code, origin, and what came then.",
+            (*_ROUTE, "code", "origin", "then"),
+            (((*key, *_fault(code), then), n)
+             for key, route in routes for (code, then), n in list(route.failed_tries.items())),
         )  # fmt: skip
         yield gauge_family(
             "qanat_relay_pushes_in_flight", "Pushes under way.", _ROUTE, ((key, r.in_flight) for key, r in routes)
@@ -269,6 +298,17 @@ class RelayMetrics(Metrics):
         yield gauge_family(
             "qanat_relay_sender_last_delivered_timestamp_seconds", "When a target last took a push.", _SENDER,
             ((key, one.last_delivered) for key, one in senders if one.last_delivered),
+        )  # fmt: skip
+
+        now = time.time()
+        yield gauge_family(
+            "qanat_relay_sender_silence_seconds",
+            "Since a target last took a push of it; since it is known here, where none did yet.", _SENDER,
+            ((key, one.silence(now)) for key, one in senders),
+        )  # fmt: skip
+        yield gauge_family(
+            "qanat_relay_sender_expect_every_seconds", "expect_every, of those senders that have it.", _SENDER,
+            ((key, one.expect_every) for key, one in senders if one.expect_every),
         )  # fmt: skip
 
     def _of_listeners(self) -> Iterator[Metric]:
@@ -291,6 +331,14 @@ class RelayMetrics(Metrics):
             "qanat_relay_ingress_faults", "Requests that ended before a route was known, by code and origin.",
             (*label, "code", "origin"),
             (((*key, *_fault(code)), count) for key, one in listeners for code, count in list(one.faults.items())),
+        )  # fmt: skip
+
+    def _of_targets(self) -> Iterator[Metric]:
+        probes = [((result,), count) for result, count in list(self.probes.items())]
+        yield counter_family("qanat_relay_probes", "Probes of targets, by what they came to.", ("result",), probes)
+        yield counter_family(
+            "qanat_relay_target_taken_out", "How often pushes kept failing there.",
+            ("tenant", "location", "connector", "target"), list(self.taken_out.items()),
         )  # fmt: skip
 
     def _of_tunnels(self) -> Iterator[Metric]:

@@ -11,85 +11,24 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
+from cloud_relay.session import Key, Session, keys_of
+
 if TYPE_CHECKING:
     import asyncio
-
-    from cloud_relay.admit import Identity
-    from shared.protocol import StreamEnd, StreamHandler
-
-Key = tuple[str, str, str]
-"""(tenant, location, target as `exposed_as` writes it)."""
 
 MAX_IN_A_ROW: Final = 32
 """Pushes that follow each other into one tunnel within a turn of the loop: a message or two of small ones."""
 
 
-class SessionLink(Protocol):
-    """What is asked of a session's link; `shared.tunnel.link.Link` is the one that tunnels have."""
-
-    @property
-    def can_open(self) -> bool: ...
-    @property
-    def is_gathering(self) -> bool: ...
-    @property
-    def is_open(self) -> bool: ...
-    @property
-    def is_suspect(self) -> bool: ...
-    @property
-    def is_draining(self) -> bool: ...
-    @property
-    def in_flight(self) -> int: ...
-    @property
-    def rtt(self) -> float: ...
-    @property
-    def last_ping(self) -> tuple[float, float]: ...
-    @property
-    def last_received(self) -> float: ...
-    def describe(self) -> str: ...
-    def open_stream(
-        self, handler: StreamHandler, head: bytes, body: bytes = b"", end: bool = False, deadline: float = 0.0
-    ) -> StreamEnd: ...
-    def ping(self) -> None: ...
-    def drain(self, timeout: float) -> None: ...
-    def abort(self) -> None: ...
-    def close(self, code: str = "going-away", detail: str = "") -> None: ...
+RANKS: Final = (0, 1, 2, 3)
+"""In which order sessions are chosen: see `Registry.choose`."""
 
 
-def exposed_as(target: str, kind: str) -> str:
-    """A target's name in the registry's keys: what is exposed as one kind is not there for the other.
+class Watcher(Protocol):
+    """Who is told what sessions expose; targets as `exposed_as` writes them."""
 
-    A name holds no colon, so those of kind http can stay as they are.
-    """
-    return target if kind == "http" else f"{kind}:{target}"
-
-
-class Session:
-    """One tunnel of one connector, from its HELLO to its end.
-
-    `instance` is the connector process that opened it, `attached_at` the loop's time, `targets` name → kind.
-    """
-
-    __slots__ = ("attached_at", "identity", "instance", "link", "number", "targets")
-
-    def __init__(
-        self,
-        identity: Identity,
-        link: SessionLink,
-        instance: str,
-        targets: Mapping[str, str],
-        attached_at: float,
-        number: int,
-    ) -> None:
-        self.identity = identity
-        self.link = link
-        self.instance = instance
-        self.targets: Mapping[str, str] = dict(targets)
-        self.attached_at = attached_at
-        self.number = number
-
-    def __repr__(self) -> str:
-        flying = self.link.in_flight
-        return f"<Session {self.number} of {self.identity} with {len(self.targets)} targets, {flying} in flight>"
+    def exposed(self, session: Session, keys: Sequence[Key]) -> None: ...
+    def hidden(self, session: Session, keys: Sequence[Key]) -> None: ...
 
 
 class Schedules(Protocol):
@@ -130,6 +69,11 @@ class Registry:
         self._random = source
         self._sessions: dict[Session, None] = {}
         self._by_key: dict[Key, list[Session]] = {}
+        self._first: dict[Key, list[Session]] = {}
+        self._passed_over: dict[Key, frozenset[str]] = {}
+        self.worse: set[Key] = set()
+        """Keys for which there is none of the first rank."""
+        self.watcher: Watcher | None = None
         self._recent: Session | None = None
         self._recent_key: Key = ("", "", "")
         self._in_a_row = 0
@@ -193,9 +137,7 @@ class Registry:
         """It was full, and has a place for one push: the first of those who wait for one of its targets is
         called on the next tick. Whether there was one."""
         if self._waiters and session in self._sessions:
-            identity = session.identity
-            for target in session.targets:
-                key = (identity.tenant, identity.location, target)
+            for key in keys_of(session):
                 waiters = self._waiters.get(key)
                 if waiters:
                     waiter = next(iter(waiters))
@@ -204,12 +146,27 @@ class Registry:
                     return True
         return False
 
+    def pass_over(self, key: Key, connectors: frozenset[str]) -> None:
+        """Pushes for `key` go to these connectors only while none of the others takes any."""
+        if self._passed_over.get(key, frozenset()) == connectors:
+            return
+        if connectors:
+            self._passed_over[key] = connectors
+        else:
+            del self._passed_over[key]
+        self._recent = None
+        self._arrange(key)
+
     # --- a push looks for a session
 
     def choose(
         self, tenant: str, location: str, target: str, exclude: Sequence[Session] = (), *, other_connector: bool = False
     ) -> Session | None:
         """The one with fewer pushes in flight of two random ones that may take a push; None when there is none.
+
+        First come those of connectors where the target is well, then those on standby, then those that are passed over:
+        what is known of a target may be wrong, and a push that is tried tells. As long as a better one is only full,
+        its next place is waited for.
 
         Two random ones and not the best of all: with many relays' workers choosing at once, the best one would be
         chosen by all of them. Within one turn of the loop pushes for one target go where the last one went, up to
@@ -230,33 +187,71 @@ class Registry:
         return chosen
 
     def _choose_another(self, key: Key, exclude: Sequence[Session], *, other_connector: bool) -> Session | None:
-        names = {one.identity.connector for one in exclude} if other_connector else ()
-        return self._choose_usable([
-            one for one in self._by_key.get(key, ())
-            if one.link.can_open and one not in exclude and one.identity.connector not in names
-        ])  # fmt: skip
+        """Of one rank another connector comes before another tunnel of one that was tried."""
+        names = {one.identity.connector for one in exclude}
+        others = [one for one in self._by_key.get(key, ()) if one.link.can_open and one not in exclude]
+        for rank in RANKS:
+            usable = [one for one in others if self.rank(key, one) == rank]
+            elsewhere = [one for one in usable if one.identity.connector not in names]
+            if elsewhere:
+                return self._less_loaded(elsewhere)
+            if usable and not other_connector:
+                return self._less_loaded(usable)
+        return None
 
     def _choose_anew(self, key: Key) -> Session | None:
-        sessions = self._by_key.get(key)
+        sessions = self._first.get(key)
         if sessions is None:
             return None
         first = sessions[0]
-        if len(sessions) > 1:
-            draw, count = self._random, len(sessions)
-            first = sessions[int(draw() * count)]
-            second = sessions[int(draw() * count)]
+        count = len(sessions)
+        if count > 1:  # as _less_loaded, without its call
+            draw = self._random
+            at = int(draw() * count)
+            first, second = sessions[at], sessions[at - 1 - int(draw() * (count - 1))]
             if second.link.in_flight < first.link.in_flight:
                 first = second
         if first.link.can_open:
             return first
-        return self._choose_usable([one for one in sessions if one.link.can_open])
+        every = self._by_key[key]
+        for rank in RANKS:
+            ranked = [one for one in every if self.rank(key, one) == rank]
+            usable = [one for one in ranked if one.link.can_open]
+            if usable:
+                return self._less_loaded(usable)
+            if any(one.link.accepts for one in ranked):
+                return None
+        return None
 
-    def _choose_usable(self, usable: list[Session]) -> Session | None:
-        if not usable:
-            return None
-        count = len(usable)
-        first, second = usable[int(self._random() * count)], usable[int(self._random() * count)]
+    def _less_loaded(self, sessions: list[Session]) -> Session:
+        """Of two different ones, if there are two."""
+        draw, count = self._random, len(sessions)
+        at = int(draw() * count)
+        first = sessions[at]
+        if count == 1:
+            return first
+        second = sessions[at - 1 - int(draw() * (count - 1))]
         return second if second.link.in_flight < first.link.in_flight else first
+
+    def rank(self, key: Key, session: Session) -> int:
+        """Which of RANKS it has: those with the lowest are chosen first."""
+        rank = 1 if session.is_standby else 0
+        return rank + 2 if session.identity.connector in self._passed_over.get(key, ()) else rank
+
+    def _arrange(self, key: Key) -> None:
+        """Keep at hand those that a push may be put on without a second look."""
+        sessions = self._by_key.get(key)
+        if sessions is None:
+            self._first.pop(key, None)
+            self.worse.discard(key)
+            return
+        ranks = [self.rank(key, one) for one in sessions]
+        best = min(ranks)
+        if best:
+            self.worse.add(key)
+        else:
+            self.worse.discard(key)
+        self._first[key] = [one for one, rank in zip(sessions, ranks, strict=True) if rank == best]
 
     def wait(self, key: Key, callback: Callable[[], None]) -> Waiter:
         """Call back once, on the tick after a session for `key` (tenant, location, target) is attached, usable again,
@@ -303,23 +298,27 @@ class Registry:
     # --- within
 
     def _expose(self, session: Session) -> None:
-        identity = session.identity
-        for target, kind in session.targets.items():
-            key = (identity.tenant, identity.location, exposed_as(target, kind))
+        keys = keys_of(session)
+        for key in keys:
             self._by_key.setdefault(key, []).append(session)
+            self._arrange(key)
+        if self.watcher is not None:
+            self.watcher.exposed(session, keys)
         self._wake(session)
 
     def _wake(self, session: Session) -> None:
         if not self._waiters:
             return
-        identity = session.identity
-        for target, kind in session.targets.items():
-            self.wake((identity.tenant, identity.location, exposed_as(target, kind)))
+        for key in keys_of(session):
+            self.wake(key)
 
     def _hide(self, session: Session) -> None:
-        identity = session.identity
-        for target, kind in session.targets.items():
-            _discard(self._by_key, (identity.tenant, identity.location, exposed_as(target, kind)), session)
+        keys = keys_of(session)
+        for key in keys:
+            _discard(self._by_key, key, session)
+            self._arrange(key)
+        if self.watcher is not None:
+            self.watcher.hidden(session, keys)
 
 
 def _nobody(_session: Session, _targets: Mapping[str, str]) -> None:

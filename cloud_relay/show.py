@@ -22,6 +22,7 @@ from cloud_relay.oauth.tokens import AccessTokens
 from cloud_relay.ports.networks import is_within
 from cloud_relay.realms import SenderServices
 from cloud_relay.sender_state import SenderFile
+from cloud_relay.show_health import state_text, targets_table
 from cloud_relay.snapshot import SnapshotBuilder
 from cloud_relay.throttle import FailureThrottle
 from shared.cli import CommandError, ExitCode, counted, make_table
@@ -222,11 +223,13 @@ def status_tables(status: dict[str, Any]) -> RenderableType:
     parts += [Text(), make_table(("LISTENER", "ADDRESS", ""), listeners)]
     parts += [Text(), make_table(("TENANT", "LOCATION", "CONNECTOR", "TUNNEL", "AGE", "RTT", "IN FLIGHT", "TARGETS"),
                                  _tunnel_rows(status))]  # fmt: skip
+    targets = targets_table(status)
+    parts += [Text(), targets] if targets is not None else []
     parts += _not_allowed_lines(status)
     routes = [
         (
             f"{r['tenant']}/{r['route']}",
-            Text(r["state"], style=_COLORS[r["state"]]),
+            state_text(r),
             f"{r['host']}{r['path']}",
             f"{r['location']}/{r['target']}",
             r["in_flight"],
@@ -266,7 +269,7 @@ def _tcp_table(routes: list[dict[str, Any]]) -> RenderableType:
     rows = [
         (
             f"{r['tenant']}/{r['route']}",
-            Text(r["state"], style=_COLORS[r["state"]]),
+            state_text(r),
             r["arrives_at"],
             f"{r['location']}/{r['target']}",
             r["open"],
@@ -286,7 +289,8 @@ def _tunnel_rows(status: dict[str, Any]) -> list[tuple[object, ...]]:
             if not location["connectors"]:
                 rows.append((*where, Text("none attached", style="red"), "", "", "", "", ""))
             for connector in location["connectors"]:
-                rows += [_tunnel_row(where, connector["connector"], tunnel) for tunnel in connector["tunnels"]]
+                name = f"{connector['connector']} (standby)" if connector["standby"] else connector["connector"]
+                rows += [_tunnel_row(where, name, tunnel) for tunnel in connector["tunnels"]]
     return rows
 
 

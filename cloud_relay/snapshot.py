@@ -109,7 +109,9 @@ class SnapshotBuilder:
 
     def _sender(self, tenant: str, config: SenderConfig) -> Sender:
         gate = self.limits.gate(tenant, "sender", config.name, *_figures(config.limits))
-        sender = Sender(tenant, config.name, gate, self.metrics.sender(tenant, config.name))
+        metrics = self.metrics.sender(tenant, config.name)
+        metrics.expect_every = config.expect_every or 0.0
+        sender = Sender(tenant, config.name, gate, metrics)
         sender.is_disabled = (tenant, config.name) in self.state.disabled()
         return sender
 

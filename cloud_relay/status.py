@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cloud_relay.probing.view import connector_views
 from shared.status import answers_view, process_view, timestamp
 
 if TYPE_CHECKING:
     from cloud_relay.app import RelayApp
     from cloud_relay.config import RelayConfig
     from cloud_relay.metrics import RelayMetrics
+    from cloud_relay.probing.view import RouteHealth
     from cloud_relay.routing import Route, RoutingTable
+    from cloud_relay.session import SessionLink
     from cloud_relay.tcp import TcpRoute
-
-
-class LinkView(Protocol):
-    """What a status needs of a link."""
-
-    @property
-    def in_flight(self) -> int: ...
-    @property
-    def rtt(self) -> float: ...
-    @property
-    def is_open(self) -> bool: ...
-    @property
-    def is_suspect(self) -> bool: ...
-    @property
-    def is_draining(self) -> bool: ...
-    def describe(self) -> str: ...
 
 
 class IdentityView(Protocol):
@@ -50,7 +38,9 @@ class SessionView(Protocol):
     @property
     def identity(self) -> IdentityView: ...
     @property
-    def link(self) -> LinkView: ...
+    def link(self) -> SessionLink: ...
+    @property
+    def is_standby(self) -> bool: ...
     @property
     def targets(self) -> Mapping[str, str]: ...
     @property
@@ -62,12 +52,14 @@ def tenants_view(
     sessions: Iterable[SessionView],
     now: float,
     not_allowed: Mapping[tuple[str, str, str], Sequence[str]] | None = None,
+    targets: Mapping[tuple[str, str, str], Sequence[dict[str, Any]]] | None = None,
 ) -> list[dict[str, Any]]:
     """Tenants, their locations, and the connectors attached there with their tunnels. `now` is the loop's time.
 
-    `not_allowed`: targets that a connector announced although its join token did not allow them.
+    `not_allowed`: targets that a connector announced although its join token did not allow them; `targets`: how those
+    that it exposes are.
     """
-    refused = not_allowed or {}
+    refused, health = not_allowed or {}, targets or {}
     attached: dict[tuple[str, str], dict[str, list[SessionView]]] = {}
     for session in sessions:
         identity = session.identity
@@ -82,6 +74,8 @@ def tenants_view(
                     "connectors": [
                         {
                             "connector": connector,
+                            "standby": any(session.is_standby for session in tunnels),
+                            "targets": list(health.get((name, location, connector), ())),
                             "tunnels": [_tunnel(session, now) for session in tunnels],
                             "not_allowed": list(refused.get((name, location, connector), ())),
                         }
@@ -95,9 +89,18 @@ def tenants_view(
     ]
 
 
-def routes_view(table: RoutingTable, tunnels: Callable[[Route], int]) -> list[dict[str, Any]]:
-    """Routes with their state and counts. `tunnels` counts those by which a push could go now."""
-    return [_route(route, tunnels(route)) for route in table.routes]
+def routes_view(table: RoutingTable, health: Callable[[Route], RouteHealth]) -> list[dict[str, Any]]:
+    """Routes with their state and counts."""
+    return [_route(route, health(route)) for route in table.routes]
+
+
+def _health(health: RouteHealth) -> dict[str, Any]:
+    return {
+        "state": health.state.value,
+        "why": health.why or None,
+        "age_s": None if health.age is None else round(health.age, 1),
+        "tunnels": health.tunnels,
+    }
 
 
 def _tunnel(session: SessionView, now: float) -> dict[str, Any]:
@@ -112,7 +115,7 @@ def _tunnel(session: SessionView, now: float) -> dict[str, Any]:
     }
 
 
-def _state(link: LinkView) -> str:
+def _state(link: SessionLink) -> str:
     if not link.is_open:
         return "closing"
     if link.is_draining:
@@ -120,7 +123,7 @@ def _state(link: LinkView) -> str:
     return "suspect" if link.is_suspect else "open"
 
 
-def _route(route: Route, tunnels: int) -> dict[str, Any]:
+def _route(route: Route, health: RouteHealth) -> dict[str, Any]:
     metrics = route.metrics
     return {
         "tenant": route.tenant,
@@ -130,26 +133,25 @@ def _route(route: Route, tunnels: int) -> dict[str, Any]:
         "sub_paths": route.sub_paths,
         "location": route.location,
         "target": route.target,
-        "state": "green" if tunnels else "red",
-        "tunnels": tunnels,
+        **_health(health),
         "in_flight": metrics.in_flight,
         "pushes": metrics.pushes,
         "answers": answers_view(metrics.by_class),
         "unanswered": metrics.by_class[0],
         "faults": dict(metrics.faults),
+        "retries": metrics.retries,
     }
 
 
 def _tcp_route(route: TcpRoute, app: RelayApp) -> dict[str, Any]:
-    metrics, tunnels = route.metrics, app.tunnels_of(route)
+    metrics = route.metrics
     return {
         "tenant": route.tenant,
         "route": route.name,
         "arrives_at": route.arrives_at,
         "location": route.location,
         "target": route.target,
-        "state": "green" if tunnels else "red",
-        "tunnels": tunnels,
+        **_health(app.probing.health(route)),
         "open": len(metrics.live),
         "connections": metrics.connections,
         "bytes_in": metrics.bytes_in,
@@ -169,8 +171,11 @@ def status_view(app: RelayApp) -> dict[str, Any]:
         "memory": app.memory(),
         "identity": app.identity.status() if app.identity is not None else None,
         "listeners": app.doors.describe() if app.doors is not None else [],
-        "tenants": tenants_view(app.config, app.registry.sessions(), now, app.not_allowed()),
-        "routes": routes_view(app.snapshot.table, app.tunnels_of),
+        "tenants": tenants_view(
+            app.config, app.registry.sessions(), now, app.not_allowed(), connector_views(app.probing.book, now)
+        ),
+        "probes": dict(app.probing.prober.counts),
+        "routes": routes_view(app.snapshot.table, app.probing.health),
         "tcp_routes": [_tcp_route(route, app) for route in app.snapshot.tcp.values()],
         "senders": senders_view(app.metrics),
     }
@@ -178,6 +183,7 @@ def status_view(app: RelayApp) -> dict[str, Any]:
 
 def senders_view(metrics: RelayMetrics) -> list[dict[str, Any]]:
     """Senders with their counts."""
+    now = time.time()
     return [
         {
             "tenant": one.tenant,
@@ -185,6 +191,8 @@ def senders_view(metrics: RelayMetrics) -> list[dict[str, Any]]:
             "pushes": one.pushes,
             "delivered": one.delivered,
             "last_delivered": timestamp(one.last_delivered),
+            "silent_s": round(one.silence(now), 1),
+            "expect_every_s": one.expect_every or None,
         }
         for one in metrics.senders.values()
     ]

@@ -30,7 +30,7 @@ from shared.config.common import LogConfig, ObserveConfig
 from shared.config.networks import NetworkField
 from shared.names import Name
 from shared.profiles import ProfileName, fill
-from shared.units import Duration, Size
+from shared.units import Duration, Rate, Size
 
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -213,6 +213,9 @@ class SenderConfig(ConfigModel):
     """What is pinned of its client certificate. On HTTP routes it must come from the tenant's `sender_ca`, on a TCP
     route from that route's `tls.client_ca`."""
     limits: SenderLimitsConfig = SenderLimitsConfig()
+    expect_every: Annotated[Duration, Field(ge=1, le=366 * 86400)] | None = None
+    """How often at least it should push, as a figure for an alert to compare with; nothing else follows from it. Leave
+    it out for senders that push only when there is something to report."""
 
 
 class MatchConfig(ConfigModel):
@@ -295,6 +298,17 @@ class TenantConfig(ConfigModel):
     """What is no HTTP: syslog, Graphite, OTLP/gRPC, …"""
 
 
+class ProbesConfig(ConfigModel):
+    """How often connectors are asked how their targets are. What a probe does stands in the connectors' configs."""
+
+    interval: Annotated[Duration, Field(ge=1, le=3600)] = 10.0
+    """Between two probes of a target that is well."""
+    failing_interval: Annotated[Duration, Field(ge=1, le=3600)] = 2.0
+    """The same of one that is not: how soon it is noticed that it is back."""
+    rate: Annotated[Rate, Field(ge=1, le=10_000)] = 200.0
+    """Probes a second of all targets together. Where that is not enough for `interval`, each has to wait longer."""
+
+
 class RelayConfig(ConfigModel):
     """The whole file."""
 
@@ -310,6 +324,7 @@ class RelayConfig(ConfigModel):
     memory: MemoryConfig = MemoryConfig()
     limits: IngressLimitsConfig = IngressLimitsConfig()
     drain: DrainConfig = DrainConfig()
+    probes: ProbesConfig = ProbesConfig()
     oauth: OAuthConfig = OAuthConfig()
     tenants: dict[Name, TenantConfig] = Field(default_factory=dict)
 

@@ -21,7 +21,7 @@ from shared.tcp.head import Ends
 if TYPE_CHECKING:
     from cloud_relay.app import RelayApp
     from cloud_relay.handover.passing import Passed
-    from cloud_relay.registry import Key
+    from cloud_relay.session import Key
     from cloud_relay.tunnels import TunnelListener
     from shared.channel import Message
     from shared.process import StopRequest

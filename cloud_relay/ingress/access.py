@@ -107,6 +107,19 @@ def log_push(push: PushEnd, context: IngressContext, connection: SenderConnectio
         context.access_log.line(record)
 
 
+def log_try(push: PushEnd, context: IngressContext, fault: Fault, then: str) -> None:
+    """Log a try that failed and is not a push's last: `request_id` and `attempt` are its id, on the connector's side
+    too. The last one's are in the push's own line."""
+    route, session = push.route, push.session
+    if route is None or session is None:
+        return
+    context.access_log.line({
+        "time": _now(), "kind": "try", "request_id": push.request_id, "attempt": push.attempt, "tenant": route.tenant,
+        "route": route.name, "connector": session.identity.connector, "code": fault.code,
+        "origin": fault.origin.value, "then": then,
+    })  # fmt: skip
+
+
 def _may_tell(ingress: Ingress, source: str, record: dict[str, Any]) -> bool:
     """Whether a stranger's line is written; `record` then says how many were not."""
     held = ingress.strangers.admit(source_key(source))

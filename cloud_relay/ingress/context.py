@@ -8,6 +8,7 @@ import random
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cloud_relay.certificate_watch import CertificateWatch
@@ -61,6 +62,27 @@ class SessionRegistry(Protocol):
         self, tenant: str, location: str, target: str, exclude: tuple[Any, ...] = (), *, other_connector: bool = False
     ) -> TunnelSession | None: ...
     def wait(self, key: RouteKey, callback: Callable[[], None]) -> Waiter: ...
+
+
+class PushWitness(Protocol):
+    """Who is told what pushes find out about targets. `doubts` is empty while a delivery need not be told."""
+
+    @property
+    def doubts(self) -> Mapping[Any, Any]: ...
+    def failed(self, key: RouteKey, connector: str, code: str, now: float) -> None: ...
+    def delivered(self, key: RouteKey, connector: str, now: float) -> None: ...
+
+
+class NoWitness:
+    """Where nobody wants to know."""
+
+    doubts: Mapping[Any, Any] = MappingProxyType({})
+
+    def failed(self, key: RouteKey, connector: str, code: str, now: float) -> None:
+        """Unheard."""
+
+    def delivered(self, key: RouteKey, connector: str, now: float) -> None:
+        """Unheard."""
 
 
 class SenderAuthenticator(Protocol):
@@ -126,6 +148,7 @@ class IngressContext:
     registry: SessionRegistry
     budget: MemoryBudget
     access_log: AccessLog
+    health: PushWitness = field(default_factory=NoWitness)
     settings: IngressSettings = field(default_factory=IngressSettings)
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 from cloud_relay.health import RelayState
 from cloud_relay.ingress.push_end import PushState
-from cloud_relay.ingress.push_queue import PushQueued
-from cloud_relay.ingress.retry import can_mend, fault_of, may_wait
+from cloud_relay.ingress.push_tries import PushTries
+from cloud_relay.ingress.retry import fault_of
 from cloud_relay.senders import Sender
 from shared.errors import FAULTS, Fault, LocalFault
 from shared.http.headers import prepare_request_headers
@@ -39,7 +39,7 @@ _WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 """RFC 9110 §8.6: methods whose requests say Content-Length: 0 when there is no body. With others it may be refused."""
 
 
-class Push(PushQueued):
+class Push(PushTries):
     """One push: what its connection drives, and a `StreamHandler` towards the tunnel."""
 
     __slots__ = ()
@@ -237,22 +237,6 @@ class Push(PushQueued):
             self._fail(_NO_CONNECTOR)
         self._go_on()
 
-    def _choose(self, route: Route) -> TunnelSession | None:
-        """A connector that was not tried yet; else a tunnel that was not; else one that was."""
-        choose, tried = self._context.registry.choose, self._tried
-        key = route.tenant, route.location, route.target
-        if not tried:
-            return choose(*key)
-        return choose(*key, tried, other_connector=True) or choose(*key, tried) or choose(*key)
-
-    def _is_worth_it(self, route: Route, other: TunnelSession, fault: Fault) -> bool:
-        """Another tunnel of the same connector mends only what was the tunnel's failing."""
-        if route.idempotent:
-            return True
-        if may_wait(fault):
-            return other not in self._tried
-        return all(other.identity.connector != one.identity.connector for one in self._tried)
-
     def _open(self, route: Route, session: TunnelSession, now: float) -> None:
         """Put the push on a tunnel: one call with all there is of its body."""
         connection = self._connection
@@ -313,42 +297,6 @@ class Push(PushQueued):
         rest = (route.max_body if length is None else length) - self.bytes_in
         return rest / self._context.settings.slow_body_rate
 
-    def _try_again(self, fault: Fault, *, is_safe: bool) -> None:
-        """A try ended without an answer. `is_safe`: surely nothing of the push reached a target."""
-        route, session = self.route, self.session
-        if route is None or session is None:
-            return
-        now = self._ingress.time()
-        self._tried += (session,)
-        settings = self._context.settings
-        if (
-            (is_safe or route.idempotent)
-            and self._pieces is not None
-            and can_mend(fault)
-            and self.attempt < settings.max_tries
-            and now < self._progress + route.timeout
-        ):
-            other = self._choose(route)
-            if other is None and may_wait(fault):
-                self.fault = fault
-                self._hold(route, now)
-                self._go_on()
-                return
-            if other is not None and self._is_worth_it(route, other, fault) and self._may_try(route, now):
-                self._open(route, other, now)
-                self._go_on()
-                return
-        self._fail(fault)
-
-    def _may_try(self, route: Route, now: float) -> bool:
-        """Each try but a push's first is taken from the budget of further tries."""
-        if not self.attempt:
-            return True
-        if not self._ingress.retries.take(now):
-            return False
-        route.metrics.retries += 1
-        return True
-
     def _go_on(self) -> None:
         """After the push moved on by itself: reading goes on, and the timer is set to what comes next."""
         if self._state is not _DONE:
@@ -376,4 +324,7 @@ class Push(PushQueued):
             return
         self.due = self._progress + route.timeout
         if now >= self.due:
+            if self.session is not None:
+                self._context.health.failed(route.key, self.session.identity.connector, _DEADLINE.code, now)
+                route.metrics.try_failed(_DEADLINE.code, "time-spent")
             self._fail(_DEADLINE)

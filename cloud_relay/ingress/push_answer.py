@@ -90,11 +90,23 @@ class PushAnswer(PushEnd):
         self.fault = None
         self._state = _ANSWERING
         self.answered_at = self._progress = now = self._ingress.time()
+        if self.attempt > 1 or self._context.health.doubts:
+            self._witness(now)
         connection.transport.write(data)
         self._account(len(body), end)
         if self._state is not _DONE:
             self.due = now + self._context.settings.idle_timeout
             connection.arm()
+
+    def _witness(self, now: float) -> None:
+        """What the answer says of earlier tries, and of the target, where that is of interest."""
+        route, session, health = self.route, self.session, self._context.health
+        if route is None or session is None:
+            return
+        if self.attempt > 1:
+            route.metrics.mended += 1
+        if health.doubts:
+            health.delivered(route.key, session.identity.connector, now)
 
     def _answer_upgrade(self, raw: bytes, body: bytes, end: bool) -> bool:
         """Make a stream of bytes of the push, if the target agrees; False if its answer is an ordinary one."""

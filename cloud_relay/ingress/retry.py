@@ -20,6 +20,19 @@ RESERVE: Final = 10.0
 MOST: Final = 100.0
 """Further tries that can be saved up."""
 
+AGAIN: Final = "again"
+HELD: Final = "held"
+"""What becomes of a push whose try failed: another try now, or as soon as a connector is there. Else, why it ends:
+
+ambiguous      it may have been delivered, and its route does not say that repeating does no harm
+final          another try would end no better
+body-gone      its body is longer than what is kept
+tries-spent    it had all its tries
+time-spent     its deadline
+no-other       there is no other connector that exposes the target
+budget-spent   the relay has tried again too often lately
+"""
+
 _REFILL: Final = RESERVE / 60.0
 
 _FIRST_WIRE: Final = FAULTS["no-connector"].wire

@@ -38,6 +38,17 @@ def log_connection(push: TcpPush, context: TcpContext, now: float) -> None:
     context.ingress.context.access_log.line(record)
 
 
+def log_try(push: TcpPush, context: TcpContext, fault: Fault, then: str) -> None:
+    """Log a try that failed and is not a connection's last, as `cloud_relay.ingress.access.log_try` does."""
+    session = push.session
+    context.ingress.context.access_log.line({
+        "time": timestamp(time.time()), "kind": "try", "request_id": push.request_id, "attempt": push.attempt,
+        "tenant": push.route.tenant, "route": push.route.name,
+        "connector": session.identity.connector if session is not None else "",
+        "code": fault.code, "origin": fault.origin.value, "then": then,
+    })  # fmt: skip
+
+
 def log_refused_connection(
     context: TcpContext, route: TcpRoute, ends: Ends, fault: Fault, server_name: str | None
 ) -> None:

@@ -27,8 +27,8 @@ class TcpRouteMetrics:
     """
 
     __slots__ = (
-        "connections", "delivered", "ended_in", "ended_out", "faults", "last_delivered", "live", "retries", "route",
-        "seconds", "tenant",
+        "connections", "delivered", "ended_in", "ended_out", "failed_tries", "faults", "last_delivered", "live",
+        "retries", "route", "seconds", "tenant",
     )  # fmt: skip
 
     def __init__(self, tenant: str, route: str, seconds: HistogramCell) -> None:
@@ -39,6 +39,12 @@ class TcpRouteMetrics:
         self.live: set[TcpPush] = set()
         self.last_delivered = 0.0
         self.faults: dict[str, int] = {}
+        self.failed_tries: dict[tuple[str, str], int] = {}
+
+    def try_failed(self, code: str, then: str) -> None:
+        """Count a try before the target took the connection, by its fault and what came then."""
+        key = (code, then)
+        self.failed_tries[key] = self.failed_tries.get(key, 0) + 1
 
     @property
     def bytes_in(self) -> int:
@@ -97,6 +103,14 @@ class TcpMetrics:
             ("retries", "Further tries at another tunnel.", ((key, one.retries) for key, one in routes)),
         ):
             yield counter_family(f"qanat_relay_tcp_{name}", text, _ROUTE, values)
+        yield counter_family(
+            "qanat_relay_tcp_failed_tries", "Tries that no target took, by code, origin, and what came then.",
+            (*_ROUTE, "code", "origin", "then"),
+            (
+                ((*key, code, FAULTS[code].origin.value, then), count)
+                for key, one in routes for (code, then), count in list(one.failed_tries.items())
+            ),
+        )  # fmt: skip
         yield gauge_family(
             "qanat_relay_tcp_connections_open",
             "Connections open.",

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Final
 
 from cloud_relay.certificates import UNKNOWN, PeerCertificate, read_chain
 from cloud_relay.ingress.handshakes import Knock
-from cloud_relay.ingress.retry import can_mend, fault_of, may_wait
+from cloud_relay.ingress.retry import AGAIN, HELD, can_mend, fault_of, may_wait
 from cloud_relay.senders import Sender
 from cloud_relay.sources import source_key
-from cloud_relay.tcp.access import log_connection
+from cloud_relay.tcp.access import log_connection, log_try
 from cloud_relay.tcp.context import EARLY_BYTES, HANDSHAKE_TIMEOUT, MAX_TRIES
 from shared.errors import FAULTS, Fault, LocalFault
 from shared.tasks import spawn
@@ -197,6 +197,9 @@ class TcpPush(Splice):
             self.fail(_CONNECTOR_ERROR)
             return
         self.connected_at = self._time()
+        health = self._context.ingress.context.health
+        if health.doubts and self.session is not None:
+            health.delivered(self.route.key, self.session.identity.connector, self.connected_at)
         self._forget_early()
         self.watch()
         stream, edge = self._stream, self.edge
@@ -215,8 +218,12 @@ class TcpPush(Splice):
         fault = fault_of(wire_code, refused)
         if refused or not stream.was_sent:
             self._try_again(fault)
-        else:
-            self.fail(fault)
+            return
+        if self.session is not None:
+            health = self._context.ingress.context.health
+            health.failed(self.route.key, self.session.identity.connector, fault.code, self._time())
+        self.route.metrics.try_failed(fault.code, "ambiguous")
+        self.fail(fault)
 
     def on_writable(self) -> None:
         """See StreamHandler."""
@@ -302,17 +309,31 @@ class TcpPush(Splice):
         now, session = self._time(), self.session
         if session is not None:
             self._tried += (session,)
-        if not can_mend(fault) or self.attempt >= MAX_TRIES or now >= self._until:
-            self.fail(fault)
-            return
-        other = self._choose()
-        if other is None and may_wait(fault):
-            self._hold(now)
-        elif other is not None and self._context.ingress.retries.take(now):
+            self._context.ingress.context.health.failed(self.route.key, session.identity.connector, fault.code, now)
+        then, other = self._what_then(fault, now)
+        self.route.metrics.try_failed(fault.code, then)
+        if then == AGAIN and other is not None:
+            log_try(self, self._context, fault, then)
             self.route.metrics.retries += 1
             self._open(other, now)
+        elif then == HELD:
+            log_try(self, self._context, fault, then)
+            self._hold(now)
         else:
             self.fail(fault)
+
+    def _what_then(self, fault: Fault, now: float) -> tuple[str, TunnelSession | None]:
+        """After a try that failed: AGAIN and where, HELD, or why the connection ends here; see ingress.retry."""
+        if not can_mend(fault):
+            return "final", None
+        if self.attempt >= MAX_TRIES:
+            return "tries-spent", None
+        if now >= self._until:
+            return "time-spent", None
+        other = self._choose()
+        if other is None:
+            return (HELD, None) if may_wait(fault) else ("no-other", None)
+        return (AGAIN, other) if self._context.ingress.retries.take(now) else ("budget-spent", None)
 
     # Within.
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cloud_relay.certificates import EXPIRED, REQUIRED, UNKNOWN
 from cloud_relay.ports.networks import Network, is_within
-from cloud_relay.registry import exposed_as
 from cloud_relay.senders import SWITCHED_OFF
+from cloud_relay.session import exposed_as
 from shared.errors import FAULTS, Fault
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from cloud_relay.ingress.retry import fault_of
 from shared.errors import FAULTS, LocalFault
 
 if TYPE_CHECKING:
-    from cloud_relay.registry import Key, Session
+    from cloud_relay.session import Key, Session
     from shared.protocol import StreamEnd
 
 Choose = Callable[["Key", Sequence[str]], "Session | None"]
@@ -24,7 +25,12 @@ Choose = Callable[["Key", Sequence[str]], "Session | None"]
 
 _FIELDS: Final = 4
 _NO_CONNECTOR: Final = FAULTS["no-connector"].wire
+_DEADLINE: Final = FAULTS["deadline-exceeded"]
 _BAD_PUSH: Final = FAULTS["bad-push"].wire
+
+
+Witness = Callable[["Key", str, str], None]
+"""Takes a key, a connector, and what became of a push: a code, or "" for the target's answer."""
 
 
 def address(key: Key, avoid: Sequence[str], head: bytes) -> bytes:
@@ -42,8 +48,13 @@ def read_address(head: bytes) -> tuple[Key, list[str], bytes]:
     return key, avoid.decode("ascii").split(",") if avoid else [], rest
 
 
-def cross(choose: Choose, arrived: StreamEnd, head: bytes, body: bytes, end: bool) -> bool:
-    """Carry on a stream that came from a sibling, or refuse it; whether it is carried on."""
+def cross(
+    choose: Choose, arrived: StreamEnd, head: bytes, body: bytes, end: bool, witness: Witness = lambda *_: None
+) -> bool:
+    """Carry on a stream that came from a sibling, or refuse it; whether it is carried on.
+
+    `witness` is told what became of it.
+    """
     try:
         key, avoid, own = read_address(head)
     except ValueError:
@@ -53,7 +64,8 @@ def cross(choose: Choose, arrived: StreamEnd, head: bytes, body: bytes, end: boo
     if session is None:
         arrived.reset(_NO_CONNECTOR, refused=True)
         return False
-    answers = _Answers()
+    connector = session.identity.connector
+    answers = _Answers(lambda code: witness(key, connector, code))
     try:
         onward = session.link.open_stream(answers, own, body, end, arrived.deadline)
     except LocalFault as error:
@@ -118,7 +130,9 @@ class _Pushed(_Half):
         """Never comes: only an opener gets an answer."""
 
     def on_reset(self, wire_code: int, refused: bool) -> None:
-        """See StreamHandler: the sender is gone, or the sibling is."""
+        """See StreamHandler: the sender is gone, or the sibling is, or there is no more time."""
+        if wire_code == _DEADLINE.wire and isinstance(self._other, _Answers):
+            self._other.give_up(_DEADLINE.code)
         if self._onto is not None:
             self._onto.reset(wire_code)
 
@@ -126,16 +140,28 @@ class _Pushed(_Half):
 class _Answers(_Half):
     """The handler of the stream to the connector: its answer."""
 
-    __slots__ = ()
+    __slots__ = ("_tell",)
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        """`tell` is called by a code, or by "" when the target has answered."""
+        super().__init__()
+        self._tell = tell
+
+    def give_up(self, code: str) -> None:
+        """The sender's side did not wait any longer."""
+        self._tell(code)
 
     def on_answer(self, head: bytes, body: bytes, end: bool, interim: bool) -> None:
         """See StreamHandler."""
+        if not interim:
+            self._tell("")
         if self._onto is not None:
             self._onto.answer(head, body, end, interim)
             self.took(len(body))
 
     def on_reset(self, wire_code: int, refused: bool) -> None:
         """See StreamHandler. What never left this worker surely reached no target."""
+        self._tell(fault_of(wire_code, refused).code)
         if self._onto is not None:
             was_sent = self._stream is not None and self._stream.was_sent
             self._onto.reset(wire_code, refused or not was_sent)

@@ -3,7 +3,8 @@
 Each sibling has a link to here, on which it is the relay and this worker the connector. The first stream on it carries
 the news (`lines`), both ways:
 
-    from here    {"key": [tenant, location, target], "by": [connector, …]}     "by" is empty: none any more
+    from here    {"key": [tenant, location, target], "by": {connector: [rank, state, why]}}
+                 "by" is empty: none any more. Else in which order they come, and how the target is behind each
                  {"attached": number, "connector": [tenant, location, connector], "instance": …, "certificate": …,
                   "since": the loop's time}
                  {"detached": number}
@@ -23,7 +24,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from cloud_relay.registry import exposed_as
+from cloud_relay.probing.book import HealthBook
+from cloud_relay.session import exposed_as
 from cloud_relay.workers.crossing import cross
 from cloud_relay.workers.lines import HEAD, Lines, line
 from shared.errors import FAULTS
@@ -34,7 +36,8 @@ from shared.tunnel.link import Link
 if TYPE_CHECKING:
     import asyncio
 
-    from cloud_relay.registry import Key, Registry, Session
+    from cloud_relay.registry import Registry
+    from cloud_relay.session import Key, Session
     from shared.protocol import StreamEnd
     from shared.protocol.stream import Stream
     from shared.tunnel.gaps import GapWatch
@@ -56,7 +59,10 @@ class Host:
         budget: MemoryBudget,
         gaps: GapWatch,
         settings: Settings | None = None,
+        book: HealthBook | None = None,
     ) -> None:
+        """`book` knows how targets are, and is told what becomes of pushes that cross."""
+        self._book = book or HealthBook(registry, loop.time)
         self.crossed = 0
         self.on_said: Callable[[int, Mapping[str, Any]], None] = _ignore
         """Told of what a worker says of its quotas."""
@@ -70,9 +76,10 @@ class Host:
         self._settings = settings or Settings()
         self._links: set[Link] = set()
         self._listeners: set[_Listener] = set()
-        self._told: dict[Key, list[str]] = {}
+        self._told: dict[Key, dict[str, list[Any]]] = {}
         self._changed: dict[Key, None] = {}
         registry.on_change = self._on_change
+        self._book.on_change = self._on_health
 
     def __repr__(self) -> str:
         return f"<Host of {len(self._links)} siblings, {self.crossed} pushes crossed>"
@@ -103,9 +110,9 @@ class Host:
             self._listeners.add(listener)
             for session in self._registry.sessions():
                 listener.tell(_attached(session))
-            for key, names in self._told.items():
-                listener.tell({"key": key, "by": names})
-        elif cross(self._choose, stream, head, body, end):
+            for key, how in self._told.items():
+                listener.tell({"key": key, "by": how})
+        elif cross(self._choose, stream, head, body, end, self._witness):
             self.crossed += 1
 
     def left(self, link: Link) -> None:
@@ -147,17 +154,40 @@ class Host:
         for target, kind in targets.items():
             self._changed[identity.tenant, identity.location, exposed_as(target, kind)] = None
 
+    def _on_health(self, key: Key) -> None:
+        if not self._changed:
+            self.loop.call_soon(self._tell_keys)
+        self._changed[key] = None
+
+    def _witness(self, key: Key, connector: str, code: str) -> None:
+        """A push that crossed came to this; "": the target's answer."""
+        if code:
+            self._book.failed(key, connector, code, self.loop.time())
+        elif self._book.doubts:
+            self._book.delivered(key, connector, self.loop.time())
+
+    def _how(self, key: Key) -> dict[str, list[Any]]:
+        """Rank, state and why, by connector."""
+        how: dict[str, list[Any]] = {}
+        for session in self._registry.exposing(key):
+            name = session.identity.connector
+            record = self._book.find(key, name)
+            state = [record.state.value, record.why] if record is not None else ["unknown", ""]
+            rank = self._registry.rank(key, session)
+            how[name] = [min(rank, how[name][0]) if name in how else rank, *state]
+        return how
+
     def _tell_keys(self) -> None:
         changed, self._changed = self._changed, {}
         for key in changed:
-            names = sorted({one.identity.connector for one in self._registry.exposing(key)})
-            if names == self._told.get(key, []):
+            how = self._how(key)
+            if how == self._told.get(key, {}):
                 continue
-            if names:
-                self._told[key] = names
+            if how:
+                self._told[key] = how
             else:
                 del self._told[key]
-            self.tell({"key": key, "by": names})
+            self.tell({"key": key, "by": how})
 
     def tell(self, record: Mapping[str, Any]) -> None:
         """Tell all siblings."""

@@ -20,7 +20,7 @@ _NOT_ADDED: Final = (
 """Ends of gauges' names that no sum makes sense of: times, states, and what every worker counts alike. The largest
 counts."""
 
-_LEAST: Final = ("_success", "_silence_seconds")
+_LEAST: Final = ("_success", "_silence_seconds", "_probe_age_seconds")
 """Ends of those of which the smallest counts: what did not go well somewhere, and how long ago somebody was heard of
 anywhere."""
 

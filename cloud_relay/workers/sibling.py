@@ -19,7 +19,7 @@ from shared.tunnel.local import LocalTransport
 
 if TYPE_CHECKING:
     from cloud_relay.identity.records import ConnectorKey
-    from cloud_relay.registry import Key
+    from cloud_relay.session import Key
     from cloud_relay.workers.shares import GateKey
     from shared.protocol import StreamEnd, StreamHandler
     from shared.protocol.stream import Stream
@@ -143,6 +143,8 @@ class Sibling:
         self.path = path
         self.keys: dict[Key, list[str]] = {}
         """What it has tunnels for, and the names of their connectors."""
+        self.how: dict[Key, dict[str, tuple[int, str, str]]] = {}
+        """Of these the rank in which a push is given to them, how the target is behind them, and why."""
         self.rivals: dict[int, Rival] = {}
         self._loop = loop
         self._owner = owner
@@ -166,6 +168,11 @@ class Sibling:
     def in_flight(self) -> int:
         """Pushes that crossed to it."""
         return self._link.in_flight if self._link is not None else 0
+
+    def rank(self, key: Key, avoid: Sequence[str]) -> int:
+        """That of the best connector there that is none of `avoid`."""
+        how = self.how.get(key, {})
+        return min((one[0] for name, one in how.items() if name not in avoid), default=0)
 
     def hop(self, key: Key, avoid: Sequence[str]) -> Hop | None:
         """The way there for one push, unless it has no tunnel for the key but those of `avoid`."""
@@ -223,6 +230,7 @@ class Sibling:
     def on_closed(self, link: Link, code: str, detail: str) -> None:
         self._link = self._news = None
         self.keys.clear()
+        self.how.clear()
         rivals = list(self.rivals.values())
         self.rivals.clear()
         for rival in rivals:
@@ -274,7 +282,7 @@ class Sibling:
 
     def _learn(self, record: Mapping[str, Any]) -> None:
         if "key" in record:
-            self._learn_key(*record["key"], names=list(record["by"]))
+            self._learn_key(*record["key"], how=dict(record["by"]))
         elif "hint" in record:
             tenant, location, connector = record["hint"]
             self._owner.on_hint((tenant, location, connector), record["within"])
@@ -286,13 +294,15 @@ class Sibling:
         else:
             self._learn_session(record)
 
-    def _learn_key(self, tenant: str, location: str, target: str, *, names: list[str]) -> None:
+    def _learn_key(self, tenant: str, location: str, target: str, *, how: dict[str, Sequence[Any]]) -> None:
         key = (tenant, location, target)
-        if not names:
+        if not how:
             self.keys.pop(key, None)
+            self.how.pop(key, None)
             return
+        self.how[key] = {name: (int(rank), str(state), str(why)) for name, (rank, state, why) in how.items()}
         is_new = key not in self.keys
-        self.keys[key] = names
+        self.keys[key] = sorted(how)
         if is_new:
             self._owner.on_key(key)
 

@@ -9,6 +9,7 @@ Row = dict[str, Any]
 
 _SUMS: Final = frozenset({
     "tunnels", "in_flight", "pushes", "unanswered", "open", "connections", "bytes_in", "bytes_out", "delivered",
+    "retries",
 })  # fmt: skip
 """Figures of a row that are added up; tables of figures (`answers`, `faults`) are, too."""
 
@@ -22,6 +23,7 @@ def merge_status(shown: Mapping[int, Row], workers: int) -> Row:
     first["workers"] = {"count": workers, "answering": len(shown)}
     first["in_flight"] = sum(status["in_flight"] for status in shown.values())
     first["memory"] = {name: sum(status["memory"][name] for status in shown.values()) for name in first["memory"]}
+    first["probes"] = {name: sum(status["probes"][name] for status in shown.values()) for name in first["probes"]}
     first["listeners"] = _rows(first["listeners"], [one["listeners"] for one in others], ("kind", "listen"))
     first["tenants"] = _tenants(first["tenants"], [one["tenants"] for one in others])
     for name in ("routes", "tcp_routes"):
@@ -61,7 +63,9 @@ def _add(known: Row, row: Row) -> None:
                 table[entry] = table.get(entry, 0) + count
             known[name] = table
         elif name == "state" and _RANKS.get(value, 0) > _RANKS.get(known[name], 0):
-            known[name] = value
+            known |= {"state": value, "why": row["why"], "age_s": row["age_s"]}
+        elif name == "silent_s":
+            known[name] = min(known[name], value)
         elif name == "last_delivered" and value is not None:
             known[name] = max(known[name] or "", value)
 
@@ -92,6 +96,20 @@ def _tenants(first: Sequence[Row], others: Sequence[Sequence[Row]]) -> list[Row]
     return merged
 
 
+def _newest(targets: Sequence[Row]) -> list[Row]:
+    """Of each target what was found out last: each worker asks for itself."""
+    merged: dict[str, Row] = {}
+    for row in targets:
+        known = merged.get(row["target"])
+        if known is None or _age(row) < _age(known):
+            merged[row["target"]] = row
+    return [merged[name] for name in sorted(merged)]
+
+
+def _age(row: Row) -> float:
+    return float("inf") if row["age_s"] is None else float(row["age_s"])
+
+
 def _connectors(rows: Sequence[Row]) -> list[Row]:
     merged: dict[str, Row] = {}
     for row in rows:
@@ -99,6 +117,8 @@ def _connectors(rows: Sequence[Row]) -> list[Row]:
         if known is None:
             merged[row["connector"]] = {**row, "tunnels": list(row["tunnels"])}
             continue
+        known["standby"] = known["standby"] or row["standby"]
+        known["targets"] = _newest([*known["targets"], *row["targets"]])
         known["tunnels"] += row["tunnels"]
         known["not_allowed"] = sorted({*known["not_allowed"], *row["not_allowed"]})
     return [merged[name] for name in sorted(merged)]

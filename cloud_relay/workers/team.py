@@ -120,6 +120,7 @@ class Team:
         """Be there for the siblings, and know of them. CommandError, OSError."""
         self._take = tunnel.take
         tunnel.join(self.number, self.workers, self.wide.rivals_of)
+        self._app.probing.elsewhere = self.wide.states
         self.wide.on_rival = tunnel.rival_gone
         self.wide.hint = tunnel.hint
         path = self._path(self.number, "link")

@@ -10,13 +10,15 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from cloud_relay.registry import Registry, Session
+from cloud_relay.registry import RANKS, Registry
+from cloud_relay.session import Session
 from cloud_relay.workers.sibling import Hop
 from shared.metrics import Counter
 
 if TYPE_CHECKING:
     from cloud_relay.identity.records import ConnectorKey
-    from cloud_relay.registry import Key, Waiter
+    from cloud_relay.registry import Waiter
+    from cloud_relay.session import Key
     from cloud_relay.workers.shares import GateKey
     from cloud_relay.workers.sibling import Rival, Sibling
 
@@ -57,8 +59,13 @@ class WideRegistry:
     ) -> Session | Hop | None:
         """As `Registry.choose`; where this worker has none, the way to a sibling that has."""
         here = [one for one in exclude if isinstance(one, Session)] if exclude else ()
+        key = (tenant, location, target)
         session = self.local.choose(tenant, location, target, here, other_connector=other_connector)
-        return session if session is not None else self._hop((tenant, location, target), exclude)
+        if session is None:
+            return self._hop(key, exclude)
+        if not exclude and key not in self.local.worse:
+            return session
+        return self._hop(key, exclude, self.local.rank(key, session)) or session
 
     def wait(self, key: Key, callback: Callable[[], None]) -> Waiter:
         """As `Registry.wait`; a sibling's new tunnel counts too."""
@@ -68,18 +75,25 @@ class WideRegistry:
         """Tunnels here by which a push for the key could go now, and siblings that have some."""
         return self.local.count(key) + sum(key in sibling.keys for sibling in self.siblings)
 
-    def _hop(self, key: Key, exclude: Sequence[Session | Hop]) -> Hop | None:
+    def states(self, key: Key) -> list[tuple[str, str]]:
+        """How a target is behind the connectors of each sibling, and why."""
+        found = [sibling.how.get(key, {}) for sibling in self.siblings]
+        return [(state, why) for how in found for _, state, why in how.values()]
+
+    def _hop(self, key: Key, exclude: Sequence[Session | Hop], worse_than: int = len(RANKS)) -> Hop | None:
+        """The way to the best rank there is, if it is below `worse_than`, and to the least loaded of those."""
         avoid = [one.identity.connector for one in exclude if one.identity.connector]
         tried = {one.worker for one in exclude if isinstance(one, Hop) and not one.identity.connector}
         found = [
-            (sibling.in_flight, self._random(), hop)
+            (rank, sibling.in_flight, self._random(), hop)
             for sibling in self.siblings
             if sibling.number not in tried and (hop := sibling.hop(key, avoid)) is not None
-        ]
+            and (rank := sibling.rank(key, avoid)) < worse_than
+        ]  # fmt: skip
         if not found:
             return None
         self.hops.value += 1
-        return min(found)[2]
+        return min(found)[-1]
 
     # --- what contests ask
 

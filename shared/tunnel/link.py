@@ -122,6 +122,11 @@ class Link:
         return self._connection.can_open
 
     @property
+    def accepts(self) -> bool:
+        """Whether pushes may be put on this tunnel, if not now then as soon as it has a place."""
+        return self._connection.accepts
+
+    @property
     def is_gathering(self) -> bool:
         """Whether a message is to leave at the end of this turn of the loop anyway: one more push costs little."""
         return self._flush_is_due

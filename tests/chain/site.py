@@ -176,6 +176,7 @@ def connector_document(pki: Pki, tunnel_port: int, target_port: int) -> Document
                 "name": "main",
                 "url": f"http://127.0.0.1:{target_port}",
                 "allow": rules,
+                "probe": {"kind": "none"},  # what arrives there is counted
             }
         ],
     }

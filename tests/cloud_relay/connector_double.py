@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from shared.http.push_head import PushHead, decode_push, encode_answer
 from shared.pki.tls import KeyPair, tunnel_client_context
+from shared.probe import MARK, Verdict, decode_question
+from shared.probe import encode_answer as encode_answer_to_probe
 from shared.protocol import Hello, MemoryBudget, Role, Settings, Stream
 from shared.tunnel.gaps import GapWatch
 from shared.tunnel.link import Link
@@ -19,9 +21,14 @@ from tests.support.development import Pki
 
 @dataclass
 class ConnectorDouble:
-    """Answers each push with `status` once its body is whole, and echoes the body. While `is_holding` it waits."""
+    """Answers each push with `status` once its body is whole, and echoes the body. While `is_holding` it waits.
+
+    Each probe is answered by `verdict`.
+    """
 
     status: int = 200
+    verdict: Verdict = Verdict("", 0.0, 0.001)  # noqa: RUF009 - a tuple
+    probes: list[str] = field(default_factory=list)
     is_holding: bool = False
     pushes: list[PushHead] = field(default_factory=list)
     closed: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -37,6 +44,10 @@ class ConnectorDouble:
         self.ready.set()
 
     def on_stream(self, stream: Stream, head: bytes, body: bytes, end: bool) -> None:
+        if head.startswith(MARK):
+            self.probes.append(decode_question(head))
+            stream.answer(encode_answer_to_probe(self.verdict), end=True)
+            return
         self.pushes.append(decode_push(head))
         stream.handler = _Echo(self, stream)
         stream.handler.on_data(body, end)

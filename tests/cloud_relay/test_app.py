@@ -29,6 +29,7 @@ from cloud_relay.workers.status import merge_status
 from shared.config import read_config
 from shared.control import control_request
 from shared.exits import CommandError, ExitCode
+from shared.probe import Verdict
 from shared.process import StopRequest
 from shared.tasks import spawn
 from tests.cloud_relay.connector_double import attached
@@ -189,10 +190,44 @@ async def test_who_serves_out_beside_others_lets_nobody_in_and_answers_for_all(
     await asyncio.wait_for(leaving, 10)
 
 
+async def test_a_dead_target_is_red_and_the_relay_is_ready_all_the_same(
+    world: World, session: aiohttp.ClientSession
+) -> None:
+    url = f"http://127.0.0.1:{world.port('observe')}"
+    async with attached(world.pki, world.port("tunnel"), {"focused-run": "http"}) as connector:
+        connector.verdict = Verdict("target-unreachable", 0.0, 0.002)
+        async with asyncio.timeout(5):
+            while True:
+                async with session.get(f"{url}/readyz") as answer:
+                    report = await answer.json()
+                assert (answer.status, report["ready"]) == (200, True)
+                if report["routes"]["unknown"] == 0:
+                    break
+                await asyncio.sleep(0.02)
+        assert report["routes"]["green"] == 0
+        told = report["routes"]["red_why"]["acme/frun"]
+        assert told["why"] == "target-unreachable"
+        assert told["age_s"] < 5
+        async with session.get(f"{url}/metrics") as got:
+            shown = await got.text()
+        place = 'connector="c1",location="walldorf",target="focused-run",tenant="acme"'
+        assert 'qanat_relay_route_up{route="frun",tenant="acme"} 0.0' in shown
+        assert 'qanat_relay_route_unknown{route="frun",tenant="acme"} 0.0' in shown
+        assert f"qanat_relay_target_up{{{place}}} 0.0" in shown
+        assert f"qanat_relay_probe_duration_seconds{{{place}}} 0.002" in shown
+        assert 'qanat_relay_probes_total{result="bad"}' in shown
+        assert (await world.push(session))[0] == 200, "a probe may be wrong: where all are ill, pushes go all the same"
+
+
 async def test_status(world: World, session: aiohttp.ClientSession) -> None:
-    async with attached(world.pki, world.port("tunnel"), {"focused-run": "http"}):
+    async with attached(world.pki, world.port("tunnel"), {"focused-run": "http"}) as connector:
         await world.push(session)
-        status = await world.ask("GET", "/v1/status")
+        async with asyncio.timeout(5):
+            while (status := await world.ask("GET", "/v1/status"))["routes"][0]["state"] == "unknown":
+                assert status["routes"][0]["why"] == "not-probed-yet"
+                await asyncio.sleep(0.02)
+    assert connector.probes == ["focused-run"]
+    assert status["probes"] == {"good": 1, "bad": 0, "none": 0, "unanswered": 0}
     assert status["state"] == "serving"
     assert [door["kind"] for door in status["listeners"]] == ["tunnel", "ingress", "observe"]
     walldorf = status["tenants"][0]["locations"][0]
@@ -200,6 +235,11 @@ async def test_status(world: World, session: aiohttp.ClientSession) -> None:
     assert walldorf["connectors"][0]["tunnels"][0]["targets"] == {"focused-run": "http"}
     states = {(route["tenant"], route["route"]): route["state"] for route in status["routes"]}
     assert states == {("acme", "frun"): "green", ("acme", "exact"): "red", ("globex", "all"): "red"}
+    assert {route["why"] for route in status["routes"]} == {None, "no-connector"}
+    assert walldorf["connectors"][0]["standby"] is False
+    (target,) = walldorf["connectors"][0]["targets"]
+    assert (target["target"], target["state"], target["why"], target["took_ms"]) == ("focused-run", "green", None, 1.0)
+    assert target["age_s"] < 5
     assert status["routes"][0]["answers"] == {"2xx": 1}
     assert status["senders"][0]["last_delivered"] is not None
     assert shown(status).startswith(f"cloud-relay {status['version']}, serving, up ")

@@ -15,7 +15,8 @@ import structlog
 
 from cloud_relay.admit import Identity
 from cloud_relay.attendance import Attendance, Attendant
-from cloud_relay.registry import Registry, Session
+from cloud_relay.registry import Registry
+from cloud_relay.session import Session
 from shared.logs import LogLimiter, setup_logging
 from shared.protocol import Hello, StallCounts
 

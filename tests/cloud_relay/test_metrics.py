@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from cloud_relay.entrance import TunnelCounts
 from cloud_relay.metrics import RelayMetrics
 from shared.errors import FAULTS
@@ -53,6 +55,47 @@ def test_listeners_tunnels_and_senders() -> None:
     ):
         assert _normal(line) in shown, line
     assert not any(name.startswith("qanat_relay_sender_last_delivered") for name, _ in shown)
+
+
+def test_tries_probes_and_silence() -> None:
+    metrics = RelayMetrics(process=False)
+    route = metrics.route("acme", "frun")
+    route.try_failed("target-unreachable", "again")
+    route.try_failed("target-unreachable", "again")
+    route.try_failed("tunnel-lost", "ambiguous")
+    route.mended += 1
+    metrics.tcp.route("acme", "syslog").try_failed("target-unreachable", "no-other")
+    metrics.probes = {"good": 3}
+    metrics.taken_out = {("acme", "walldorf", "c1", "frun"): 2}
+    silent, quiet = metrics.sender("acme", "telegraf"), metrics.sender("acme", "s4")
+    silent.expect_every = 120.0
+    silent.last_delivered = 1.0  # less than since when it is known: a clock that was set
+    quiet.known_since -= 50.0
+    text = metrics.render().decode()
+    shown = list(map(_normal, text.splitlines()))
+    for line in (
+        (
+            'qanat_relay_push_failed_tries_total{tenant="acme",route="frun",code="target-unreachable",'
+            'origin="connector",then="again"} 2.0'
+        ),
+        (
+            'qanat_relay_push_failed_tries_total{tenant="acme",route="frun",code="tunnel-lost",origin="tunnel",'
+            'then="ambiguous"} 1.0'
+        ),
+        'qanat_relay_push_mended_total{tenant="acme",route="frun"} 1.0',
+        (
+            'qanat_relay_tcp_failed_tries_total{tenant="acme",route="syslog",code="target-unreachable",'
+            'origin="connector",then="no-other"} 1.0'
+        ),
+        'qanat_relay_probes_total{result="good"} 3.0',
+        'qanat_relay_target_taken_out_total{tenant="acme",location="walldorf",connector="c1",target="frun"} 2.0',
+        'qanat_relay_sender_expect_every_seconds{tenant="acme",sender="telegraf"} 120.0',
+    ):
+        assert _normal(line) in shown, line
+    assert text.count("qanat_relay_sender_expect_every_seconds{") == 1, "nothing is expected of the others"
+    silences = dict(re.findall(r'silence_seconds\{sender="([^"]+)".*\} (.+)', text))
+    assert 0 <= float(silences["telegraf"]) < 5
+    assert 50 <= float(silences["s4"]) < 55
 
 
 def test_a_route_that_left_is_shown_no_more() -> None:

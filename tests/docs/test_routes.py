@@ -88,10 +88,11 @@ class Lab:
 
 @contextlib.asynccontextmanager
 async def target(got: list[bytes], tls: ssl.SSLContext | None) -> AsyncIterator[int]:
-    """Keeps what each connection brought; its port."""
+    """Keeps what each connection brought, save those of probes, which bring nothing; its port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        got.append(await reader.read())
+        if data := await reader.read():
+            got.append(data)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)

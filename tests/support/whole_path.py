@@ -19,8 +19,9 @@ from typing import Any
 
 from cloud_relay.admit import Identity
 from cloud_relay.credentials import Basic, KnownPassword, Passwords, PasswordUser
-from cloud_relay.registry import Registry, Session
+from cloud_relay.registry import Registry
 from cloud_relay.senders import Authenticator, Realm
+from cloud_relay.session import Session
 from cloud_relay.throttle import FailureThrottle
 from connector_agent.dispatch import Dispatcher
 from connector_agent.tunnel import Tunnel

@@ -312,9 +312,10 @@ class FakeRegistry:
         self, tenant: str, location: str, target: str, exclude: Any = (), *, other_connector: bool = False
     ) -> FakeSession | None:
         self.asked.append((tenant, location, target))
-        names = {session.identity.connector for session in exclude} if other_connector else set()
-        usable = (session for session in self.sessions if session.is_usable and session not in exclude)
-        return next((session for session in usable if session.identity.connector not in names), None)
+        names = {session.identity.connector for session in exclude}
+        usable = [session for session in self.sessions if session.is_usable and session not in exclude]
+        elsewhere = [session for session in usable if session.identity.connector not in names]
+        return next(iter(elsewhere if elsewhere or other_connector else usable), None)
 
     def wait(self, key: tuple[str, str, str], callback: Any) -> FakeWaiter:
         assert key == ("acme", "dc1", "prom")

@@ -183,7 +183,10 @@ def test_nothing_is_ever_left(events, idempotent):
     check_answers(relay)
     relay.assert_nothing_left()
     relay.assert_all_closed()
-    assert len({line["request_id"] for line in relay.access_log.lines}) == len(relay.access_log.lines)
+    pushes = [line for line in relay.access_log.lines if line.get("kind") != "try"]
+    assert len({line["request_id"] for line in pushes}) == len(pushes)
+    tries = [(one["request_id"], one["attempt"]) for one in relay.access_log.lines if one.get("kind") == "try"]
+    assert len(set(tries)) == len(tries), "each try has one line, and an id of its own"
 
 
 @settings(max_examples=2 * PROFILE)

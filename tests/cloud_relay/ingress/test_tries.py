@@ -72,9 +72,15 @@ def test_refused_goes_to_another_connector():
     assert first.head.request_id == second.head.request_id
     assert second.first == (b"abc", True)
     second.answer(200)
-    assert relay.access_log.lines[0]["attempt"] == 2
-    assert relay.access_log.lines[0]["connector"] == "c2"
-    assert relay.route_metrics.retries == 1
+    tried, pushed = relay.access_log.lines
+    assert (tried["kind"], tried["connector"], tried["code"], tried["then"]) == (
+        "try", "c1", "connector-overloaded", "again",
+    )  # fmt: skip
+    assert (pushed["attempt"], pushed["connector"]) == (2, "c2")
+    ids = [(line["request_id"], line["attempt"]) for line in (tried, pushed)]
+    assert ids == [(stream.head.request_id, stream.head.attempt) for stream in (first, second)]
+    assert relay.route_metrics.retries == relay.route_metrics.mended == 1
+    assert relay.route_metrics.failed_tries == {("connector-overloaded", "again"): 1}
     relay.assert_nothing_left()
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from cloud_relay.registry import Session
+from cloud_relay.session import Session
 from cloud_relay.workers.crossing import address, cross, read_address
 from shared.errors import FAULTS
 from shared.protocol import Hello, MemoryBudget, Role, Settings, Stream
@@ -101,7 +101,9 @@ class Way:
 
     def _choose(self, key: tuple[str, str, str], avoid: Sequence[str]) -> Session | None:
         self.avoided = list(avoid)
-        return cast(Session, SimpleNamespace(link=self.b)) if self.has_tunnel and key == KEY else None
+        if not self.has_tunnel or key != KEY:
+            return None
+        return cast(Session, SimpleNamespace(link=self.b, identity=SimpleNamespace(connector="c1")))
 
     def _arrive(self, stream: Stream, head: bytes, body: bytes, end: bool) -> None:
         push = End(stream)

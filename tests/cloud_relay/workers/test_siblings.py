@@ -15,11 +15,16 @@ import pytest
 
 from cloud_relay.admit import Identity
 from cloud_relay.attendance import Attendance, Attendant
-from cloud_relay.registry import Registry, Session
+from cloud_relay.probing.book import HealthBook
+from cloud_relay.probing.view import route_health
+from cloud_relay.registry import Registry
+from cloud_relay.session import Session
 from cloud_relay.workers.host import Host
 from cloud_relay.workers.lines import MAX_LINE, Lines, line
 from cloud_relay.workers.sibling import Hop, Sibling
 from cloud_relay.workers.wide import WideRegistry
+from shared.errors import FAULTS
+from shared.probe import Verdict
 from shared.protocol import Hello, MemoryBudget, StallCounts
 from shared.tunnel import local
 from shared.tunnel.gaps import GapWatch
@@ -54,7 +59,7 @@ class FakeStream:
 class FakeLink:
     """A tunnel."""
 
-    can_open = True
+    can_open = accepts = True
     is_gathering = is_draining = False
     in_flight = 0
 
@@ -111,7 +116,8 @@ class Worker:
         self.registry = Registry(loop)
         self.gaps = GapWatch(loop)
         self.budget = MemoryBudget(1 << 24)
-        self.host = Host(loop, self.registry, self.budget, self.gaps)
+        self.book = self.registry.watcher = HealthBook(self.registry, loop.time)
+        self.host = Host(loop, self.registry, self.budget, self.gaps, book=self.book)
         self.wide = WideRegistry(self.registry)
         self.attendance = Attendance(loop, self.registry)
         self.attendance.elsewhere = self.wide.rivals_of
@@ -151,11 +157,14 @@ class Worker:
             transport.abort()
         self.path.unlink(missing_ok=True)
 
-    def attach(self, connector: str = "c1", instance: str = "i1", **targets: str) -> tuple[FakeLink, Attendant]:
+    def attach(
+        self, connector: str = "c1", instance: str = "i1", *, standby: bool = False, **targets: str
+    ) -> tuple[FakeLink, Attendant]:
         link = FakeLink()
         identity = Identity("acme", "walldorf", connector, "ab", datetime(2030, 1, 1, tzinfo=UTC))
         attendant = Attendant(self.loop, self.attendance, identity, lambda _: None)
-        attendant.on_ready(cast(Any, link), Hello(instance=instance, targets=targets or {"frun": "http"}))
+        hello = Hello(instance=instance, targets=targets or {"frun": "http"}, standby=standby)
+        attendant.on_ready(cast(Any, link), hello)
         return link, attendant
 
     def session_of(self, attendant: Attendant) -> Session:
@@ -212,6 +221,66 @@ async def test_its_own_tunnel_goes_first(two: Two) -> None:
     assert isinstance(two.near.wide.choose(*KEY), Session)
     assert two.near.wide.hops.value == 0
     assert two.near.wide.count(KEY) == 2
+
+
+async def test_a_siblings_tunnel_comes_before_a_standby_here(two: Two) -> None:
+    link, _ = two.far.attach("c1")
+    two.near.attach("c2", standby=True)
+    await until(lambda: KEY in two.view.keys)
+    two.open()
+    await until(lambda: bool(link.streams))
+    two.far.attach("c3", standby=True)
+    await until(lambda: "c3" in two.view.how[KEY])
+    assert two.view.rank(KEY, ["c1"]) == 1
+    assert isinstance(two.near.wide.choose(*KEY, exclude=()), Hop)
+
+
+async def test_and_before_one_here_behind_which_the_target_is_dead(two: Two) -> None:
+    two.near.attach("c2")
+    link, _ = two.far.attach("c1")
+    await until(lambda: KEY in two.view.keys)
+    assert isinstance(two.near.wide.choose(*KEY), Session)
+    for book, connector in ((two.near.book, "c2"), (two.far.book, "c1")):
+        record = book.find(KEY, connector)
+        assert record is not None
+        book.probed(record, Verdict("target-unreachable"), 1.0)
+        if connector == "c2":
+            two.open()
+            await until(lambda: bool(link.streams))
+    await until(lambda: two.near.wide.states(KEY) == [("red", "target-unreachable")])
+    assert isinstance(two.near.wide.choose(*KEY), Session), "dead everywhere: no hop is worth it"
+    record = two.far.book.find(KEY, "c1")
+    assert record is not None
+    two.far.book.probed(record, Verdict(""), 2.0)
+    await until(lambda: two.near.wide.states(KEY) == [("green", "")])
+    two.open()
+    health = route_health(two.near.registry, two.near.book, KEY, 3.0, two.near.wide.states(KEY))
+    assert (str(health.state), health.tunnels) == ("green", 1)
+    nobody = Registry(two.near.loop)
+    health = route_health(nobody, HealthBook(nobody, two.near.loop.time), KEY, 3.0, [("unknown", "probe-none")])
+    assert (str(health.state), health.why, health.tunnels) == ("unknown", "probe-none", 0)
+
+
+async def test_what_becomes_of_a_push_that_crossed_is_told_where_the_connector_is(two: Two) -> None:
+    link, _ = two.far.attach()
+    await until(lambda: KEY in two.view.keys)
+    for number in range(5):
+        taker = two.open()
+        await until(lambda number=number: len(link.streams) == number + 1)  # type: ignore[misc]
+        if number == 3:
+            taker.stream.reset(FAULTS["deadline-exceeded"].wire)
+            await until(lambda: link.streams[3].was_reset is not None)
+        else:
+            link.streams[number].handler.on_reset(FAULTS["target-unreachable"].wire, True)
+    record = two.far.book.find(KEY, "c1")
+    assert record is not None
+    await until(lambda: record.is_tripped)
+    assert two.near.book.find(KEY, "c1") is None
+    await until(lambda: two.near.wide.states(KEY) == [("red", "target-unreachable")])
+    two.open()
+    await until(lambda: len(link.streams) == 6)
+    link.streams[5].handler.on_answer(b"204", b"", True, False)
+    assert two.far.book.doubts
 
 
 async def test_a_retry_goes_to_another_connector(two: Two) -> None:

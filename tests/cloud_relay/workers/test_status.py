@@ -14,16 +14,24 @@ def tunnel(age: float) -> dict[str, Any]:
 def status(number: int, *, state: str = "green", connectors: tuple[str, ...] = ("c1",), **route: Any) -> dict[str, Any]:
     """What worker `number` shows: figures differ by the number, so that sums can be told from anything else."""
     rows = [
-        {"connector": name, "tunnels": [tunnel(10.0 * number)], "not_allowed": [f"t{number}", "x"]}
+        {
+            "connector": name,
+            "tunnels": [tunnel(10.0 * number)],
+            "not_allowed": [f"t{number}", "x"],
+            "standby": False,
+            "targets": [{"target": "frun", "state": state, "age_s": 10.0 - number}],
+        }
         for name in connectors
     ]
     figures = {
-        "state": state, "tunnels": len(connectors), "in_flight": number, "pushes": 10 + number, "unanswered": number,
+        "state": state, "why": None if state == "green" else f"w{number}", "age_s": 10.0 - number, "retries": number,
+        "tunnels": len(connectors), "in_flight": number, "pushes": 10 + number, "unanswered": number,
         "answers": {"2xx": 5 + number}, "faults": {"timeout": 1} if number else {},
     }  # fmt: skip
     return {
         "pid": 1000 + number,
         "in_flight": 2 + number,
+        "probes": {"good": 10, "bad": number},
         "memory": {"used": 100 + number, "budget": 500},
         "listeners": [
             {"kind": "ingress", "listen": ":443", "bound": [":443"], "tls": True, "connections": 3 + number},
@@ -35,9 +43,10 @@ def status(number: int, *, state: str = "green", connectors: tuple[str, ...] = (
             ]},
         ],
         "routes": [{"tenant": "acme", "route": "all", "host": "push.example.com"} | figures | route],
-        "tcp_routes": [{"tenant": "acme", "route": "syslog", "state": state, "tunnels": 1, "open": number,
-                        "connections": 4, "bytes_in": 7, "bytes_out": 8, "faults": {}}],
+        "tcp_routes": [{"tenant": "acme", "route": "syslog", "state": state, "why": None, "age_s": None,
+                        "tunnels": 1, "open": number, "connections": 4, "bytes_in": 7, "bytes_out": 8, "faults": {}}],
         "senders": [{"tenant": "acme", "sender": "s4", "pushes": 2, "delivered": 1 + number,
+                     "silent_s": 10.0 - number,
                      "last_delivered": f"2026-01-01T00:00:0{number}Z" if number else None}],
     }  # fmt: skip
 
@@ -48,6 +57,10 @@ def test_figures_are_added_up_and_the_rest_is_the_first_ones() -> None:
     assert merged["pid"] == 1000
     assert merged["in_flight"] == 2 + 3 + 4
     assert merged["memory"] == {"used": 303, "budget": 1500}
+    assert merged["probes"] == {"good": 30, "bad": 3}
+    assert merged["senders"][0]["silent_s"] == 8.0, "heard of anywhere"
+    (connector,) = merged["tenants"][0]["locations"][0]["connectors"]
+    assert connector["targets"] == [{"target": "frun", "state": "green", "age_s": 8.0}], "what was found out last"
     (route,) = merged["routes"]
     assert (route["pushes"], route["in_flight"], route["unanswered"], route["tunnels"]) == (33, 3, 3, 3)
     assert (route["answers"], route["faults"], route["host"]) == ({"2xx": 18}, {"timeout": 2}, "push.example.com")
