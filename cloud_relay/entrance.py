@@ -1,7 +1,8 @@
 """The way in for connectors: from a TCP connection to the moment in which somebody takes it over, or it is refused.
 
-arrive ─▶ HandshakeGate ─▶ TLS ─▶ HTTP request ─▶ House.judge ─▶ 101 ─▶ Welcome
-                                                       └───────▶ 401, 403, … as a problem, before any state is made
+arrive ─▶ HandshakeGate ─▶ first bytes, HandshakeTurns ─▶ TLS ─▶ HTTP request ─▶ House.judge ─▶ 101 ─▶ Welcome
+                                                                   └───────▶ 401, 403, … as a problem, before any
+                                                                             state is made
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Final, Protocol, cast
 
 from cloud_relay.admit import Refusal
 from cloud_relay.handshake_gate import Arrival, HandshakeGate
+from cloud_relay.handshake_turns import HandshakeTurns
 from cloud_relay.sources import source_key
 from shared.errors import FAULTS, Fault
 from shared.http.problem import problem_response
@@ -80,6 +82,8 @@ class Entrance:
         self._buffers = ReadBuffers()
         self._time_limit = time_limit
         self._wall_clock = wall_clock
+        self._turns = HandshakeTurns(loop)
+        self._waiting: set[_Doorstep] = set()
         self._knocking: set[ServerTransport] = set()
 
     def __repr__(self) -> str:
@@ -92,10 +96,33 @@ class Entrance:
     def close(self) -> None:
         """End all handshakes, those that have not begun too."""
         self.gate.drop_waiting()
+        for doorstep in list(self._waiting):
+            doorstep.abort()
         for transport in list(self._knocking):
             transport.abort()
 
     # --- the steps of one connection, called by what is below
+
+    def admitted(self, doorstep: _Doorstep) -> asyncio.TimerHandle:
+        """The gate has let a connection in, which waits for its first bytes and then for its turn."""
+        self._waiting.add(doorstep)
+        return self._loop.call_later(self._time_limit, doorstep.abort)
+
+    def queue(self, source: str, turn: Callable[[], object]) -> None:
+        """Call `turn` when it has come."""
+        self._turns.join(source, turn)
+
+    def has_waited(self, doorstep: _Doorstep) -> bool:
+        """Whether a connection was one of those that wait; it is none of them any more."""
+        is_there = doorstep in self._waiting
+        self._waiting.discard(doorstep)
+        return is_there
+
+    def gone(self, source: str, peer: str, reason: str) -> None:
+        """A connection that the gate had let in has ended before its turn."""
+        self.gate.leave(source)
+        self.counts.failed += 1
+        log_limited(log, "info", "handshake", "no handshake", peer=peer, error=reason)
 
     def begin(self, raw: asyncio.Transport, source: str, peer: str, early: bytes) -> None:
         """Start the handshake of a connection whose turn it is; `early` came before that.
@@ -105,14 +132,13 @@ class Entrance:
         """
         if raw.is_closing() or has_hung_up(raw.get_extra_info("socket")):
             raw.abort()
-            self.gate.leave(source)
-            self.counts.failed += 1
-            log_limited(log, "info", "handshake", "no handshake", peer=peer, error="it did not wait for its turn")
+            self.gone(source, peer, "it did not wait for its turn")
             return
-        knock = _Knock(self, source, peer)
-        transport = ServerTransport(self._loop, self._house.tls, self._buffers, knock, self._time_limit)
-        self._knocking.add(transport)
+        transport: ServerTransport | None = None
         try:
+            knock = _Knock(self, source, peer)
+            transport = ServerTransport(self._loop, self._house.tls, self._buffers, knock, self._time_limit)
+            self._knocking.add(transport)
             raw.set_protocol(transport)
             transport.connection_made(raw)
             _feed(transport, early)
@@ -120,7 +146,10 @@ class Entrance:
         except Exception as error:  # its place may not be lost for good
             log.error("a handshake could not begin, by a bug of ours", exc_info=error)
             raw.abort()
-            self.left(transport, source)
+            if transport is None:
+                self.gate.leave(source)
+            else:
+                self.left(transport, source)
 
     def judge(self, request: UpgradeRequest, source: str) -> Welcome | Refusal:
         """The house's word."""
@@ -187,24 +216,61 @@ class _Doorstep(asyncio.Protocol):
 
     def __init__(self, entrance: Entrance) -> None:
         self._entrance = entrance
-        self._raw: asyncio.Transport | None = None
+        self._raw = cast(asyncio.Transport, None)  # there from connection_made on
+        self._peer = self._source = ""
         self._early = b""
+        self._deadline: asyncio.TimerHandle | None = None
+        self._is_queued = False
+
+    def abort(self) -> None:
+        """Wait no longer."""
+        self._raw.abort()
+
+    # --- Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         raw = self._raw = cast(asyncio.Transport, transport)
         raw.pause_reading()
         name = raw.get_extra_info("peername")
-        peer = str(name[0]) if isinstance(name, tuple) else "unknown"
-        source = source_key(peer)
-        entrance = self._entrance
-        entrance.gate.enter(Arrival(source, lambda: entrance.begin(raw, source, peer, self._early), raw.abort))
+        self._peer = str(name[0]) if isinstance(name, tuple) else "unknown"
+        self._source = source_key(self._peer)
+        self._entrance.gate.enter(Arrival(self._source, self._start, self.abort))
 
     def data_received(self, data: bytes) -> None:
         self._early += data
-        if self._raw is not None:
-            self._raw.pause_reading()
-            if len(self._early) > MAX_EARLY:
-                self._raw.abort()
+        self._raw.pause_reading()
+        if len(self._early) > MAX_EARLY:
+            self._raw.abort()
+        elif self._deadline is not None:
+            self._queue()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._leave():
+            self._entrance.gone(self._source, self._peer, str(exc or "closed"))
+
+    # --- within
+
+    def _start(self) -> None:
+        """The gate has a place for it."""
+        self._deadline = self._entrance.admitted(self)
+        if self._early or self._raw.is_closing():
+            self._queue()
+        else:
+            self._raw.resume_reading()
+
+    def _queue(self) -> None:
+        if not self._is_queued:
+            self._is_queued = True
+            self._entrance.queue(self._source, self._turn)
+
+    def _turn(self) -> None:
+        if self._leave():
+            self._entrance.begin(self._raw, self._source, self._peer, self._early)
+
+    def _leave(self) -> bool:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        return self._entrance.has_waited(self)
 
 
 class _Knock:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cloud_relay.certificate_watch import CertificateWatch
 from cloud_relay.fair_queue import FairQueue
+from cloud_relay.handshake_turns import HandshakeTurns
 from cloud_relay.health import RelayState
-from cloud_relay.ingress.handshakes import HandshakeTurns
 from cloud_relay.ingress.retry import RetryBudget
 from shared.errors import Fault
 from shared.logs import LogLimiter

@@ -12,8 +12,8 @@ import ssl
 from typing import TYPE_CHECKING, Final
 
 from cloud_relay.certificates import read_peer
+from cloud_relay.handshake_turns import Knock
 from cloud_relay.ingress.connection import SenderConnection
-from cloud_relay.ingress.handshakes import Knock
 from cloud_relay.ports.acceptor import Acceptor
 from cloud_relay.sources import source_key
 from shared.tasks import spawn

@@ -18,7 +18,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from cloud_relay.certificates import UNKNOWN, PeerCertificate, read_chain
-from cloud_relay.ingress.handshakes import Knock
+from cloud_relay.handshake_turns import Knock
 from cloud_relay.ingress.retry import AGAIN, HELD, can_mend, fault_of, may_wait
 from cloud_relay.senders import Sender
 from cloud_relay.sources import source_key

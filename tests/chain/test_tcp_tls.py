@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from cloud_relay.ingress.handshakes import HandshakeTurns
+from cloud_relay.handshake_turns import HandshakeTurns
 from tests.support.chain import Chain, chain, tcp_route
 from tests.support.development import Pki
 from tests.support.ends import EdgeEnd, dial, until
@@ -291,11 +291,18 @@ def test_a_handshake_that_never_ends_is_cut_off(run, tmp_path, monkeypatch):
 
 def test_a_handshake_begins_when_its_first_bytes_are_here_and_its_turn_has_come(run, tmp_path, monkeypatch):
     joined: list[tuple[str, Callable[[], object]]] = []
-    monkeypatch.setattr(HandshakeTurns, "join", lambda _turns, source, begin: joined.append((source, begin)))
+    join = HandshakeTurns.join
 
     async def main() -> None:
         async with tls_world(tmp_path) as (made, port, _):
-            joined.clear()
+
+            def note(turns: HandshakeTurns, source: str, begin: Callable[[], object]) -> None:
+                if turns is made.doors.tcp.ingress.handshakes:
+                    joined.append((source, begin))
+                else:  # a connector's
+                    join(turns, source, begin)
+
+            monkeypatch.setattr(HandshakeTurns, "join", note)
             connections = made.doors.tcp.connections
             near = await dial(port)
             await until(lambda: len(connections) == 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -123,6 +124,7 @@ async def test_who_gave_up_waiting_costs_no_handshake(tmp_path, monkeypatch, end
 
         monkeypatch.setattr(ServerTransport, "connection_made", note)
         _, stalling = await asyncio.open_connection("127.0.0.1", w.port)
+        stalling.write(b"\x16\x03\x01")
         await w.until(lambda: len(begun) == 1)
         for _ in range(20):
             _, waiting = await asyncio.open_connection("127.0.0.1", w.port)
@@ -141,18 +143,83 @@ async def test_who_gave_up_waiting_costs_no_handshake(tmp_path, monkeypatch, end
         stalling.close()
 
 
+async def test_handshakes_that_come_at_once_begin_one_in_a_turn_of_the_loop(tmp_path, monkeypatch):
+    """A crowd connects, waits, and says its ClientHello in one moment: pushes are served between them all the same."""
+    async with world(tmp_path) as w:
+        listener = await w.serve(TunnelLimits())
+        turns: list[int] = []
+        turn = 0
+
+        def begin(raw: asyncio.Transport, source: str, _peer: str, _early: bytes) -> None:
+            turns.append(turn)
+            raw.abort()
+            listener.entrance.gate.leave(source)
+
+        monkeypatch.setattr(listener.entrance, "begin", begin)
+
+        def count() -> None:
+            nonlocal turn
+            turn += 1
+            if len(turns) < 50:
+                asyncio.get_running_loop().call_soon(count)
+
+        crowd = [(await asyncio.open_connection("127.0.0.1", w.port))[1] for _ in range(50)]
+        await w.until(lambda: listener.entrance.gate.in_progress == 50)
+        assert turns == []
+        count()
+        for one in crowd:
+            one.write(b"\x16\x03\x01")
+        await w.until(lambda: len(turns) == 50)
+        assert len(set(turns)) == 50
+        for one in crowd:
+            one.close()
+
+
+async def test_who_waits_silently_is_let_go_and_gives_its_place_back(tmp_path):
+    async with world(tmp_path) as w:
+        listener = await w.serve(TunnelLimits(handshake_timeout=0.2))
+        silent, writer = await asyncio.open_connection("127.0.0.1", w.port)
+        _, leaving = await asyncio.open_connection("127.0.0.1", w.port)
+        await w.until(lambda: listener.entrance.gate.in_progress == 2)
+        leaving.close()
+        await w.until(lambda: listener.entrance.gate.in_progress == 1)
+        with contextlib.suppress(ConnectionResetError):
+            assert await silent.read() == b""
+        await w.until(lambda: listener.entrance.gate.in_progress == 0)
+        assert listener.counts.failed == 2
+        writer.close()
+
+
+async def test_closing_ends_those_who_wait_silently(tmp_path):
+    async with world(tmp_path) as w:
+        listener = await w.serve(TunnelLimits())
+        silent, writer = await asyncio.open_connection("127.0.0.1", w.port)
+        await w.until(lambda: listener.entrance.gate.in_progress == 1)
+        listener.stop_accepting()
+        with contextlib.suppress(ConnectionResetError):
+            assert await silent.read() == b""
+        await w.until(lambda: listener.entrance.gate.in_progress == 0)
+        writer.close()
+
+
 async def test_a_host_with_many_ipv6_addresses_is_one_source(tmp_path, monkeypatch):
     class Raw(asyncio.Transport):
         def __init__(self, address: str) -> None:
             super().__init__({"peername": (address, 4711, 0, 0)})
 
         def pause_reading(self) -> None: ...
+        def resume_reading(self) -> None: ...
+        def is_closing(self) -> bool:
+            return False
 
     async with world(tmp_path) as w:
         listener = await w.serve(TunnelLimits(handshakes_per_source=2))
         begun: list[str] = []
         monkeypatch.setattr(listener.entrance, "begin", lambda _, __, peer, ___: begun.append(peer))
         for address in ("2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1"):
-            _Doorstep(listener.entrance).connection_made(Raw(address))
-        assert begun == ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"]
+            doorstep = _Doorstep(listener.entrance)
+            doorstep.connection_made(Raw(address))
+            doorstep.data_received(b"\x16\x03\x01")
+        await w.until(lambda: len(begun) == 3)
+        assert begun == ["2001:db8::1", "2001:db8:0:1::1", "2001:db8::2"], "in turn among the sources"
         listener.entrance.gate._waiting.clear()
