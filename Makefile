@@ -65,6 +65,7 @@ check: .venv/stamp  ## ruff, mypy, the direction of imports, generated documents
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/errors_doc.py --check
+	$(BIN)/python tools/dashboard.py --check
 
 format: .venv/stamp  ## lay out the code, sort the imports
 	$(BIN)/ruff check --fix .
@@ -72,6 +73,7 @@ format: .venv/stamp  ## lay out the code, sort the imports
 
 docs: .venv/stamp  ## the generated documents
 	$(BIN)/python tools/errors_doc.py
+	$(BIN)/python tools/dashboard.py
 
 # As root, with debootstrap and systemd-container from Debian; in TRIAL_FOLDER (/var/tmp/qanat-systemd-trial).
 try-systemd: .venv/stamp  ## both programs under a real systemd in a machine of its own; TRIAL_SUITE is Debian's (bookworm)

@@ -420,6 +420,10 @@ class RelayApp:
         """Pushes that wait for their turn."""
         return self._ingress.queue.waiting
 
+    def queue_limit(self) -> int:
+        """How many may."""
+        return self._ingress.context.settings.queue
+
     def memory(self) -> dict[str, int]:
         """Bytes of pushes under way, and how many may be."""
         return {"used": self._budget.used, "budget": self._budget.limit, "victims": self._budget.victims}

@@ -271,7 +271,7 @@ class RelayMetrics(Metrics):
             ((key, route.accepted) for key, route in routes),
         )  # fmt: skip
         yield counter_family(
-            "qanat_relay_pushes_delivered", "Of them those that a target took: 2xx, or a WebSocket.", _ROUTE,
+            "qanat_relay_pushes_delivered", "Accepted pushes that a target took: 2xx, or a WebSocket.", _ROUTE,
             ((key, route.delivered) for key, route in routes),
         )  # fmt: skip
         yield counter_family(

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from connector_agent import health
 from connector_agent.build import Materials, make_targets, make_tcp_targets, read_materials, target_certificates
-from connector_agent.certificates import InUse, metric_values, warnings
+from connector_agent.certificates import InUse, ending_soon, metric_values, warnings
 from connector_agent.config import ConnectorConfig
 from connector_agent.control import identity_routes
 from connector_agent.dispatch import Dispatcher
@@ -321,8 +321,18 @@ class ConnectorApp:
         gauge("qanat_connector_target_up", "Whether the last push or probe got an answer.", self._up, ("target",))
         probed = self.probes.measured
         gauge("qanat_connector_probe_success", "What the last probe found.", lambda: probed("good"), ("target",))
-        gauge("qanat_connector_probe_duration_seconds", "How long it took.", lambda: probed("seconds"), ("target",))
-        gauge("qanat_connector_probe_timestamp_seconds", "When it was.", lambda: probed("at"), ("target",))
+        gauge(
+            "qanat_connector_probe_duration_seconds",
+            "How long the last probe took.",
+            lambda: probed("seconds"),
+            ("target",),
+        )
+        gauge(
+            "qanat_connector_probe_timestamp_seconds",
+            "When the last probe was, Unix time.",
+            lambda: probed("at"),
+            ("target",),
+        )
         self._add_certificate_gauges()
         add_reload_gauges(self.metrics, "qanat_connector", self._reloader)
         gauge("qanat_connector_connections", "Connections to the target.", self._connections, ("target", "state"))
@@ -332,6 +342,10 @@ class ConnectorApp:
         gauge(
             "qanat_connector_certificate_not_after_seconds", "When a certificate in use ends, Unix time.",
             lambda: metric_values(self.certificates()), ("kind", "name"),
+        )  # fmt: skip
+        gauge(
+            "qanat_connector_certificate_ends_soon", "1 when it should have been renewed by now.",
+            lambda: ending_soon(self.certificates(), self._now()), ("kind", "name"),
         )  # fmt: skip
         gauge("qanat_connector_clock_error_seconds", "How far this host's clock is off the relay's.", self._clock_error)
         gauge("qanat_connector_clock_doubtful", "Whether certificates are judged without it.", self._clock_doubt)

@@ -90,3 +90,8 @@ def warnings(certificates: Iterable[InUse], now: datetime) -> list[str]:
 def metric_values(certificates: Sequence[InUse]) -> dict[tuple[str, ...], float]:
     """Unix times of the ends, by kind and name."""
     return {(one.kind, one.name): one.not_after.timestamp() for one in certificates}
+
+
+def ending_soon(certificates: Sequence[InUse], now: datetime) -> dict[tuple[str, ...], float]:
+    """1.0 for those that there is a warning of, by kind and name."""
+    return {(one.kind, one.name): float(one.warning(now) is not None) for one in certificates}

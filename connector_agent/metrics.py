@@ -156,7 +156,10 @@ class ConnectorMetrics(Metrics):
             ("push_bytes_in", "Body bytes of pushes.", (((name,), one.bytes_in) for name, one in targets)),
             ("push_bytes_out", "Body bytes of answers.", (((name,), one.bytes_out) for name, one in targets)),
             ("connects", "Connections tried to the target.", (((name,), one.connects) for name, one in targets)),
-            ("connect_failures", "Of them failed.", (((name,), one.connect_failures) for name, one in targets)),
+            (
+                "connect_failures", "Connections to the target that failed.",
+                (((name,), one.connect_failures) for name, one in targets),
+            ),
             ("dropped_headers", "Odd headers left out.", (((name,), one.dropped_headers) for name, one in targets)),
             ("dropped_interims", "1xx answers left out.", (((name,), one.dropped_interims) for name, one in targets)),
         ):  # fmt: skip

@@ -14,11 +14,11 @@ def stall_families(program: str, labels: Labels, counts: Iterable[tuple[Labels, 
     """Two counters: `kind` is "stream" for a slow reader, "tunnel" for a full line."""
     every = list(counts)
     yield counter_family(
-        f"{program}_credit_stalls", "Times that what was ready to be sent waited for credit; see the docs.",
+        f"{program}_credit_stalls", "How often what was ready to be sent waited for credit.",
         (*labels, "kind"), _by_kind((key, one.streams, one.tunnels) for key, one in every),
     )  # fmt: skip
     yield counter_family(
-        f"{program}_credit_stall_seconds", "How long it waited, added up.",
+        f"{program}_credit_stall_seconds", "Seconds for which what was ready to be sent waited for credit, added up.",
         (*labels, "kind"), _by_kind((key, one.stream_seconds, one.tunnel_seconds) for key, one in every),
     )  # fmt: skip
 

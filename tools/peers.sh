@@ -17,7 +17,7 @@ packages=(
 # These only name the package of the distribution's version, which is what we unpack.
 versioned=(postgresql postgresql-client)
 programs=(
-    prometheus victoria-metrics nginx haproxy tinyproxy wrk sshd ssh ssh-keygen rsyslogd curl slowhttptest
+    prometheus promtool victoria-metrics nginx haproxy tinyproxy wrk sshd ssh ssh-keygen rsyslogd curl slowhttptest
     initdb postgres psql pgbench iptables-nft faketime
 )
 sslyze=6.3.1

@@ -122,6 +122,10 @@ class IdentityService:
             "qanat_relay_certificate_not_after_seconds", "When a certificate in use ends, Unix time.",
             lambda: {(one.kind, one.name): one.not_after.timestamp() for one in self.expiries()}, ("kind", "name"),
         )  # fmt: skip
+        metrics.gauge(
+            "qanat_relay_certificate_ends_soon", "1 when it should have been renewed by now.",
+            lambda: {(one.kind, one.name): float(bool(one.warning)) for one in self.expiries()}, ("kind", "name"),
+        )  # fmt: skip
         metrics.gauge("qanat_relay_clock_error_seconds", "How far the wall clock has jumped.",
                       lambda: clock.error_seconds if clock.is_doubtful else 0.0)  # fmt: skip
         metrics.gauge("qanat_relay_ca_roll_over_waits_for", "Connectors that the roll-over of the CA waits for.",

@@ -15,7 +15,7 @@ _OF_ONE_PROCESS: Final = ("process_", "python_")
 """Families that say something of a process: kept apart by a label `worker`."""
 
 _NOT_ADDED: Final = (
-    "_seconds", "_up", "_unknown", "_passed_over", "_info", "_ratio", "_stage", "_generation", "_connectors",
+    "_seconds", "_up", "_unknown", "_passed_over", "_soon", "_info", "_ratio", "_stage", "_generation", "_connectors",
 )  # fmt: skip
 """Ends of gauges' names that no sum makes sense of: times, states, and what every worker counts alike. The largest
 counts."""

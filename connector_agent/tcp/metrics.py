@@ -88,7 +88,11 @@ class TcpMetrics:
                 (((n,), one.delivered) for n, one in targets),
             ),
             ("connects", "Connections tried to the target.", (((n,), one.connects) for n, one in targets)),
-            ("connect_failures", "Of them failed.", (((n,), one.connect_failures) for n, one in targets)),
+            (
+                "connect_failures",
+                "Connections to the target that failed.",
+                (((n,), one.connect_failures) for n, one in targets),
+            ),
             ("bytes_in", "Bytes that the target got.", (((n,), one.bytes_in) for n, one in targets)),
             ("bytes_out", "Bytes that the target sent.", (((n,), one.bytes_out) for n, one in targets)),
         ):
