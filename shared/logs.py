@@ -70,10 +70,11 @@ def setup_logging(
     chosen = format or ("console" if is_journal else "json")
     render = _render_json if chosen == "json" else _Console(out.isatty(), with_time=not is_journal)
     lines = _JournalLines if is_journal else _Lines
+    output = _Output(out)
     structlog.configure(
         processors=[_prepare, _keep, render],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=lambda name="": lines(out, name),
+        logger_factory=lambda name="": lines(output, name),
         cache_logger_on_first_use=False,
     )
     handler = _FromStandardLogging()
@@ -180,21 +181,38 @@ def _shown(value: Any) -> str:
     return orjson.dumps(value, default=str).decode()
 
 
+class _Output:
+    """Where all loggers of the process write, line by line."""
+
+    __slots__ = ("_is_cut", "_stream")
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._is_cut = False
+
+    def line(self, line: str) -> None:
+        """Write it, if that can be."""
+        try:
+            self._stream.write(f"\n{line}\n" if self._is_cut else f"{line}\n")
+            self._stream.flush()
+            self._is_cut = False
+        except (OSError, ValueError):
+            # The reader is gone, the stream was closed at exit, or the disk is full. There is nothing to tell it to;
+            # but half a line may be all that a disk took, and the next one must not be its other half.
+            self._is_cut = True
+
+
 class _Lines:
     """The end of structlog's chain: one write a line, so that lines of several processes do not mix."""
 
-    __slots__ = ("_stream", "name")
+    __slots__ = ("_output", "name")
 
-    def __init__(self, stream: TextIO, name: str) -> None:
-        self._stream = stream
+    def __init__(self, output: _Output, name: str) -> None:
+        self._output = output
         self.name = name
 
     def msg(self, line: str) -> None:
-        try:
-            self._stream.write(line + "\n")
-            self._stream.flush()
-        except (OSError, ValueError):  # the reader is gone, or the stream was closed at exit: nothing to tell it to
-            pass
+        self._output.line(line)
 
     debug = info = warning = error = critical = fatal = exception = log = msg
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -177,6 +178,34 @@ def test_a_reader_that_is_gone_stops_nothing(lines, tmp_path):
     setup_logging("json", "info", stream)
     stream.close()
     get_logger("x").info("nobody hears")
+
+
+def test_half_a_line_on_a_full_disk_does_not_take_the_next_one_with_it(lines):
+    class Disk(io.StringIO):
+        room = 1000
+
+        def write(self, text):
+            taken = text[: self.room]
+            self.room -= len(taken)
+            super().write(taken)
+            if len(taken) < len(text):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return len(taken)
+
+    disk = Disk()
+    setup_logging("json", "info", disk)
+    log = get_logger("relay")
+    log.info("before")
+    disk.room = 10
+    log.info("cut off")
+    log.info("lost")
+    disk.room = 1000
+    log.info("after")
+    log.info("last")
+    first, half, *rest = disk.getvalue().splitlines()
+    assert json.loads(first)["event"] == "before"
+    assert half.startswith('{"time"')
+    assert [json.loads(line)["event"] for line in rest] == ["after", "last"]
 
 
 def test_the_default_is_standard_error(lines, capsys):
