@@ -53,11 +53,12 @@ test-compiled: compile  ## the tests of the three packages, against the compiled
 fuzz: .venv/stamp  ## fuzz every parser for FUZZ_SECONDS (60) each; FUZZ_TARGETS names some of them
 	$(BIN)/python -m fuzz --seconds $(or $(FUZZ_SECONDS),60) $(FUZZ_TARGETS)
 
-# Without any of the variables every fault is played once. A failed run tells how to play it again.
+# Without any of the variables every fault is played once. A failed run tells how to play it again. CHAOS_RECORD=1 makes a good
+# session the one in docs/operations.md.
 chaos: .venv/stamp .peers/stamp  ## faults with a ledger: CHAOS_RUNS=200, CHAOS_SECONDS=60, CHAOS_SEED=7, CHAOS_FAULT=kill-relay
 	$(BIN)/python -m chaos $(if $(CHAOS_RUNS),--runs $(CHAOS_RUNS)) $(if $(CHAOS_SECONDS),--seconds $(CHAOS_SECONDS)) \
 		$(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(if $(CHAOS_AGAIN),--again $(CHAOS_AGAIN)) \
-		$(if $(CHAOS_FAULT),--fault $(CHAOS_FAULT))
+		$(if $(CHAOS_FAULT),--fault $(CHAOS_FAULT)) $(if $(CHAOS_RECORD),--record)
 
 check: .venv/stamp  ## ruff, mypy, the direction of imports, generated documents
 	$(BIN)/ruff check .
@@ -66,6 +67,7 @@ check: .venv/stamp  ## ruff, mypy, the direction of imports, generated documents
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/errors_doc.py --check
 	$(BIN)/python tools/dashboard.py --check
+	$(BIN)/python -m chaos.docs --check
 
 format: .venv/stamp  ## lay out the code, sort the imports
 	$(BIN)/ruff check --fix .
@@ -74,6 +76,7 @@ format: .venv/stamp  ## lay out the code, sort the imports
 docs: .venv/stamp  ## the generated documents
 	$(BIN)/python tools/errors_doc.py
 	$(BIN)/python tools/dashboard.py
+	$(BIN)/python -m chaos.docs
 
 # As root, with debootstrap and systemd-container from Debian; in TRIAL_FOLDER (/var/tmp/qanat-systemd-trial).
 try-systemd: .venv/stamp  ## both programs under a real systemd in a machine of its own; TRIAL_SUITE is Debian's (bookworm)

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import math
 import random
+import shutil
 import signal
 import tempfile
 import time
@@ -29,6 +30,7 @@ from chaos.schedule import Plan, draw, schedule
 from chaos.session import Session
 
 FOLDER = ROOT / ".chaos"
+TIMELINE = ROOT / "docs" / "operations" / "failures.png"
 
 
 def run(
@@ -38,6 +40,7 @@ def run(
     again: Annotated[str | None, typer.Option(help="Only this run, NUMBER:FAULT as it was told.")] = None,
     fault: Annotated[str | None, typer.Option(help="Only these faults, separated by commas.")] = None,
     output: Annotated[Path, typer.Option(help="The folder for the report, and for what failed runs leave.")] = FOLDER,
+    record: Annotated[bool, typer.Option(help="Keep the report for the docs, if all is good.")] = False,
     list_only: Annotated[bool, typer.Option("--list", help="List the faults, and play none.")] = False,
 ) -> None:
     """Plays faults on a live site. The exit status is 0 only if every ledger balances and all came back in time.
@@ -63,8 +66,11 @@ def run(
     with _network() as network:
         session = Session(network, output, lambda outcome: _tell(seed, outcome))
         asyncio.run(session.play(_plans(seed, playable, count, again), until))
+    from chaos import plots
+
     report = Report(seed, machine.describe(), session.outcomes, left_out)
     report.write(output)
+    plots.draw(report, output / "timeline.png")
     for line in report.lines():
         typer.echo(line)
     good = sum(one.is_good for one in session.outcomes)
@@ -74,6 +80,19 @@ def run(
     )
     if not report.is_good:
         raise typer.Exit(1)
+    if record:
+        _record(report, output)
+
+
+def _record(report: Report, output: Path) -> None:
+    """The report becomes the one in the docs."""
+    from chaos import docs
+
+    docs.KEPT.parent.mkdir(exist_ok=True)
+    TIMELINE.parent.mkdir(exist_ok=True)
+    shutil.copyfile(output / "report.json", docs.KEPT)
+    shutil.copyfile(output / "timeline.png", TIMELINE)
+    docs.main([])
 
 
 @contextlib.contextmanager
@@ -112,7 +131,8 @@ def _tell(seed: int, outcome: Outcome) -> None:
     state = "good" if outcome.is_good else "FAILED"
     typer.echo(
         f"chaos: {outcome.text}: {state}, {outcome.acknowledged} of {outcome.pushes} pushes acknowledged, "
-        f"{outcome.lost} lost, {outcome.duplicates} twice, {recovery}, slowest {outcome.slowest:.2f} s"
+        f"{outcome.lost} lost, {outcome.duplicates} twice, {recovery}, slowest {outcome.slowest:.2f} s, "
+        f"memory {max(outcome.grown_mib.values(), default=0.0):+.0f} MiB"
     )
     for finding in outcome.findings[:20]:
         typer.echo(f"    {finding}")

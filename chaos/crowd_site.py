@@ -23,10 +23,10 @@ _PATIENCE: Final = 60.0
 class CrowdSite(Site):
     """As a Site; `crowd_is_back` waits for all of the crowd."""
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
         await asyncio.to_thread(_make_pki, self._pki, [self.network.relay_name(name) for name in CONNECTORS])
         self._crowd = Reader(self.folder / "crowd.journal")
-        await super()._start()
+        await super().start()
         name = self.network.relay_name("c1")
         identities = [f"connector.{_TENANT}.{LOCATION}.k{number}" for number in range(CROWD)]
         argv = ("-m", "chaos.crowd", str(self.folder / "crowd.journal"), str(self._pki), name)

@@ -47,6 +47,8 @@ async def undisturbed(site: Site, parameters: Parameters) -> None:
 class Fault:
     """One kind of fault. `terms` may depend on what was drawn; `lacks` says what this machine has not, or "".
 
+    `about` says what happens, `seen` what senders see of it; both are for operators.
+
     In each round of a schedule it comes as often as its `weight` says. It is played on a `site` of this kind;
     `prepare` is called before the first push, `restore` after the last.
     """
@@ -59,6 +61,7 @@ class Fault:
     lacks: Callable[[], str] = never_lacking
     weight: float = 1.0
     load: Load = Load()
+    seen: str = ""
     site: type[Site] = Site
     prepare: Step = undisturbed
     restore: Step = undisturbed

@@ -84,8 +84,11 @@ class Ledger:
         return max((first - window.ended for first in known), default=0.0) if len(known) == len(firsts) else None
 
     def slowest(self, window: Window) -> float:
-        """The longest try that overlapped the fault, in seconds."""
-        return max((one.ended - one.began for one in self.tries if window.overlaps(one.began, one.ended)), default=0.0)
+        """The longest that a try which overlapped the fault took from its begin on, in seconds."""
+        return max(
+            (one.ended - max(one.began, window.began) for one in self.tries if window.overlaps(one.began, one.ended)),
+            default=0.0,
+        )
 
     def findings(self, terms: Terms, window: Window, timeouts: Mapping[str, float]) -> list[str]:
         """All that does not fit. `timeouts` are the routes', in seconds."""

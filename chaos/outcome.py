@@ -15,7 +15,7 @@ class Outcome:
     """One run in figures, JSON-able by `dataclasses.asdict`. Seconds; times in lists count from the fault's begin.
 
     `recovery` is from the fault's end to the first acknowledged push of all tenants that it hurt, None when none came;
-    `slowest` the longest try that overlapped it.
+    `slowest` the longest that a try took from the fault's begin on.
     """
 
     number: int
@@ -34,6 +34,7 @@ class Outcome:
     slowest_bound: float | None = None
     lasted: float = 0.0
     figures: dict[str, float] = field(default_factory=dict)
+    grown_mib: dict[str, float] = field(default_factory=dict)
     notes: list[tuple[float, str]] = field(default_factory=list)
     acknowledged_at: list[float] = field(default_factory=list)
     failed_at: list[float] = field(default_factory=list)

@@ -7,6 +7,7 @@ import time
 from typing import Final
 
 from chaos.configs import timeouts
+from chaos.leaks import Leaks
 from chaos.ledger import Ledger
 from chaos.outcome import Outcome, outcome_of
 from chaos.pushes import TENANTS, arrival_of, try_of
@@ -21,15 +22,17 @@ PATIENCE: Final = 20.0
 AFTER: Final = 0.4
 """Seconds of pushes after all flow again."""
 
-NOTICED_SLACK: Final = 0.7
-"""Seconds that a try may take beyond the time in which a dead tunnel is noticed: the other tunnel's answer."""
+NOTICED_SLACK: Final = 1.1
+"""Seconds that a try may take beyond the time in which a dead tunnel is noticed: the target's own half second, before
+the last sign of life and again at the next try, and a little more."""
 
 
 class Run:
     """One run on a site. What goes wrong is a finding; only a site that cannot go on is an exception."""
 
-    def __init__(self, site: Site, plan: Plan) -> None:
+    def __init__(self, site: Site, plan: Plan, leaks: Leaks) -> None:
         self._site = site
+        self._leaks = leaks
         self._plan = plan
         self._ledger = Ledger()
         self._has_settled = 0
@@ -53,6 +56,8 @@ class Run:
             await site.comes_to_rest(PATIENCE)
         except AssertionError as error:
             stage.finds(str(error))
+        else:
+            stage.findings += await self._leaks.check()
         await plan.fault.restore(site, plan.parameters)
         return self._judge(stage, terms)
 
@@ -61,6 +66,7 @@ class Run:
         self._ledger.tries_by_relay = self._site.tries_by_relay()
         outcome = outcome_of(self._plan, stage, self._ledger, terms)
         outcome.findings += stage.findings
+        outcome.grown_mib = dict(self._leaks.grown_mib)
         outcome.findings += self._ledger.findings(terms, stage.window, timeouts())
         if outcome.recovery is None:
             outcome.findings.append("pushes did not flow again")

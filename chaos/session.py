@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from chaos.leaks import Leaks
 from chaos.network import Network
 from chaos.outcome import Outcome
 from chaos.runner import Run
@@ -25,7 +26,7 @@ class Session:
         self._network = network
         self._kept = kept
         self._tell = tell
-        self._site: Site | None = None
+        self._stand: tuple[Site, Leaks] | None = None
 
     async def play(self, plans: Iterable[Plan], until: float) -> None:
         """Play them one after the other; none is begun after `until` (monotonic seconds)."""
@@ -41,26 +42,28 @@ class Session:
 
     async def _play(self, plan: Plan) -> Outcome:
         try:
-            site = await self._enter(plan.fault.site)
-            outcome = await Run(site, plan).play()
+            site, leaks = await self._enter(plan.fault.site)
+            outcome = await Run(site, plan, leaks).play()
         except Exception:  # noqa: BLE001 - whatever broke is this run's finding, and the next one gets another site
             outcome = Outcome(plan.number, plan.fault.name, plan.text, [traceback.format_exc(limit=-4)])
         if not outcome.is_good:
             await self._leave(plan)
         return outcome
 
-    async def _enter(self, kind: type[Site]) -> Site:
-        if type(self._site) is kind:
-            return self._site
+    async def _enter(self, kind: type[Site]) -> tuple[Site, Leaks]:
+        if self._stand is not None and type(self._stand[0]) is kind:
+            return self._stand
         await self._leave(None)
-        folder = Path(tempfile.mkdtemp(prefix="qanat-chaos-"))
-        self._site = site = kind(folder, self._network)
-        return await site.__aenter__()
+        site = kind(Path(tempfile.mkdtemp(prefix="qanat-chaos-")), self._network)
+        self._stand = site, Leaks(site)
+        await site.start()
+        await self._stand[1].check()
+        return self._stand
 
     async def _leave(self, failed: Plan | None) -> None:
-        site, self._site = self._site, None
-        if site is None:
+        if self._stand is None:
             return
+        site, self._stand = self._stand[0], None
         await site.stop()
         if failed is not None:
             kept = self._kept / f"run-{failed.number}-{failed.fault.name}"

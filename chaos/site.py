@@ -11,8 +11,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import trustme
 import yaml
@@ -73,21 +72,8 @@ class Site:
         self._disks = contextlib.ExitStack()
         self._access_lines = Reader(folder / RELAY / "relay.out", strict=False)
 
-    async def __aenter__(self) -> Self:
-        try:
-            await self._start()
-        except BaseException:
-            await self.stop()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
-        self.leave()
-
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Start everything; `stop` and `leave` are to be called however this ends."""
         for name in _PRODUCTS:
             self._disks.enter_context(small_disk(self.disk(name), _DISK_MIB))
         self._make_certificate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import time
 from datetime import UTC, datetime
@@ -39,13 +40,14 @@ def timestamp(unix: float) -> str | None:
 
 
 def process_view(app: ProcessView) -> dict[str, Any]:
-    """Version, state and age of the process, its config, and what became of the last reload."""
+    """Version, state and age of the process, how many tasks it runs, its config, and what became of the last reload."""
     reload = app.last_reload
     return {
         "version": version(),
         "state": app.state.value,
         "started_at": timestamp(app.started_at),
         "uptime_s": round(time.time() - app.started_at, 1),
+        "tasks": len(asyncio.all_tasks()),
         "config": str(app.path),
         "reload": None
         if reload is None

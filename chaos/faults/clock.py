@@ -82,10 +82,18 @@ FAULTS: Final = (
         "clock-jumps", "a wall clock jumps 40 days on or a day back, and back again, under a running program", jump,
         _unhurt, span(1.0, 4.0, victim=(RELAY, *CONNECTORS), step=_STEPS), why_no_clock, weight=0.5,
         prepare=prepare, restore=restore,
+        seen=(
+            "Nothing. The log says that the clock is wrong; certificates are judged and renewed by the "
+            "relay's clock and monotonic time."
+        ),
     ),
     Fault(
         "clock-wrong-at-start", "a location's only connector is killed, and starts with a wall clock that is wrong",
         start_wrong, _restarted, span(0.5, 2.0, victim=("x1",), step=_STEPS), why_no_clock, weight=0.25,
         prepare=prepare, restore=restore,
+        seen=(
+            "503 `no-connector` until the clock is set: by a clock that is wrong from the start no "
+            "certificate can be trusted. The connector says so, and tries every 15 s."
+        ),
     ),
 )  # fmt: skip

@@ -43,5 +43,6 @@ FAULTS: Final = (
         "kill-relay-crowd", f"SIGKILL of the relay with {CROWD:,} connectors attached, and a new start",
         restart_with_crowd, _crowded, span(0.2, 2.0), weight=0.1, site=CrowdSite,
         load=Load(rate=10.0, largest=8192),
+        seen="As without the crowd; connectors come back over the spread that the relay asked for.",
     ),
 )  # fmt: skip

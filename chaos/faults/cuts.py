@@ -125,29 +125,39 @@ FAULTS: Final = (
     Fault(
         "drop-one-way", "packets of one connector's tunnels are dropped one way; another connector is there",
         drop_one_way, _with_another, _drawn("c1"), why_loopback,
+        seen="As where it stops: either side alone finds out.",
     ),
     Fault(
         "drop-one-way-only", "the same where it is the only connector", drop_one_way, _without, _drawn("x1"),
         why_loopback,
+        seen="As where it stops. When packets pass again the connector's next dial finds through.",
     ),
     Fault(
         "half-open-relay", "the relay is killed and back while no packet passes: connectors' ends stay open",
         lose_relay_unseen, _relay_gone, span(0.0, 3.0), why_loopback,
+        seen="As where the relay is killed; connectors learn by their next ping that it does not know them.",
     ),
     Fault(
         "half-open-connector", "a connector is killed while no packet passes: the relay's ends stay open",
         lose_connector_unseen, _without, span(0.0, 3.0, victim=("x1",)), why_loopback,
+        seen=(
+            "502 `tunnel-lost` after 5 s of silence, then 503 `no-connector`. The new process takes the old "
+            "one's place at once: the old tunnels get 1 s to answer."
+        ),
     ),
     Fault(
         "destroyed-sockets", "ss -K of a connector's tunnels three times, at one end", destroy_sockets,
         _with_another, span(0.1, 2.0, victim=("c1", "c2"), end=("relay", "connector")), why_loopback,
+        seen="Pushes under way get 502 `tunnel-lost`, unless their route is idempotent. All others go on.",
     ),
     Fault(
         "destroyed-sockets-only", "the same where it is the only connector", destroy_sockets,
         _without, span(0.1, 2.0, victim=("x1",), end=("relay", "connector")), why_loopback,
+        seen="The same; new pushes are held until the connector is back, within a second.",
     ),
     Fault(
         "cut-senders", "packets between senders and the relay are dropped one way", cut_senders, _senders_gone,
         span(0.5, 4.0, direction=DIRECTIONS), why_loopback,
+        seen="TCP sends again what was lost; nothing fails that the sender waits for.",
     ),
 )  # fmt: skip

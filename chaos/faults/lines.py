@@ -63,22 +63,27 @@ FAULTS: Final = (
     Fault(
         "latency", "up to 300 ms and as much jitter each way, on one of the lines", shape_line, _nothing_fails,
         _drawing(_ALL, delay=(0.02, 0.3), jitter=(0.0, 0.1)), why_loopback, load=_SMALL,
+        seen="Pushes take longer.",
     ),
     Fault(
         "loss", "up to 8 % of the packets are lost each way, on one of the lines", shape_line, _nothing_fails,
         _drawing(_ALL, loss=(0.005, 0.08), delay=(0.0, 0.02)), why_loopback, load=_SMALL,
+        seen="Pushes take longer.",
     ),
     Fault(
         "reordering", "up to a third of the packets overtake others", shape_line, _nothing_fails,
         _drawing(_ALL, reorder=(0.02, 0.33), delay=(0.005, 0.03)), why_loopback, load=_SMALL,
+        seen="Nothing.",
     ),
     Fault(
         "low-rate", "1 to 4 Mbit/s, a queue of 64 KiB", shape_line, _nothing_fails,
         _drawing(_ALL, bits_per_s=(1e6, 4e6), queue_bytes=(65536, 65536), delay=(0.01, 0.03)), why_loopback,
         load=_SMALL,
+        seen="Pushes take longer.",
     ),
     Fault(
         "single-bytes", "every segment is cut into single bytes", shape_line, _nothing_fails,
         _drawing(_ALL, cut_to=(1, 1)), why_loopback, load=_TINY,
+        seen="Nothing.",
     ),
 )  # fmt: skip

@@ -58,9 +58,17 @@ FAULTS: Final = (
     Fault(
         "no-names", "the name server fails, knows nothing or is silent, and tunnels have to be dialled", lose_names,
         _without_names, span(0.5, 5.0, mood=_MOODS), why_loopback,
+        seen=(
+            "As where the only connector is lost, for as long as names cannot be looked up. Open tunnels need "
+            "no names."
+        ),
     ),
     Fault(
         "other-address", "the relay's name leads to another address, and the old one is dead", move_relay, _moved,
         lacks=why_loopback, weight=0.5,
+        seen=(
+            "As where packets are dropped, until the tunnels to the old address are given up; the next dial "
+            "looks the name up again."
+        ),
     ),
 )  # fmt: skip

@@ -24,6 +24,10 @@ AWAY: Final = frozenset({"tunnel-lost", "tunnel-refused", "no-connector"})
 NO_TARGET: Final = frozenset({"target-unreachable", "target-lost"})
 
 
+_TOO_SLOW: Final = frozenset({"deadline-exceeded", "target-too-slow", "connector-overloaded"})
+"""How pushes end at a target that stands still: by their time, or where too many wait for it already."""
+
+
 async def kill_relay(stage: Stage, parameters: Parameters) -> None:
     site = stage.site
     stage.begins("SIGKILL to the relay")
@@ -94,7 +98,7 @@ def _only_connector_stopped(_: Parameters) -> Terms:
 
 
 def _target_stopped(parameters: Parameters) -> Terms:
-    return Terms(hurts=_of_victim(parameters), codes=frozenset({"deadline-exceeded", "target-too-slow"}))
+    return Terms(hurts=_of_victim(parameters), codes=_TOO_SLOW)
 
 
 def _target_away(parameters: Parameters) -> Terms:
@@ -102,33 +106,64 @@ def _target_away(parameters: Parameters) -> Terms:
 
 
 FAULTS: Final = (
-    Fault("kill-relay", "SIGKILL of the relay, and a new start", kill_relay, _relay_away, span(0.05, 2.5)),
+    Fault(
+        "kill-relay", "SIGKILL of the relay, and a new start", kill_relay, _relay_away, span(0.05, 2.5),
+        seen=(
+            "Connections are cut, then refused. Pushes that were under way may have been delivered; all others were "
+            "not."
+        ),
+    ),
     Fault(
         "kill-connector", "SIGKILL of one connector of two, and a new start", kill_connector, _connector_lost,
         span(0.05, 2.0, victim=("c1", "c2")),
+        seen=(
+            "Pushes that were under way there get 502 `tunnel-lost`, unless their route is idempotent: then "
+            "the other connector takes them. All others go on."
+        ),
     ),
     Fault(
         "kill-only-connector", "SIGKILL of a location's only connector, and a new start", kill_connector,
         _only_connector_lost, span(0.05, 2.0, victim=("x1",)),
+        seen=(
+            "Pushes under way get 502 `tunnel-lost`, unless their route is idempotent; new ones are held up "
+            "to `hold` (3 s), then get 503 `no-connector`."
+        ),
     ),
     Fault(
         "kill-target", "SIGKILL of a target, and a new start", kill_target, _target_away,
         span(0.05, 2.0, victim=TENANTS),
+        seen=(
+            "502 `target-unreachable`; those that were under way 502 `target-lost`. The other tenant notices "
+            "nothing."
+        ),
     ),
     Fault(
         "stop-relay", "SIGSTOP of the relay, and SIGCONT", stop_process, _relay_stopped,
         span(0.2, 7.0, victim=("relay",)),
+        seen="Nothing answers until it goes on; then all that waited is answered.",
     ),
     Fault(
         "stop-connector", "SIGSTOP of one connector of two, and SIGCONT", stop_process, _connector_stopped,
         span(0.2, 8.0, victim=("c1", "c2")),
+        seen=(
+            "Pushes under way there wait, up to 5 s, and then get 502 `tunnel-lost`, or go to the other "
+            "connector where the route is idempotent. From the second second on no new ones go there."
+        ),
     ),
     Fault(
         "stop-only-connector", "SIGSTOP of a location's only connector, and SIGCONT", stop_process,
         _only_connector_stopped, span(0.2, 8.0, victim=("x1",)),
+        seen=(
+            "Pushes wait, up to 5 s; then as above. What the connector finds when it wakes is delivered only "
+            "if its deadline has not passed."
+        ),
     ),
     Fault(
         "stop-target", "SIGSTOP of a target, and SIGCONT", stop_process, _target_stopped,
         span(0.2, 9.0, victim=tuple(f"{tenant}-target" for tenant in TENANTS)),
+        seen=(
+            "Answers come late, or 504 `deadline-exceeded` or `target-too-slow`; beyond the target's "
+            "`limits.connections` 503 `connector-overloaded` after 5 s."
+        ),
     ),
 )  # fmt: skip
