@@ -25,12 +25,12 @@ def add_gauges(app: RelayApp) -> None:
     )  # fmt: skip
     gauge(
         "qanat_relay_location_connectors", "Connectors by which pushes could go, of each location in the config.",
-        lambda: _connectors(app), ("tenant", "location", "kind"),
+        lambda: connectors_by_location(app), ("tenant", "location", "kind"),
     )  # fmt: skip
     add_health_gauges(app)
 
 
-def _connectors(app: RelayApp) -> Values:
+def connectors_by_location(app: RelayApp) -> Values:
     """Also where there are none: that is what is looked for. A connector is a standby if all its tunnels say so."""
     places = [(name, location) for name, tenant in app.config.tenants.items() for location in tenant.locations]
     active: dict[tuple[str, str], set[str]] = {place: set() for place in places}
