@@ -163,6 +163,7 @@ def _tcp_route(route: TcpRoute, app: RelayApp) -> dict[str, Any]:
 def status_view(app: RelayApp) -> dict[str, Any]:
     """The whole status. Everything in it is JSON-able."""
     now = asyncio.get_running_loop().time()
+    targets = connector_views(app.probing.prober.records(), now)
     return {
         **process_view(app),
         "pid": os.getpid(),
@@ -171,9 +172,7 @@ def status_view(app: RelayApp) -> dict[str, Any]:
         "memory": app.memory(),
         "identity": app.identity.status() if app.identity is not None else None,
         "listeners": app.doors.describe() if app.doors is not None else [],
-        "tenants": tenants_view(
-            app.config, app.registry.sessions(), now, app.not_allowed(), connector_views(app.probing.book, now)
-        ),
+        "tenants": tenants_view(app.config, app.registry.sessions(), now, app.not_allowed(), targets),
         "probes": dict(app.probing.prober.counts),
         "routes": routes_view(app.snapshot.table, app.probing.health),
         "tcp_routes": [_tcp_route(route, app) for route in app.snapshot.tcp.values()],

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cloud_relay.ingress.retry import fault_of
@@ -24,10 +24,10 @@ WAIT: Final = 13.0
 """Seconds after which a connector owes no answer any more: its own probes have 10 at most."""
 
 SPREAD: Final = 0.5
-"""Targets that are new are asked within so many seconds. What is due has this share of jitter: half of it each way."""
+"""Targets that are new are asked within so many seconds. An interval has this share of jitter, half of it each way."""
 
 HASTE: Final = 1.0
-"""Seconds between two looks at a target at which pushes fail."""
+"""Seconds between two looks at a target at least, whatever happens to it."""
 
 STEP: Final = 0.02
 """Seconds between two turns at least, so that what is due then goes together."""
@@ -77,8 +77,8 @@ class Prober:
     def use(self, wanted: Collection[Key], settings: ProbeSettings) -> None:
         """Ask for these targets from now on."""
         before, self._wanted, self._settings = self._wanted, wanted, settings
-        for record in self._book.records():
-            if record.key in wanted and record.key not in before:
+        for record in self.records():
+            if record.key not in before:
                 self._on_exposed(record)
 
     def start(self) -> None:
@@ -87,6 +87,7 @@ class Prober:
 
     def close(self) -> None:
         """Ask no more, and wait for no answer."""
+        self._wanted = ()
         self._timer.release()
         if self._sweep is not None:
             self._sweep.cancel()
@@ -94,6 +95,10 @@ class Prober:
             question.cancel()
         self._asking.clear()
         self._heap.clear()
+
+    def records(self) -> Iterator[TargetRecord]:
+        """Those that are asked for: what else connectors expose, no route leads to."""
+        return (record for record in self._book.records() if record.key in self._wanted)
 
     def __repr__(self) -> str:
         return f"<Prober {len(self._asking)} asked, {len(self._heap)} to come>"
@@ -105,7 +110,7 @@ class Prober:
         if record.key in self._wanted and not record.is_asked:
             now = self._loop.time()
             if not record.is_calm or record.due <= now:
-                self._schedule(record, now + SPREAD * self._draw())
+                self._schedule(record, max(now + SPREAD * self._draw(), record.asked_at + HASTE))
 
     def _on_trouble(self, record: TargetRecord) -> None:
         """A push failed: look now, rather than in its turn."""

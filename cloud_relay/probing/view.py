@@ -70,17 +70,17 @@ def target_view(record: TargetRecord, now: float) -> dict[str, Any]:
     }
 
 
-def connector_views(book: HealthBook, now: float) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
+def connector_views(records: Iterable[TargetRecord], now: float) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
     """The same of all, by (tenant, location, connector)."""
     found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for record in sorted(book.records(), key=lambda one: one.target):
+    for record in sorted(records, key=lambda one: one.target):
         found.setdefault((*record.key[:2], record.connector), []).append(target_view(record, now))
     return found
 
 
-def measured(book: HealthBook, value: Callable[[TargetRecord], float | None]) -> Values:
+def measured(records: Iterable[TargetRecord], value: Callable[[TargetRecord], float | None]) -> Values:
     """One figure of each target of which it is known, by (tenant, location, connector, target)."""
-    found = ((record.labels, value(record)) for record in book.records())
+    found = ((record.labels, value(record)) for record in records)
     return {labels: figure for labels, figure in found if figure is not None}
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from connector_agent.probe.spec import ProbeKind, ProbeSpec
 from connector_agent.tcp.target import TcpTarget
 from connector_agent.upstream.answer import AnswerReader
-from connector_agent.upstream.connect import Endpoint, connect
+from connector_agent.upstream.connect import Endpoint, LookUp, connect
 from shared.errors import LocalFault
 from shared.http.requests import serialize_request_start
 
@@ -46,17 +46,21 @@ class ProbeResult(NamedTuple):
         return not self.code
 
 
-async def probe_target(target: Target | TcpTarget, spec: ProbeSpec | None = None) -> ProbeResult:
+async def probe_target(
+    target: Target | TcpTarget, spec: ProbeSpec | None = None, look_up: LookUp | None = None
+) -> ProbeResult:
     """Probe an exposed target now, as its config says, or as `spec` does. See `run_probe`."""
     spec = spec or target.probe
     if isinstance(target, TcpTarget):
-        return await run_probe(target.endpoint, spec, [])
-    return await run_probe(target.pool.endpoint, spec, target.headers.apply([]))
+        return await run_probe(target.endpoint, spec, [], look_up)
+    return await run_probe(target.pool.endpoint, spec, target.headers.apply([]), look_up)
 
 
-async def run_probe(endpoint: Endpoint, spec: ProbeSpec, headers: Headers) -> ProbeResult:
+async def run_probe(
+    endpoint: Endpoint, spec: ProbeSpec, headers: Headers, look_up: LookUp | None = None
+) -> ProbeResult:
     """Probe now, within `spec.timeout`. `headers`, Host first, are for kind http; an https target gets TLS with either
-    of kind tls and http, and none with kind tcp.
+    of kind tls and http, and none with kind tcp. `look_up` is as for `connect`.
 
     Never raises for what a target does, ValueError for kind none. Cancelled, it leaves nothing open.
     """
@@ -67,7 +71,7 @@ async def run_probe(endpoint: Endpoint, spec: ProbeSpec, headers: Headers) -> Pr
     status = 0
     try:
         async with asyncio.timeout(spec.timeout):
-            status = await _probe(_reach(endpoint, spec), spec, headers, loop)
+            status = await _probe(_reach(endpoint, spec), spec, headers, look_up)
     except TimeoutError:
         code, detail = "target-too-slow", f"{endpoint}: no result within {spec.timeout:g} s"
     except LocalFault as fault:
@@ -89,8 +93,9 @@ def _judge(endpoint: Endpoint, spec: ProbeSpec, status: int) -> tuple[str, str]:
     return "target-unexpected-status", f"{endpoint}: {status} to {spec.describe()}"
 
 
-async def _probe(endpoint: Endpoint, spec: ProbeSpec, headers: Headers, loop: asyncio.AbstractEventLoop) -> int:
-    connection = await connect(endpoint, lambda: _Connection(loop), loop)
+async def _probe(endpoint: Endpoint, spec: ProbeSpec, headers: Headers, look_up: LookUp | None) -> int:
+    loop = asyncio.get_running_loop()
+    connection = await connect(endpoint, lambda: _Connection(loop), loop, look_up)
     try:
         if spec.kind is ProbeKind.HTTP:
             return await connection.ask(spec.method, _request(spec, headers))

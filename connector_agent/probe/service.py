@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from connector_agent.probe.resolver import Resolver
 from connector_agent.probe.run import ProbeResult, probe_target
 from connector_agent.probe.spec import ProbeKind
 from shared.errors import FAULTS, LocalFault
@@ -42,11 +44,11 @@ class ProbeService:
         self,
         find: Callable[[str], AnyTarget | None],
         loop: asyncio.AbstractEventLoop,
-        probe: Callable[[AnyTarget], Awaitable[ProbeResult]] = probe_target,
+        probe: Callable[[AnyTarget], Awaitable[ProbeResult]] | None = None,
     ) -> None:
         self._find = find
         self._loop = loop
-        self._probe = probe
+        self._probe = probe or partial(probe_target, look_up=Resolver())
         self._results: dict[str, _Known] = {}
         self._running: dict[str, _Running] = {}
         self._is_closed = False

@@ -10,13 +10,17 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar
 
 from shared.errors import LocalFault
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+LookUp = Callable[[str, int], Awaitable[Sequence[Any]]]
+"""What `socket.getaddrinfo` gives of a host and a port, for TCP."""
+
 ProtocolT = TypeVar("ProtocolT", bound=asyncio.BaseProtocol)
 
 TLS_SHUTDOWN: Final = 3.0
@@ -83,23 +87,29 @@ def _effective(ip: Address) -> Address:
     return ip
 
 
-async def connect(endpoint: Endpoint, factory: Callable[[], ProtocolT], loop: asyncio.AbstractEventLoop) -> ProtocolT:
-    """A connection to the endpoint, within its timeout.
+async def connect(
+    endpoint: Endpoint,
+    factory: Callable[[], ProtocolT],
+    loop: asyncio.AbstractEventLoop,
+    look_up: LookUp | None = None,
+) -> ProtocolT:
+    """A connection to the endpoint, within its timeout. Without `look_up` the loop resolves its name.
 
     Raises LocalFault: target-unreachable, target-address-refused, target-tls-failed. Cancelled, it leaves nothing open.
     """
     try:
         async with asyncio.timeout(endpoint.timeout):
-            addresses = allowed(endpoint, await resolve(endpoint, loop))
+            addresses = allowed(endpoint, await resolve(endpoint, loop, look_up))
             return await _dial_in_turn(endpoint, addresses, factory, loop)
     except TimeoutError:
         raise LocalFault("target-unreachable", f"{endpoint}: no connection within {endpoint.timeout:g} s") from None
 
 
-async def resolve(endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> list[str]:
+async def resolve(endpoint: Endpoint, loop: asyncio.AbstractEventLoop, look_up: LookUp | None = None) -> list[str]:
     """Every address of the endpoint's host, whether it may be dialled or not. LocalFault where there is none."""
+    look_up = look_up or partial(loop.getaddrinfo, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
     try:
-        found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        found = await look_up(endpoint.host, endpoint.port)
     except (OSError, UnicodeError) as error:
         raise LocalFault("target-unreachable", f"{endpoint.host}: cannot be resolved: {error}") from error
     return list(dict.fromkeys(str(info[4][0]) for info in found))

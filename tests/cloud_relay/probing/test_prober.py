@@ -184,3 +184,23 @@ async def test_a_tunnel_that_refuses_at_the_last_moment() -> None:
     assert world.record().unanswered_by == "tunnel-refused"
     assert not world.record().is_asked
     world.prober.close()
+
+
+@scenario
+async def test_a_connector_that_comes_and_goes_all_the_time_is_not_asked_all_the_time() -> None:
+    world = World()
+    for _ in range(500):
+        session, _ = world.attach(verdict=BAD)
+        await world.sleep(0.01)
+        world.registry.detach(session)
+    assert len(world.times) <= 6
+    world.prober.close()
+
+
+@scenario
+async def test_what_no_route_leads_to_is_nobodys_business() -> None:
+    world = World("t")
+    world.attach("c1", "t", *(f"x{number}" for number in range(100)), verdict=GOOD)
+    await world.sleep(5)
+    assert [record.target for record in world.prober.records()] == ["t"]
+    world.prober.close()
