@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 class TunnelLink(Protocol):
     """What a push needs of a session's link."""
 
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def is_draining(self) -> bool: ...
     def open_stream(
         self, handler: StreamHandler, head: bytes, body: bytes = b"", end: bool = False, deadline: float = 0.0
     ) -> StreamEnd: ...

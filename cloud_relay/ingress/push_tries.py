@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cloud_relay.ingress.access import log_try
 from cloud_relay.ingress.push_queue import PushQueued
-from cloud_relay.ingress.retry import AGAIN, HELD, can_mend, may_wait
+from cloud_relay.ingress.retry import AGAIN, HELD, can_mend, is_gone, may_wait
 
 if TYPE_CHECKING:
     from cloud_relay.ingress.context import TunnelSession
@@ -83,10 +83,10 @@ class PushTries(PushQueued):
         return (AGAIN, other) if self._may_try(route, now) else ("budget-spent", None)
 
     def _may_try(self, route: Route, now: float) -> bool:
-        """Each try but a push's first is taken from the budget of further tries."""
+        """Each try but a push's first is taken from the budget of further tries, unless its tunnel is gone."""
         if not self.attempt:
             return True
-        if not self._ingress.retries.take(now):
+        if not is_gone(self.session) and not self._ingress.retries.take(now):
             return False
         route.metrics.retries += 1
         return True

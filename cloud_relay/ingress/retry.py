@@ -7,9 +7,12 @@ that repeating does no harm.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shared.errors import BY_WIRE, FAULTS, Fault
+
+if TYPE_CHECKING:
+    from cloud_relay.ingress.context import TunnelSession
 
 SHARE: Final = 0.2
 """Further tries that each push earns for all, so that trying again never multiplies a load."""
@@ -64,6 +67,15 @@ def can_mend(fault: Fault) -> bool:
 def may_wait(fault: Fault) -> bool:
     """Whether waiting for another tunnel makes sense after this."""
     return fault.code in _MAY_WAIT
+
+
+def is_gone(session: TunnelSession | None) -> bool:
+    """Whether the tunnel of the last try takes no push any more.
+
+    What was on it goes elsewhere without the budget: there is no more of it than was on that tunnel, which can be lost
+    only once, and the loss of a connector at full speed must cost no push that may be tried again.
+    """
+    return session is not None and (not session.link.is_open or session.link.is_draining)
 
 
 class RetryBudget:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from cloud_relay.certificates import UNKNOWN, PeerCertificate, read_chain
 from cloud_relay.handshake_turns import Knock
-from cloud_relay.ingress.retry import AGAIN, HELD, can_mend, fault_of, may_wait
+from cloud_relay.ingress.retry import AGAIN, HELD, can_mend, fault_of, is_gone, may_wait
 from cloud_relay.senders import Sender
 from cloud_relay.sources import source_key
 from cloud_relay.tcp.access import log_connection, log_try
@@ -333,7 +333,8 @@ class TcpPush(Splice):
         other = self._choose()
         if other is None:
             return (HELD, None) if may_wait(fault) else ("no-other", None)
-        return (AGAIN, other) if self._context.ingress.retries.take(now) else ("budget-spent", None)
+        is_free = is_gone(self.session)
+        return (AGAIN, other) if is_free or self._context.ingress.retries.take(now) else ("budget-spent", None)
 
     # Within.
 

@@ -87,6 +87,16 @@ class HopLink:
         self._key = key
         self._avoid = avoid
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the sibling is there. Of its tunnels this says nothing."""
+        return self._link.is_open
+
+    @property
+    def is_draining(self) -> bool:
+        """See Link."""
+        return self._link.is_draining
+
     def open_stream(
         self, handler: StreamHandler, head: bytes, body: bytes = b"", end: bool = False, deadline: float = 0.0
     ) -> StreamEnd:

@@ -269,6 +269,8 @@ class FakeLink:
         self.relay = relay
         self.streams: list[FakeStream] = []
         self.can_open = True
+        self.is_open = True
+        self.is_draining = False
         self.new_streams_have_room = True
 
     def open_stream(

@@ -314,6 +314,39 @@ def test_waiting_for_the_next_tunnel_does_not_evade_the_budget():
     relay.assert_nothing_left()
 
 
+def test_what_was_on_a_tunnel_that_is_gone_costs_no_budget():
+    """However many they are: all that may be tried again is, at the other connector."""
+    relay = Relay(connectors=1, max_in_flight=0, idempotent=True)
+    senders = [relay.connect() for _ in range(300)]
+    for sender in senders:
+        sender.send(post(b"abc"))
+    session = relay.registry.sessions.pop()
+    relay.attach("c2")
+    session.link.is_open = False
+    for stream in list(session.link.streams):
+        stream.fail("tunnel-lost", refused=False)
+    assert relay.route_metrics.retries == 300
+    for stream in relay.streams[300:]:
+        stream.answer(204)
+    assert all(sender.answers()[0][0] == 204 for sender in senders)
+    relay.assert_nothing_left()
+
+
+def test_so_too_where_they_had_to_wait_for_a_tunnel():
+    relay = Relay(max_in_flight=0)
+    senders = [relay.connect() for _ in range(60)]
+    for sender in senders:
+        sender.send(post(b"abc"))
+    session = relay.registry.sessions.pop()
+    session.link.is_draining = True
+    for stream in list(session.link.streams):
+        stream.fail("tunnel-refused", refused=True)
+    relay.sleep(0.5)
+    relay.attach("c1-again")
+    assert len(relay.streams) == 120
+    assert not any(sender.answers() for sender in senders)
+
+
 def test_what_was_never_tried_is_held_without_the_budget():
     relay = Relay(connectors=0, max_in_flight=0)
     for _ in range(100):
