@@ -172,7 +172,7 @@ class HealthBook:
         has_other = any(not (one.is_ill or one.is_tripped) for one in present)
         over = frozenset(one.connector for one in present if one.is_ill or (one.is_tripped and has_other))
         for one in present:
-            one.is_passed_over = one.connector in over
+            one.is_passed_over = one.connector in over and len(over) < len(present)
         self._registry.pass_over(key, over)
 
     def _bring_back(self, record: TargetRecord, doubt: Doubt, now: float) -> None:

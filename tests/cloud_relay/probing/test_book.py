@@ -50,6 +50,7 @@ async def test_what_is_dead_behind_one_connector_is_served_by_the_other() -> Non
     other.verdict = BAD
     await world.sleep(20)
     assert world.chosen() == {"a", "b"}, "a probe may be wrong"
+    assert not world.record("a").is_passed_over, "there is no other"
     assert health(world) == ("red", "target-unreachable")
     world.prober.close()
 
