@@ -90,8 +90,9 @@ class MemoryGroup:
         self._write("cgroup.procs", pid)
 
     def release(self, pid: int) -> None:
-        """The process is as free as we are; the group is gone."""
-        (self._folder.parent / "cgroup.procs").write_text(str(pid))
+        """The process, if it still is one, is as free as we are; the group is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            (self._folder.parent / "cgroup.procs").write_text(str(pid))
         self._folder.rmdir()
 
     def _write(self, file: str, value: int) -> None:

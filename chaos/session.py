@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Final
 
 from chaos.leaks import Leaks
 from chaos.network import Network
@@ -16,6 +17,9 @@ from chaos.outcome import Outcome
 from chaos.runner import Run
 from chaos.schedule import Plan
 from chaos.site import Site
+
+_HOPELESS: Final = 3
+"""Runs in a row without a single push, after which the site is given up: it does not start."""
 
 
 class Session:
@@ -37,6 +41,8 @@ class Session:
                 outcome = await self._play(plan)
                 self.outcomes.append(outcome)
                 self._tell(outcome)
+                if not any(one.pushes for one in self.outcomes[-_HOPELESS:]) and len(self.outcomes) >= _HOPELESS:
+                    break
         finally:
             await self._leave(None)
 

@@ -14,10 +14,16 @@ pytestmark = [pytest.mark.system, pytest.mark.timing, pytest.mark.slow, pytest.m
 
 SEED = 5
 SECONDS = 20
+FAULTS = (
+    "kill-relay", "kill-connector", "kill-only-connector", "kill-target", "drop-one-way", "destroyed-sockets",
+    "single-bytes",
+)  # fmt: skip
+"""Those that take a few seconds each."""
 
 
 async def test_a_short_session(tmp_path, record_property):
     argv = [sys.executable, "-m", "chaos", "--seconds", str(SECONDS), "--seed", str(SEED), "--output", str(tmp_path)]
+    argv += ["--fault", ",".join(FAULTS)]
     process = await asyncio.create_subprocess_exec(
         *argv, cwd=ROOT, env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
