@@ -38,6 +38,7 @@ from cloud_relay.senders import Authenticator
 from cloud_relay.snapshot import SnapshotBuilder
 from cloud_relay.status import status_view
 from cloud_relay.tunnel_parts import House, make_policy, make_tunnel_listener
+from cloud_relay.workers.covering import until_covered
 from cloud_relay.workers.team import Team
 from shared.access_log import AccessLog, NoAccessLog
 from shared.clock import TrustedClock
@@ -370,7 +371,8 @@ class RelayApp:
         return self.team is None or self.team.is_first
 
     async def serve_out(self) -> None:
-        """Let in nobody any more, and serve the connections that there are until they end, `drain.upgrade` at most.
+        """Let in nobody any more, have the connectors open tunnels to the siblings, and serve the connections that
+        there are until they end, `drain.upgrade` at most.
 
         Each answer closes its connection; idle ones end by themselves.
         """
@@ -379,7 +381,10 @@ class RelayApp:
         self._ingress.state = RelayState.DRAINING
         self._is_relieved = True
         self.doors.pause_ports()
-        until = self.loop.time() + self.config.drain.upgrade
+        drain = self.config.drain
+        until = self.loop.time() + drain.upgrade
+        if self.team is not None:
+            await until_covered(self.doors.tunnel, self.registry, self.team.wide, drain.upgrade + drain.timeout)
         while self.doors.open_connections and self.loop.time() < until:  # noqa: ASYNC110 - of many kinds, none tells
             await asyncio.sleep(SERVE_OUT_LOOK)
 

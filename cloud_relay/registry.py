@@ -291,6 +291,9 @@ class Registry:
         for waiter in self._waiters.pop(key, ()):
             self._loop.call_soon(waiter.fire)
 
+    def doubt(self, key: Key, session: Session) -> None:
+        """A session here is what it says: there is nothing to doubt."""
+
     def count(self, key: Key) -> int:
         """Sessions by which a push for (tenant, location, target) could go now."""
         return sum(1 for session in self._by_key.get(key, ()) if session.link.can_open)

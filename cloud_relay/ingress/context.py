@@ -60,12 +60,16 @@ class Waiter(Protocol):
 
 
 class SessionRegistry(Protocol):
-    """Where sessions are found. A waiter's callback comes once, when a session for its key shows up."""
+    """Where sessions are found. A waiter's callback comes once, when a session for its key shows up.
+
+    `doubt` is told of a session that had no connector for its key after all: what is known of it is old.
+    """
 
     def choose(
         self, tenant: str, location: str, target: str, exclude: tuple[Any, ...] = (), *, other_connector: bool = False
     ) -> TunnelSession | None: ...
     def wait(self, key: RouteKey, callback: Callable[[], None]) -> Waiter: ...
+    def doubt(self, key: RouteKey, session: Any) -> None: ...
 
 
 class PushWitness(Protocol):

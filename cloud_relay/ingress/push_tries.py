@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cloud_relay.ingress.access import log_try
 from cloud_relay.ingress.push_queue import PushQueued
-from cloud_relay.ingress.retry import AGAIN, HELD, can_mend, is_gone, may_wait
+from cloud_relay.ingress.retry import AGAIN, HELD, NO_CONNECTOR, can_mend, is_gone, may_wait
 
 if TYPE_CHECKING:
     from cloud_relay.ingress.context import TunnelSession
@@ -49,6 +49,8 @@ class PushTries(PushQueued):
         now = self._ingress.time()
         self._tried += (session,)
         self._context.health.failed(route.key, session.identity.connector, fault.code, now)
+        if fault is NO_CONNECTOR:
+            self._context.registry.doubt(route.key, session)
         then, other = self._what_then(route, fault, is_safe, now)
         route.metrics.try_failed(fault.code, then)
         if then == AGAIN and other is not None:

@@ -36,9 +36,11 @@ no-other       there is no other connector that exposes the target
 budget-spent   the relay has tried again too often lately
 """
 
+NO_CONNECTOR: Final = FAULTS["no-connector"]
+
 _REFILL: Final = RESERVE / 60.0
 
-_FIRST_WIRE: Final = FAULTS["no-connector"].wire
+_FIRST_WIRE: Final = NO_CONNECTOR.wire
 _LAST_WIRE: Final = 299
 _REFUSED: Final = FAULTS["tunnel-refused"]
 _CONNECTOR_ERROR: Final = FAULTS["connector-error"]

@@ -309,7 +309,10 @@ class TcpPush(Splice):
         now, session = self._time(), self.session
         if session is not None:
             self._tried += (session,)
-            self._context.ingress.context.health.failed(self.route.key, session.identity.connector, fault.code, now)
+            context = self._context.ingress.context
+            context.health.failed(self.route.key, session.identity.connector, fault.code, now)
+            if fault is _NO_CONNECTOR:
+                context.registry.doubt(self.route.key, session)
         then, other = self._what_then(fault, now)
         self.route.metrics.try_failed(fault.code, then)
         if then == AGAIN and other is not None:

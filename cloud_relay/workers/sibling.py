@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 RETRY: Final = (0.05, 1.0)
 """Seconds until the next try to connect: at first, and at most. A worker that died is back within a second."""
 
+DOUBT: Final = 0.05
+"""Seconds for which no push goes to a sibling that had no tunnel for the last one: by then its news are here."""
+
 log = get_logger("relay.workers")
 
 
@@ -165,6 +168,7 @@ class Sibling:
         self._news: Stream | None = None
         self._lines = Lines()
         self._is_lost = asyncio.Event()
+        self._doubted: dict[Key, asyncio.TimerHandle] = {}
 
     def __repr__(self) -> str:
         return f"<Sibling {self.number} with {len(self.keys)} keys>"
@@ -187,9 +191,24 @@ class Sibling:
     def hop(self, key: Key, avoid: Sequence[str]) -> Hop | None:
         """The way there for one push, unless it has no tunnel for the key but those of `avoid`."""
         names, link = self.keys.get(key), self._link
-        if not names or link is None or not link.can_open or all(name in avoid for name in names):
+        if not names or link is None or not link.can_open or key in self._doubted:
+            return None
+        if all(name in avoid for name in names):
             return None
         return Hop(HopIdentity(names[0] if len(names) == 1 else ""), HopLink(link, key, avoid), self.number)
+
+    def doubt(self, key: Key) -> None:
+        """It had no tunnel for a push, although it said that it has some. Pushes wait for its news, or a moment."""
+        if key in self.keys and key not in self._doubted:
+            self._doubted[key] = self._loop.call_later(DOUBT, self._trust, key)
+
+    def _trust(self, key: Key) -> None:
+        """Whoever waits may ask it again."""
+        doubt = self._doubted.pop(key, None)
+        if doubt is not None:
+            doubt.cancel()
+            if key in self.keys:
+                self._owner.on_key(key)
 
     async def run(self) -> NoReturn:
         """Be connected to it, for ever."""
@@ -241,6 +260,8 @@ class Sibling:
         self._link = self._news = None
         self.keys.clear()
         self.how.clear()
+        for key in list(self._doubted):
+            self._trust(key)
         rivals = list(self.rivals.values())
         self.rivals.clear()
         for rival in rivals:
@@ -309,10 +330,12 @@ class Sibling:
         if not how:
             self.keys.pop(key, None)
             self.how.pop(key, None)
+            self._trust(key)
             return
         self.how[key] = {name: (int(rank), str(state), str(why)) for name, (rank, state, why) in how.items()}
         is_new = key not in self.keys
         self.keys[key] = sorted(how)
+        self._trust(key)
         if is_new:
             self._owner.on_key(key)
 

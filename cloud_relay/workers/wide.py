@@ -71,6 +71,12 @@ class WideRegistry:
         """As `Registry.wait`; a sibling's new tunnel counts too."""
         return self.local.wait(key, callback)
 
+    def doubt(self, key: Key, session: Session | Hop) -> None:
+        """A sibling had no connector for a push: its last tunnel has just ended, or all are full."""
+        for sibling in self.siblings:
+            if isinstance(session, Hop) and session.worker == sibling.number:
+                sibling.doubt(key)
+
     def count(self, key: Key) -> int:
         """Tunnels here by which a push for the key could go now, and siblings that have some."""
         return self.local.count(key) + sum(key in sibling.keys for sibling in self.siblings)

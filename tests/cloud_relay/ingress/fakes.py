@@ -309,6 +309,10 @@ class FakeRegistry:
         self.sessions: list[FakeSession] = []
         self.waiters: list[FakeWaiter] = []
         self.asked: list[tuple[str, str, str]] = []
+        self.doubted: list[FakeSession] = []
+
+    def doubt(self, key: tuple[str, str, str], session: FakeSession) -> None:
+        self.doubted.append(session)
 
     def choose(
         self, tenant: str, location: str, target: str, exclude: Any = (), *, other_connector: bool = False

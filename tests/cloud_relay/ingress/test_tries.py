@@ -61,6 +61,21 @@ def test_a_target_that_does_not_read_is_too_slow():
 # Trying again.
 
 
+def test_who_had_no_connector_is_doubted_before_another_one_is_chosen():
+    relay = Relay(connectors=1)
+    sender = relay.connect()
+    sender.send(post(b"abc"))
+    session = relay.registry.sessions[0]
+    session.is_usable = False
+    relay.streams[0].fail("no-connector", refused=True)
+    assert relay.registry.doubted == [session]
+    assert sender.answers() == []
+    session.is_usable = True
+    relay.registry.wake()
+    relay.streams[1].answer(200)
+    assert sender.last.status == 200
+
+
 def test_refused_goes_to_another_connector():
     relay = Relay(connectors=2)
     sender = relay.connect()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from cloud_relay.admit import Identity
 from cloud_relay.attendance import Attendance, Attendant
@@ -19,6 +20,7 @@ from cloud_relay.probing.book import HealthBook
 from cloud_relay.probing.view import route_health
 from cloud_relay.registry import Registry
 from cloud_relay.session import Session
+from cloud_relay.workers.covering import until_covered
 from cloud_relay.workers.host import Host
 from cloud_relay.workers.lines import MAX_LINE, Lines, line
 from cloud_relay.workers.sibling import Hop, Sibling
@@ -85,6 +87,18 @@ class FakeLink:
 
     def describe(self) -> str:
         return "a tunnel"
+
+
+@dataclass
+class FakeTunnels:
+    """The tunnel listener of who leaves."""
+
+    loop: asyncio.AbstractEventLoop
+    reconnect_spread: float = 0.05
+    asked: list[float] = field(default_factory=list)
+
+    async def ask_replacements(self, seconds: float) -> None:
+        self.asked.append(seconds)
 
 
 @dataclass
@@ -309,6 +323,63 @@ async def test_who_waits_is_called_for_a_siblings_tunnel(two: Two) -> None:
     two.far.attach()
     await asyncio.wait_for(called.wait(), 5)
     assert isinstance(two.near.wide.choose(*KEY), Hop)
+
+
+async def test_a_sibling_that_refused_is_asked_again_after_a_moment(two: Two) -> None:
+    link, _ = two.far.attach()
+    await until(lambda: KEY in two.view.keys)
+    link.can_open = False  # full, and no news tells of that
+    hop = two.near.wide.choose(*KEY)
+    assert isinstance(hop, Hop)
+    called = asyncio.Event()
+    two.near.wide.doubt(KEY, hop)
+    two.near.wide.doubt(KEY, hop)
+    assert two.near.wide.choose(*KEY) is None
+    two.near.wide.wait(KEY, called.set)
+    await asyncio.wait_for(called.wait(), 5)
+    assert isinstance(two.near.wide.choose(*KEY), Hop)
+
+
+async def test_its_next_news_end_the_doubt(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud_relay.workers.sibling.DOUBT", 3600.0)
+    two.far.attach("c1")
+    await until(lambda: KEY in two.view.keys)
+    hop = two.near.wide.choose(*KEY)
+    assert isinstance(hop, Hop)
+    called = asyncio.Event()
+    two.near.wide.doubt(KEY, hop)
+    two.near.wide.wait(KEY, called.set)
+    two.far.attach("c2")
+    await asyncio.wait_for(called.wait(), 5)
+    assert isinstance(two.near.wide.choose(*KEY), Hop)
+    two.near.wide.doubt(KEY, hop)
+    two.far.die()
+    await until(lambda: not two.view.is_connected)
+    await two.far.serve()
+    await until(lambda: KEY in two.view.keys)
+    assert isinstance(two.near.wide.choose(*KEY), Hop)
+
+
+async def test_who_leaves_waits_until_its_siblings_have_what_only_it_has(two: Two) -> None:
+    two.near.attach("c1")
+    far = FakeTunnels(two.near.loop)
+    leaving = two.near.loop.create_task(until_covered(cast(Any, far), two.near.registry, two.near.wide, 60.0))
+    await until(lambda: far.asked == [60.0])
+    await asyncio.sleep(0.1)
+    assert not leaving.done()
+    two.far.attach("c1")
+    await asyncio.wait_for(leaving, 5)
+
+
+async def test_it_does_not_wait_for_ever(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud_relay.workers.covering.PATIENCE", 0.05)
+    two.near.attach("c1")
+    tunnels = FakeTunnels(two.near.loop)
+    with capture_logs() as logs:
+        await until_covered(cast(Any, tunnels), two.near.registry, two.near.wide, 60.0)
+    assert [(one["event"], one["names"]) for one in logs] == [
+        ("no connector has come to another worker", "acme/walldorf/frun")
+    ]
 
 
 async def test_what_ends_or_changes_is_told(two: Two) -> None:
