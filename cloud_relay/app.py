@@ -112,7 +112,9 @@ class RelayApp:
         self._builder = SnapshotBuilder(self.limits, self.metrics, self._service.services, self._service.state)
         self.snapshot = self._builder.build(config)
         self.team = Team(self, assignment, self._budget, self._gaps) if assignment is not None else None
-        self._access_log = AccessLog(loop, 1) if config.log.access == "stdout" else NoAccessLog()
+        always = {"worker": assignment.number} if assignment is not None else None
+        is_logged = config.log.access == "stdout"
+        self._access_log = AccessLog(loop, 1, always=always) if is_logged else NoAccessLog()
         self._ingress = Ingress(loop, self._context(), _report_bug, RelayState.STARTING)
         self.share = FairShare(
             loop,

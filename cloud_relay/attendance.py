@@ -3,6 +3,9 @@
 One identity, one running instance. When another instance shows the same identity, the sessions of the old one are asked
 for a sign of life and have CONTEST_TIME for it. One that answers keeps its place, and the newcomer is refused; else it
 is replaced. Sessions that drain, or that end meanwhile, contest nothing: that is how a restart looks.
+
+Two instances that come in the same moment, each to another worker of this relay, find nobody. Each worker hears of the
+other's session a moment later, and then the instance that came later is the newcomer: both judge that alike.
 """
 
 from __future__ import annotations
@@ -50,8 +53,23 @@ class Rival(Protocol):
         """It did not answer: another takes its place."""
 
 
-Elsewhere = Callable[["ConnectorKey", str], Sequence[Rival]]
-"""Rivals at other workers: sessions of this connector's other instances than this one."""
+Seniority = tuple[float, int, int]
+"""When a session came, by the clock that all workers share; its worker; its number there. The smallest came first."""
+
+
+class DistantRival(Rival, Protocol):
+    """A session at another worker."""
+
+    @property
+    def connector(self) -> ConnectorKey: ...
+    @property
+    def instance(self) -> str: ...
+    @property
+    def seniority(self) -> Seniority: ...
+
+
+Elsewhere = Callable[["ConnectorKey", str], Sequence[DistantRival]]
+"""Rivals at other workers: sessions of this connector's other instances than this one; of all of them for ""."""
 
 
 class LocalRival:
@@ -105,6 +123,8 @@ class Attendance:
         self._time = precise_clock(loop)
         self._contests: list[Contest] = []
         self.elsewhere: Elsewhere = _none
+        self.worker = 0
+        """The number of this worker, where there are several."""
 
     def allowed(self, identity: Identity, targets: Mapping[str, str]) -> Mapping[str, str]:
         """Those of the announced targets that this connector may expose."""
@@ -155,7 +175,33 @@ class Attendance:
                 contest.rivals.remove(rival)
                 if not contest.rivals:
                     self._end(contest)
-                    self.ready(contest.newcomer)
+                    self._stays(contest.newcomer)
+
+    def rival_came(self, rival: DistantRival) -> None:
+        """Another worker has attached a session. Of two instances the one that came first stays, if it lives."""
+        for session in self.registry.of_connector(rival.connector):
+            if session.instance == rival.instance or session.link.is_draining:
+                continue
+            if any(contest.newcomer is session for contest in self._contests):
+                continue
+            if self._seniority(rival.connector, rival.instance) < self._seniority(rival.connector, session.instance):
+                several = self.elsewhere(rival.connector, session.instance)
+                self._contest(session, [one for one in several if one.instance == rival.instance])
+
+    def _seniority(self, key: ConnectorKey, instance: str) -> Seniority:
+        """Of an instance's sessions, wherever they are, the first one's."""
+        here = [
+            (one.attached_at, self.worker, one.number)
+            for one in self.registry.of_connector(key)
+            if one.instance == instance
+        ]
+        there = [one.seniority for one in self.elsewhere(key, "") if one.instance == instance]
+        return min(here + there)
+
+    def _stays(self, newcomer: Session) -> None:
+        """It has nobody to contest any more."""
+        if newcomer not in self.registry:
+            self.ready(newcomer)
 
     def _contest(self, newcomer: Session, rivals: list[Rival]) -> None:
         contest = Contest(newcomer, rivals, self._time())
@@ -173,11 +219,12 @@ class Attendance:
                 "two running connectors hold the same identity: the newcomer is refused",
                 connector=str(newcomer.identity), newcomer=newcomer.link.describe(), attached=alive[0].describe(),
             )  # fmt: skip
+            self.registry.detach(newcomer)  # it may have been attached, in the same moment as the other one
             newcomer.link.close("duplicate-instance")
             return
         for rival in contest.rivals:
             rival.replace()
-        self.ready(newcomer)
+        self._stays(newcomer)
 
     def _end(self, contest: Contest) -> None:
         self._contests.remove(contest)
@@ -299,7 +346,7 @@ def _usable(link: Link, targets: Mapping[str, str]) -> Mapping[str, str]:
     return {name: kind for name, kind in targets.items() if kind != "tcp"}
 
 
-def _none(_key: ConnectorKey, _instance: str) -> Sequence[Rival]:
+def _none(_key: ConnectorKey, _instance: str) -> Sequence[DistantRival]:
     """There are no other workers."""
     return ()
 

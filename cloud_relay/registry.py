@@ -238,6 +238,10 @@ class Registry:
         rank = 1 if session.is_standby else 0
         return rank + 2 if session.identity.connector in self._passed_over.get(key, ()) else rank
 
+    def awaited(self, key: Key) -> int:
+        """The best rank of those that are only full, whose next place is waited for; beyond RANKS if there are none."""
+        return min((self.rank(key, one) for one in self._by_key.get(key, ()) if one.link.accepts), default=len(RANKS))
+
     def _arrange(self, key: Key) -> None:
         """Keep at hand those that a push may be put on without a second look."""
         sessions = self._by_key.get(key)

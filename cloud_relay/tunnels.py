@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from cloud_relay.admit import TUNNEL_PATH, Identity, Policy, Refusal, admit, judge_again
-from cloud_relay.attendance import Attendance, Attendant, Elsewhere, Rival
+from cloud_relay.attendance import Attendance, Attendant, DistantRival, Elsewhere, Rival
 from cloud_relay.entrance import Entrance, TunnelCounts, Welcome
 from cloud_relay.handshake_gate import HandshakeGate
 from cloud_relay.identity.enrolment import Enrolment
@@ -142,12 +142,16 @@ class TunnelListener:
     def join(self, worker: int, workers: int, elsewhere: Elsewhere) -> None:
         """Be the listener of one of several processes: connectors are told, and contests reach over all of them."""
         self._worker, self._workers = worker, workers
-        self._attendance.elsewhere = elsewhere
+        self._attendance.elsewhere, self._attendance.worker = elsewhere, worker
 
     def count_in(self, metrics: TunnelMetrics) -> None:
         """Count tunnels there. Before the first one comes."""
         self._attendance.counts = metrics
         metrics.sessions, metrics.now = self.registry.sessions, self.loop.time
+
+    def rival_came(self, rival: DistantRival) -> None:
+        """A session was attached at another process."""
+        self._attendance.rival_came(rival)
 
     def rival_gone(self, rival: Rival) -> None:
         """A session at another process has ended."""

@@ -55,6 +55,7 @@ class AccessLog:
         "_is_scheduled",
         "_lines",
         "_loop",
+        "_mark",
         "_max_pending",
         "_poll",
         "_told",
@@ -63,8 +64,15 @@ class AccessLog:
     )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, fd: int, max_pending: int = MAX_PENDING, gather: float = _GATHER
+        self,
+        loop: asyncio.AbstractEventLoop,
+        fd: int,
+        max_pending: int = MAX_PENDING,
+        gather: float = _GATHER,
+        always: Mapping[str, object] | None = None,
     ) -> None:
+        """`always` are values at the end of every line: which of several processes writes it."""
+        self._mark = b"," + orjson.dumps(always)[1:] + b"\n" if always else b""
         self.dropped = 0
         """Lines lost for good so far, because the reader was too slow or the disk full."""
         self.pending = 0
@@ -94,6 +102,8 @@ class AccessLog:
         if self.pending >= self._max_pending:
             self.dropped += 1
             return
+        if self._mark:
+            line = line[:-2] + self._mark  # in the place of its "}" and newline
         if self._is_cut:  # half a line is all that a full disk took of the last one
             self._is_cut = False
             line = b"\n" + line

@@ -60,11 +60,12 @@ def setup_logging(
     stream: TextIO | None = None,
     *,
     is_journal: bool = False,
+    always: Mapping[str, object] | None = None,
 ) -> None:
     """Set up this process's logging; may be called again. `stream` is standard error unless given.
 
-    With `is_journal` the lines carry priorities, and are for people unless `format` says otherwise, without a time,
-    which the journal has; else they are JSON.
+    `always` are values of every line. With `is_journal` the lines carry priorities, and are for people unless `format`
+    says otherwise, without a time, which the journal has; else they are JSON.
     """
     out = stream or sys.stderr
     chosen = format or ("console" if is_journal else "json")
@@ -72,7 +73,7 @@ def setup_logging(
     lines = _JournalLines if is_journal else _Lines
     output = _Output(out)
     structlog.configure(
-        processors=[_prepare, _keep, render],
+        processors=[_With(always or {}), _prepare, _keep, render],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda name="": lines(output, name),
         cache_logger_on_first_use=False,
@@ -133,6 +134,18 @@ def _prepare(logger: object, level: str, event: MutableMapping[str, Any]) -> dic
     if trace:
         line["traceback"] = trace
     return line
+
+
+class _With:
+    """The first of structlog's processors: what every line of this process says, ahead of the values of the call."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        self._values = dict(values)
+
+    def __call__(self, _logger: object, _level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {**self._values, **event, **self._values} if self._values else event
 
 
 def _keep(_logger: object, _level: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

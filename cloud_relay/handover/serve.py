@@ -34,7 +34,8 @@ def serve_config(path: Path, passed: Passed | None, workers: int = 1) -> Launche
         assignment = Assignment.from_environment(os.environ)
         activated = Inherited.from_service_manager(os.environ)
         loaded = load(path)
-        setup_logging(loaded.config.log.format, loaded.config.log.level, is_journal=is_journal())
+        log, always = loaded.config.log, {"worker": assignment.number} if assignment is not None else {}
+        setup_logging(log.format, log.level, is_journal=is_journal(), always=always)
         manager = ServiceManager.from_environment(os.environ)
         told = manager.for_successor()
         launcher = Launcher(command, os.environ | told, is_detached=bool(told))

@@ -60,6 +60,11 @@ class Rival:
     def __repr__(self) -> str:
         return f"<Rival {self.number} of {'/'.join(self.connector)} at {self._sibling!r}>"
 
+    @property
+    def seniority(self) -> tuple[float, int, int]:
+        """When it came, its worker, its number there: see `attendance.Seniority`."""
+        return self.since, self._sibling.number, self.number
+
     def describe(self) -> str:
         """Where it is, for our own log."""
         return f"worker {self._sibling.number}"
@@ -120,6 +125,9 @@ class Owner(Protocol):
 
     def on_key(self, key: Key) -> None:
         """The sibling has a tunnel for this key, which it had not."""
+
+    def on_rival(self, rival: Rival) -> None:
+        """It has a session that is not known yet."""
 
     def on_rival_gone(self, rival: Rival) -> None:
         """One of its sessions has ended, or is about to."""
@@ -221,7 +229,7 @@ class Sibling:
             except OSError as error:
                 if pause == RETRY[1]:  # all of them start at once, and one that has died is soon back
                     log_limited(log, "warning", f"worker {self.number}", "a worker is not there",
-                                worker=self.number, cause=error.strerror or str(error))  # fmt: skip
+                                sibling=self.number, cause=error.strerror or str(error))  # fmt: skip
             await asyncio.sleep(pause)
             pause = min(RETRY[1], 2 * pause)
 
@@ -301,7 +309,7 @@ class Sibling:
             for record in self._lines.feed(data):
                 self._learn(record)
         except (ValueError, KeyError, TypeError) as error:
-            log.error("a worker says what is not understood", worker=self.number, cause=str(error))
+            log.error("a worker says what is not understood", sibling=self.number, cause=str(error))
             if self._link is not None:
                 self._link.close("protocol-error")
 
@@ -344,13 +352,14 @@ class Sibling:
             number, (tenant, location, connector) = record["attached"], record["connector"]
             if number in self.rivals:  # it exposes something else, and a contest that goes on knows it already
                 return
-            self.rivals[number] = Rival(
+            self.rivals[number] = rival = Rival(
                 self, number, (tenant, location, connector), record["instance"], record["certificate"], record["since"]
             )
+            self._owner.on_rival(rival)
         elif "detached" in record:
-            rival = self.rivals.pop(record["detached"], None)
-            if rival is not None:
-                self._owner.on_rival_gone(rival)
+            gone = self.rivals.pop(record["detached"], None)
+            if gone is not None:
+                self._owner.on_rival_gone(gone)
         elif "heard" in record:
             heard = self.rivals.get(record["heard"])
             if heard is not None:

@@ -121,7 +121,7 @@ class Team:
         self._take = tunnel.take
         tunnel.join(self.number, self.workers, self.wide.rivals_of)
         self._app.probing.elsewhere = self.wide.states
-        self.wide.on_rival = tunnel.rival_gone
+        self.wide.rival_came, self.wide.rival_gone = tunnel.rival_came, tunnel.rival_gone
         self.wide.hint = tunnel.hint
         path = self._path(self.number, "link")
         path.unlink(missing_ok=True)
@@ -220,7 +220,7 @@ class Team:
                 if is_strict:
                     raise ControlFault(409, "worker-failed", f"worker {number}: {answer}", "Try it again.")
                 log_limited(
-                    log, "warning", f"ask {number}", "a worker does not answer", worker=number, cause=str(answer)
+                    log, "warning", f"ask {number}", "a worker does not answer", sibling=number, cause=str(answer)
                 )
             elif isinstance(answer, BaseException):
                 raise answer

@@ -33,8 +33,9 @@ class WideRegistry:
         self.local = local
         self.siblings: list[Sibling] = []
         self.hops = hops or Counter()
-        self.on_rival: Callable[[Rival], None] = _nobody
-        """Told of a rival that is gone."""
+        self.rival_came: Callable[[Rival], None] = _nobody
+        self.rival_gone: Callable[[Rival], None] = _nobody
+        """Told of sessions that siblings have, and of their ends."""
         self.hint: Callable[[ConnectorKey, float], object] = _nobody_renews
         """Asks the connector's tunnels here for a renewal."""
         self.share: Callable[[GateKey, float], object] = _nobody_divides
@@ -62,7 +63,8 @@ class WideRegistry:
         key = (tenant, location, target)
         session = self.local.choose(tenant, location, target, here, other_connector=other_connector)
         if session is None:
-            return self._hop(key, exclude)
+            # A place in a full tunnel here is better than one in a standby's there.
+            return self._hop(key, exclude, len(RANKS) if exclude else self.local.awaited(key) + 1)
         if not exclude and key not in self.local.worse:
             return session
         return self._hop(key, exclude, self.local.rank(key, session)) or session
@@ -104,7 +106,7 @@ class WideRegistry:
     # --- what contests ask
 
     def rivals_of(self, connector: ConnectorKey, instance: str) -> list[Rival]:
-        """Sessions of other instances of this connector, at siblings."""
+        """Sessions of other instances of this connector, at siblings; for "" of all instances."""
         return [
             rival
             for sibling in self.siblings
@@ -122,9 +124,13 @@ class WideRegistry:
         """A sibling has a tunnel for this key now."""
         self.local.wake(key)
 
+    def on_rival(self, rival: Rival) -> None:
+        """A sibling has attached a session."""
+        self.rival_came(rival)
+
     def on_rival_gone(self, rival: Rival) -> None:
         """A session at a sibling has ended."""
-        self.on_rival(rival)
+        self.rival_gone(rival)
 
     def on_hint(self, connector: ConnectorKey, within: float) -> None:
         """A sibling wants this connector to renew."""

@@ -265,3 +265,13 @@ async def test_on_a_real_loop_and_a_socket():
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert theirs.recv(100) == b'{"n":1}\n'
+
+
+def test_every_line_says_which_process_wrote_it(loop, tmp_path):
+    with (tmp_path / "log").open("wb") as file:
+        log = AccessLog(loop, file.fileno(), gather=0, always={"worker": 2})
+        log.line({"n": 1})
+        log.text(b'{"n":2}\n')
+        loop.tick()
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert lines == [{"n": 1, "worker": 2}, {"n": 2, "worker": 2}]

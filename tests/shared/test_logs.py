@@ -43,6 +43,17 @@ def test_a_line_says_when_how_bad_who_and_what(lines):
     }  # fmt: skip
 
 
+def test_what_every_line_says_cannot_be_said_otherwise():
+    stream = io.StringIO()
+    setup_logging("json", "info", stream, always={"worker": 3})
+    get_logger("relay").info("relay started", worker=9, tenants=1)
+    logging.getLogger("library").warning("careful")
+    structlog.reset_defaults()
+    ours, theirs = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert list(ours)[3:] == ["event", "worker", "tenants"]
+    assert ours["worker"] == theirs["worker"] == 3
+
+
 def test_times_are_rfc_3339_in_utc():
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", utc_now())
 

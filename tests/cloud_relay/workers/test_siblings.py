@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -135,7 +136,8 @@ class Worker:
         self.wide = WideRegistry(self.registry)
         self.attendance = Attendance(loop, self.registry)
         self.attendance.elsewhere = self.wide.rivals_of
-        self.wide.on_rival = self.attendance.rival_gone
+        self.attendance.worker = number
+        self.wide.rival_came, self.wide.rival_gone = self.attendance.rival_came, self.attendance.rival_gone
         self.server: asyncio.Server | None = None
         self.transports: list[LocalTransport] = []
         self.tasks: list[asyncio.Task[Any]] = []
@@ -172,11 +174,12 @@ class Worker:
         self.path.unlink(missing_ok=True)
 
     def attach(
-        self, connector: str = "c1", instance: str = "i1", *, standby: bool = False, **targets: str
+        self, connector: str = "c1", instance: str = "i1", *, standby: bool = False, ago: float = 0.0, **targets: str
     ) -> tuple[FakeLink, Attendant]:
         link = FakeLink()
         identity = Identity("acme", "walldorf", connector, "ab", datetime(2030, 1, 1, tzinfo=UTC))
-        attendant = Attendant(self.loop, self.attendance, identity, lambda _: None)
+        clock = SimpleNamespace(time=lambda: self.loop.time() - ago)
+        attendant = Attendant(cast(Any, clock), self.attendance, identity, lambda _: None)
         hello = Hello(instance=instance, targets=targets or {"frun": "http"}, standby=standby)
         attendant.on_ready(cast(Any, link), hello)
         return link, attendant
@@ -247,6 +250,26 @@ async def test_a_siblings_tunnel_comes_before_a_standby_here(two: Two) -> None:
     await until(lambda: "c3" in two.view.how[KEY])
     assert two.view.rank(KEY, ["c1"]) == 1
     assert isinstance(two.near.wide.choose(*KEY, exclude=()), Hop)
+
+
+async def test_a_standby_there_takes_nothing_while_one_here_is_only_full(two: Two) -> None:
+    link, _ = two.near.attach("c1")
+    two.far.attach("c2", standby=True)
+    await until(lambda: KEY in two.view.keys)
+    link.can_open = False
+    assert two.near.wide.choose(*KEY) is None
+    two.far.attach("c3")
+    await until(lambda: "c3" in two.view.how[KEY])
+    assert isinstance(two.near.wide.choose(*KEY), Hop)
+    link.accepts = False
+    assert isinstance(two.near.wide.choose(*KEY), Hop)
+
+
+async def test_a_standby_there_takes_pushes_where_there_is_no_other_way(two: Two) -> None:
+    link, _ = two.far.attach("c2", standby=True)
+    await until(lambda: KEY in two.view.keys)
+    two.open()
+    await until(lambda: bool(link.streams))
 
 
 async def test_and_before_one_here_behind_which_the_target_is_dead(two: Two) -> None:
@@ -462,6 +485,39 @@ async def test_one_that_ends_meanwhile_contests_nothing(two: Two) -> None:
     began = asyncio.get_running_loop().time()
     await until(lambda: two.near.session_of(new) in two.near.registry)
     assert asyncio.get_running_loop().time() - began < 0.5
+
+
+async def test_of_two_instances_that_come_in_the_same_moment_the_first_stays(two: Two) -> None:
+    first, _ = two.far.attach(instance="i1", ago=0.01)
+    second, attendant = two.near.attach(instance="i2")
+    assert two.near.session_of(attendant) in two.near.registry, "neither worker knows of the other's session"
+    await until(lambda: bool(second.closed))
+    assert second.closed == ("duplicate-instance",)
+    assert len(two.near.registry) == 0
+    await asyncio.sleep(0.1)
+    assert not first.closed
+    assert len(two.far.registry) == 1
+
+
+async def test_unless_it_is_dead(two: Two) -> None:
+    first, _ = two.far.attach(instance="i1", ago=0.01)
+    first.answers_pings, first.last_received = False, 0.0
+    second, attendant = two.near.attach(instance="i2")
+    await until(lambda: bool(first.closed))
+    assert first.closed == ("replaced",)
+    assert not second.closed
+    assert two.near.session_of(attendant) in two.near.registry
+    assert len(two.far.registry) == 0
+
+
+async def test_the_first_tunnel_of_an_instance_speaks_for_those_that_came_later(two: Two) -> None:
+    first, _ = two.far.attach(instance="i1", ago=0.01)
+    second, _ = two.near.attach(instance="i2")
+    third, _ = two.far.attach(instance="i1")
+    await until(lambda: bool(second.closed))
+    await asyncio.sleep(0.1)
+    assert not first.closed
+    assert not third.closed
 
 
 async def test_the_same_instance_may_have_tunnels_at_both(two: Two) -> None:
