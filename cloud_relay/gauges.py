@@ -15,11 +15,14 @@ Values = dict[tuple[str, ...], float]
 def add_gauges(app: RelayApp) -> None:
     """Add them to the metrics of the app."""
     gauge = app.metrics.gauge
-    gauge("qanat_relay_memory_used_bytes", "Bytes of pushes under way.", lambda: app.memory()["used"])
-    gauge("qanat_relay_pushes_queued", "Pushes that wait for their turn.", app.queued)
-    gauge("qanat_relay_pushes_queued_limit", "How many pushes may wait for their turn.", app.queue_limit)
+    gauge("qanat_relay_memory_used_bytes", "Bytes of pushes under way.", lambda: app.budget.used)
+    gauge("qanat_relay_pushes_queued", "Pushes that wait for their turn.", lambda: app.ingress.queue.waiting)
+    gauge(
+        "qanat_relay_pushes_queued_limit", "How many pushes may wait for their turn.",
+        lambda: app.ingress.context.settings.queue,
+    )  # fmt: skip
     gauge("qanat_relay_senders_held_back", "Senders whose pushes wait for others'.", lambda: app.share.narrowed)
-    gauge("qanat_relay_memory_budget_bytes", "memory.budget.", lambda: app.memory()["budget"])
+    gauge("qanat_relay_memory_budget_bytes", "memory.budget.", lambda: app.budget.limit)
     gauge(
         "qanat_relay_tunnels", "Tunnels attached.", lambda: _tunnels(app), ("tenant", "location", "connector")
     )  # fmt: skip

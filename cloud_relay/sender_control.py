@@ -24,10 +24,10 @@ KINDS = ("basic", "bearer", "oauth", "jwt", "certificate")
 class SenderBook(Protocol):
     """The running relay, as far as senders go."""
 
-    def senders(self) -> list[dict[str, Any]]:
+    def listed(self) -> list[dict[str, Any]]:
         """All of them, for people."""
 
-    def set_sender_disabled(self, tenant: str, name: str, *, is_disabled: bool) -> bool:
+    def set_disabled(self, tenant: str, name: str, *, is_disabled: bool) -> bool:
         """Switch one off or on; False if it was so already. LookupError if there is none, OSError if it cannot be."""
 
 
@@ -70,13 +70,13 @@ def sender_routes(book: SenderBook) -> Routes:
     """The handlers, bound to one relay."""
 
     async def show(_request: ControlRequest) -> dict[str, Any]:
-        return {"senders": book.senders()}
+        return {"senders": book.listed()}
 
     def switch(*, is_disabled: bool) -> Handler:
         async def handle(request: ControlRequest) -> dict[str, Any]:
             tenant, sender = request.params["tenant"], request.params["sender"]
             try:
-                has_changed = book.set_sender_disabled(tenant, sender, is_disabled=is_disabled)
+                has_changed = book.set_disabled(tenant, sender, is_disabled=is_disabled)
             except LookupError as error:
                 raise ControlFault(
                     404, "unknown-sender", "the config has no such sender", "See 'cloud-relay senders list'."

@@ -164,15 +164,16 @@ def status_view(app: RelayApp) -> dict[str, Any]:
     """The whole status. Everything in it is JSON-able."""
     now = asyncio.get_running_loop().time()
     targets = connector_views(app.probing.prober.records(), now)
+    guard = app.doors.tunnel.guard if app.doors is not None else None
+    refused = guard.not_allowed if guard is not None else {}
     return {
         **process_view(app),
         "pid": os.getpid(),
         "draining": app.arriving.reports,
         "in_flight": app.in_flight,
-        "memory": app.memory(),
         "identity": app.identity.status() if app.identity is not None else None,
         "listeners": app.doors.describe() if app.doors is not None else [],
-        "tenants": tenants_view(app.config, app.registry.sessions(), now, app.not_allowed(), targets),
+        "tenants": tenants_view(app.config, app.registry.sessions(), now, refused, targets),
         "probes": dict(app.probing.prober.counts),
         "routes": routes_view(app.snapshot.table, app.probing.health),
         "tcp_routes": [_tcp_route(route, app) for route in app.snapshot.tcp.values()],

@@ -278,10 +278,6 @@ class ConnectorApp:
             "warnings": self._clock_warnings() + warnings(every, self._now()),
         }
 
-    def memory(self) -> dict[str, int]:
-        """Bytes of pushes under way, and how many may be."""
-        return {"used": self.budget.used, "budget": self.budget.limit, "victims": self.budget.victims}
-
     # --- parts
 
     def _now(self) -> datetime:

@@ -21,7 +21,6 @@ def status_view(app: ConnectorApp) -> dict[str, Any]:
         **process_view(app),
         "standby": app.config.standby,
         "in_flight": app.in_flight,
-        "memory": app.memory(),
         **app.identity_view(),
         "tunnels": app.tunnels.describe(),
         "targets": [_target(target, app.probes) for target in app.targets.by_name.values()]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from shared.outcome import Outcome
+from shared.protocol import MemoryBudget
 
 
 class ProcessView(Protocol):
@@ -19,6 +20,7 @@ class ProcessView(Protocol):
 
     path: Path
     started_at: float
+    budget: MemoryBudget
 
     @property
     def state(self) -> enum.Enum: ...
@@ -40,7 +42,8 @@ def timestamp(unix: float) -> str | None:
 
 
 def process_view(app: ProcessView) -> dict[str, Any]:
-    """Version, state and age of the process, how many tasks it runs, its config, and what became of the last reload."""
+    """Version, state and age of the process, how many tasks it runs, its config, what became of the last reload,
+    and the bytes of pushes under way with how many may be."""
     reload = app.last_reload
     return {
         "version": version(),
@@ -49,6 +52,7 @@ def process_view(app: ProcessView) -> dict[str, Any]:
         "uptime_s": round(time.time() - app.started_at, 1),
         "tasks": len(asyncio.all_tasks()),
         "config": str(app.path),
+        "memory": {"used": app.budget.used, "budget": app.budget.limit, "victims": app.budget.victims},
         "reload": None
         if reload is None
         else {"at": timestamp(reload.at), "taken": reload.is_taken, "lines": list(reload.lines)},

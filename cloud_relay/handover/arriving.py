@@ -11,7 +11,9 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from cloud_relay.doors import require_contexts
 from cloud_relay.handover.predecessor import Predecessor
+from cloud_relay.identity.office import rehearse
 from cloud_relay.loading import check_state
 from shared.crash_points import reach
 from shared.listeners import Inherited
@@ -74,7 +76,7 @@ class Arriving:
         await predecessor.wait_for("hello")
         for message in predecessor.said.get("hello", ()):
             check_state(app.config.state_dir, Path(message["state_dir"]))
-        await asyncio.to_thread(app.rehearse)
+        await asyncio.to_thread(_rehearse, app)
         predecessor.say("prepared")
         reach("relay.arriving.prepared")
         await predecessor.wait_for("take-state")
@@ -138,3 +140,8 @@ class Arriving:
             return []
         there = {tuple(key) for message in predecessor.said.get("keys", ()) for key in message["keys"]}
         return sorted(there & {route.key for route in app.snapshot.routes})
+
+
+def _rehearse(app: RelayApp) -> None:
+    """Whether its config could be served with the state that another process holds. May block. CommandError."""
+    require_contexts(app.config, lambda: rehearse(app.config, app.clock))

@@ -70,14 +70,14 @@ class Follower:
         """Take in what has changed. Raises StateError, PkiError, OSError."""
         if self._app.identity is not None:
             await self._app.identity.follow()
-        self._app.follow_senders()
+        self._app.senders.follow()
 
     async def take_back(self, identity: IdentityService) -> None:
         """Have the state again, as soon as the process that had it is gone; until then nothing is issued here."""
         while True:
             try:
                 await identity.take_back()
-                self._app.follow_senders()
+                self._app.senders.follow()
             except (CommandError, StateError, PkiError, OSError) as error:
                 log_limited(log, "error", "take back", "the state cannot be taken back yet", cause=str(error))
                 await asyncio.sleep(LOOK)

@@ -201,7 +201,12 @@ class Leaving:
         self._since = self._app.loop.time()
         successor = self._successor
         parts_of(self._app).control.disown()
-        self._app.leave(successor.pid if successor is not None else 0)
+        self._app.relieve()
+        self._app.arriving.leaves("succeeded")
+        log.info(
+            "a new process serves; this one serves out its connections",
+            pid=successor.pid if successor is not None else 0,
+        )
         # The new process may have read a config that was not in force here.
         self._reload = spawn(self._app.reload(), "reload")
         self._task = spawn(self._serve_out(), "the end of what is left")

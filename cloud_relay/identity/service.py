@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from cloud_relay.attached import attached, hint
 from cloud_relay.expiries import Expiry, near
 from cloud_relay.identity import describe
 from cloud_relay.identity.desk import Desk
@@ -154,17 +155,17 @@ class IdentityService:
 
     def _attached(self, key: ConnectorKey) -> list[tuple[str, float]]:
         now = self._app.loop.time()
-        return [(one.fingerprint, now - one.since) for one in self._app.attached() if one.connector == key]
+        return [(one.fingerprint, now - one.since) for one in attached(self._app) if one.connector == key]
 
     def _in_use(self, generation: int) -> int:
         certificates = self.office.book.certificates
         return sum(
-            1 for one in self._app.attached()
+            1 for one in attached(self._app)
             if (record := certificates.get(one.fingerprint)) and record.generation == generation
         )  # fmt: skip
 
     def _hint(self, key: ConnectorKey, within: float) -> int:
-        return self._app.hint(key, within)
+        return hint(self._app, key, within)
 
 
 async def open_identity(app: RelayApp, patience: float = 0.0, *, is_shared: bool = False) -> IdentityService:

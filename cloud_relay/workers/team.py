@@ -20,6 +20,7 @@ from cloud_relay.workers.host import Host
 from cloud_relay.workers.merging import Shown
 from cloud_relay.workers.passing import ALIVE_EVERY, MAX_WAITING
 from cloud_relay.workers.quotas import Dividing, Obeying
+from cloud_relay.workers.serving_out import serve_out
 from cloud_relay.workers.sibling import Sibling
 from cloud_relay.workers.status import merge_status
 from cloud_relay.workers.switch import Switch
@@ -282,7 +283,7 @@ class Team:
             self._channel.send({"say": "alive"})
 
     async def _leave(self) -> None:
-        await self._app.serve_out()
+        await serve_out(self._app)
         self._stop()
 
     def _on_message(self, said: Message, sock: socket.socket | None) -> None:

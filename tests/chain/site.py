@@ -134,7 +134,7 @@ class Site:
     async def until_quiet(self) -> None:
         """Nothing is in flight on either side, and no memory is held."""
         await self.until(lambda: not (self.relay.in_flight or self.connector.in_flight))
-        await self.until(lambda: not (self.relay.memory()["used"] or self.connector.memory()["used"]))
+        await self.until(lambda: not (self.relay.budget.used or self.connector.budget.used))
 
 
 def relay_document(pki: Pki) -> Document:

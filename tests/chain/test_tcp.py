@@ -81,7 +81,7 @@ def test_contract(run, tmp_path, check):
             await until(lambda: not made.doors.tcp.connections)
             await until(lambda: not made.connector.in_flight)
             assert made.relay.limits.in_flight == 0
-            assert made.relay._budget.used == made.connector.budget.used == 0
+            assert made.relay.budget.used == made.connector.budget.used == 0
             near.reset()
 
     run(main())
@@ -377,7 +377,7 @@ def test_a_thousand_that_never_read_hold_up_nobody(tmp_path, monkeypatch):
             assert held.used <= held.limit
             beside = min([await flow(ports[1], far) for _ in range(4)])
             assert beside < 1.5 * alone
-            assert made.relay._budget.used <= made.relay._budget.limit
+            assert made.relay.budget.used <= made.relay.budget.limit
             assert not any("reset" in one.events for one in senders)
             for one in senders:
                 one.reset()

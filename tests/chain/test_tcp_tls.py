@@ -151,7 +151,7 @@ def test_client_certificates_are_the_senders_credential(run, tmp_path):
                     await TlsClient(port, name, pki.ca, pair).read_nothing()
                 await until(lambda: code in [line.get("code") for line in made.relay_lines])  # noqa: B023 - at once
             assert len(ends) == 1
-            made.relay.set_sender_disabled("acme", "plant", is_disabled=True)
+            made.relay.senders.set_disabled("acme", "plant", is_disabled=True)
             await until(lambda: ends[0].events[-1:] == ["reset"])
             with pytest.raises((ConnectionError, ssl.SSLError)):
                 await TlsClient(port, name, pki.ca, known).read_nothing()

@@ -25,6 +25,7 @@ from cloud_relay.app import RelayApp
 from cloud_relay.config import RelayConfig
 from cloud_relay.health import RelayState
 from cloud_relay.show import status_tables
+from cloud_relay.workers.serving_out import serve_out
 from cloud_relay.workers.status import merge_status
 from shared.config import read_config
 from shared.control import control_request
@@ -180,7 +181,7 @@ async def test_who_serves_out_beside_others_lets_nobody_in_and_answers_for_all(
     assert world.app.doors is not None
     while not world.app.doors.open_connections:
         await asyncio.sleep(0.01)
-    leaving = spawn(world.app.serve_out(), "serving out")
+    leaving = spawn(serve_out(world.app), "serving out")
     while world.app.state is not RelayState.DRAINING:
         await asyncio.sleep(0.01)
     async with session.get(f"{base}/readyz", timeout=aiohttp.ClientTimeout(5)) as answer:

@@ -14,6 +14,7 @@ import yaml
 from cloud_relay.app import RelayApp
 from cloud_relay.config import RelayConfig
 from cloud_relay.doors import Doors
+from cloud_relay.wiring import make_context
 from connector_agent.app import ConnectorApp
 from connector_agent.config import ConnectorConfig
 from connector_agent.wiring import make_tunnels
@@ -124,8 +125,8 @@ async def chain(
         lambda app: make_tunnels(app, {}),
     )  # fmt: skip
     relay_lines, connector_lines = Lines(), Lines()
-    relay._access_log = cast(Any, relay_lines)
-    relay._ingress.context = relay._context()
+    relay.access_log = cast(Any, relay_lines)
+    relay.ingress.context = make_context(relay)
     connector.tcp._access_log = connector_lines
     try:
         await relay.start(StopRequest())

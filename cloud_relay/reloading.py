@@ -1,0 +1,58 @@
+"""From one config to the next in a relay that runs: whether it may have it, and what it needs for that."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from cloud_relay.config import RelayConfig, find_changes, restart_keys
+from cloud_relay.doors import load_contexts
+from cloud_relay.expiries import describe_changes
+from cloud_relay.handover.leaving import Phase
+from shared.exits import CommandError
+from shared.outcome import Outcome
+
+if TYPE_CHECKING:
+    from cloud_relay.app import RelayApp
+    from cloud_relay.ports import Port
+    from shared.config import Loaded
+
+
+class Applying:
+    """Puts configs into force. Made with the one that the process has started with."""
+
+    def __init__(self, app: RelayApp, started_with: RelayConfig) -> None:
+        self._app = app
+        self._started_with = started_with
+
+    async def apply(self, loaded: Loaded[RelayConfig]) -> Outcome:
+        """Use this config, if nothing speaks against it; else nothing changes. PkiError, OSError: likewise."""
+        app, config = self._app, loaded.config
+        refusal = self._refusal(config)
+        if refusal is not None:
+            return refusal
+        if app.identity is None:
+            return Outcome.refused(["the relay is starting"])
+        contexts = await asyncio.to_thread(load_contexts, config, app.identity.context)
+        bound: dict[str, Port] = {}
+        if app.leaving.phase is Phase.SERVING:
+            app.sender_service.open(config)
+        if app.doors is not None and app.leaving.phase is Phase.SERVING:
+            try:
+                bound = await app.doors.bind_new(config)
+            except CommandError as error:
+                return Outcome.refused([error])
+        before = app.doors.expiries if app.doors is not None else ()
+        outcome = Outcome.taken([*find_changes(app.config, config), *describe_changes(before, contexts.expiries)])
+        app.use(config, contexts, bound)
+        return outcome
+
+    def _refusal(self, config: RelayConfig) -> Outcome | None:
+        app = self._app
+        if app.leaving.phase is not Phase.LEAVING and (keys := restart_keys(self._started_with, config)):
+            return Outcome.needs_restart(keys)
+        if app.team is not None and (keys := app.team.moved(config)):
+            return Outcome.needs_restart(keys)
+        if app.leaving.phase is Phase.PASSING:
+            return Outcome.refused(["an upgrade is under way: reload when it is through"])
+        return None
