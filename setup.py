@@ -32,6 +32,7 @@ SINGLE = (
     "shared/tunnel/websocket_frames.py",
     "cloud_relay/limits.py",
     "cloud_relay/metrics.py",
+    "cloud_relay/places.py",
     "cloud_relay/registry.py",
     "cloud_relay/routing.py",
     "cloud_relay/senders.py",

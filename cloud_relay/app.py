@@ -95,7 +95,7 @@ class RelayApp:
         self.budget = MemoryBudget(config.memory.budget // workers)
         self._pool = HashingPool(worker_count(workers))
         self.metrics = RelayMetrics()
-        self.limits = Limits(max(1, config.limits.in_flight // workers), self.budget, 1.0 / workers)
+        self.limits = Limits(config.limits.in_flight, self.budget, 1.0 / workers)
         self.registry = Registry(loop)
         self._is_relieved = False
         self.gaps = GapWatch(loop)

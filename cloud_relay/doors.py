@@ -269,6 +269,7 @@ class Doors:
     # --- within
 
     def _planned(self, snapshot: Snapshot, contexts: Contexts) -> dict[str, PlannedPort]:
+        self.tcp.tenants = len({tenant for tenant, _ in snapshot.tcp})
         entrances = {key: TcpEntrance(self.tcp, route, contexts.tcp.get(key)) for key, route in snapshot.tcp.items()}
         return self._plan_ports(snapshot.config, entrances)
 

@@ -32,6 +32,9 @@ OF_TENANT: Final = 3
 AT_ONCE: Final = 64
 """Pushes that are let in at one gate in one turn of the loop, so that it gets to everything else between."""
 
+FULL_FOR: Final = 0.02
+"""Seconds after which it is looked again whether the process has a place for a tenant that may have no more for now."""
+
 _SOON: Final = 0.001
 """Seconds. A bucket that is empty but for a rounding is not asked again at once."""
 
@@ -78,6 +81,11 @@ class Line:
     def add(self, ticket: Ticket) -> None:
         """At the end of the sender's own pushes; a sender that is new here comes last."""
         self.senders.setdefault(ticket.sender.gate, deque()).append(ticket)
+
+    @property
+    def first(self) -> Ticket:
+        """The push whose turn it is."""
+        return next(iter(self.senders.values()))[0]
 
     def next(self) -> Ticket:
         """Take the first push of the sender whose turn it is; the sender then comes last."""
@@ -172,6 +180,9 @@ class FairQueue:
         while line.senders and not gate.is_full(now):
             if let_in == AT_ONCE:
                 self.has_room(gate)
+                return
+            if not self._limits.has_place_for(line.first.sender):  # all that wait at a gate are of one tenant
+                line.timer = self._loop.call_at(now + FULL_FOR, self._on_time, gate)
                 return
             ticket = line.next()
             other = self._limits.full_gate(ticket.sender, ticket.route, now)

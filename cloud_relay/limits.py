@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from cloud_relay.places import Holding, Places
 from shared.errors import FAULTS, Fault
 
 if TYPE_CHECKING:
@@ -53,18 +54,20 @@ class Gate:
 
     `line` is who waits before it (see fair_queue), None when nobody does. `lasting` of what is in flight are no pushes
     that end soon but connections that stay: TCP, WebSockets. `share` is how many others may be in flight for now, for
-    the sake of other senders (see fair_share), 0 when that is no matter.
+    the sake of other senders (see fair_share), 0 when that is no matter. A sender's `holding` is its tenant's, of all
+    that the process may have in flight.
     """
 
     __slots__ = (
         "_byte_tolerance", "_bytes_full_at", "_configured", "_full_at", "_interval", "_limits", "_part", "_tolerance",
-        "byte_cost", "in_flight", "lasting", "line", "max_in_flight", "share",
+        "byte_cost", "holding", "in_flight", "lasting", "line", "max_in_flight", "share",
     )  # fmt: skip
 
     def __init__(self, max_in_flight: int = 0, rate: float = 0.0, burst: float = 0.0, part: float = 1.0) -> None:
         self.in_flight = self.lasting = self.share = self._configured = 0
         self._part = part
         self.line: Line | None = None
+        self.holding = Holding()
         self._full_at = self._interval = self._tolerance = 0.0
         self._bytes_full_at = self.byte_cost = self._byte_tolerance = 0.0
         self._limits = (0, 0.0, 0.0, 0.0, 0.0)
@@ -190,22 +193,33 @@ class Gate:
 class Limits:
     """The process's limits: one object for all listeners, kept over reloads.
 
+    `places` are those of pushes in flight in the whole process; when they run short, tenants have equal shares.
     Every `admit` that gave None is followed by exactly one `release` with the same sender and route.
     """
 
-    __slots__ = ("_budget", "_gates", "_part", "in_flight", "max_in_flight", "on_room")
+    __slots__ = ("_budget", "_gates", "_holdings", "_part", "on_room", "places")
 
     def __init__(
         self, max_in_flight: int = DEFAULT_MAX_IN_FLIGHT, budget: MemoryBudget | None = None, part: float = 1.0
     ) -> None:
-        """`part`: how much of each gate's limits this process may use at first."""
+        """`part`: how much of each gate's limits this process may use at first, and of `max_in_flight` for good."""
         self._part = part
-        self.in_flight = 0
-        self.max_in_flight = max_in_flight
+        self.places = Places(0)
+        self._holdings: dict[str, Holding] = {}
+        self.resize(max_in_flight, 1)
         self._budget = budget
         self.on_room: Callable[[Gate], object] = _nobody
         """Told of each gate that has a line when a push gives its place back."""
         self._gates: dict[tuple[str, str, str], Gate] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """Pushes in flight in this process."""
+        return self.places.held
+
+    def resize(self, max_in_flight: int, tenants: int) -> None:
+        """So many pushes may be in flight, of all tenants together, in all processes."""
+        self.places.resize(max(1, int(max_in_flight * self._part + _SLACK)) if max_in_flight else 0, tenants)
 
     def admit(self, sender: Sender, route: Limited, body_length: int | None, now: float) -> Fault | None:
         """Let a push in, or say why not. `body_length` is its Content-Length, None when it is chunked.
@@ -214,18 +228,28 @@ class Limits:
         """
         if body_length is not None and body_length > route.max_body:
             return _BODY_TOO_LARGE
-        budget = self._budget
-        if self.in_flight >= self.max_in_flight or (budget is not None and budget.is_spent):
+        budget, places, of_sender = self._budget, self.places, sender.gate
+        if budget is not None and budget.is_spent:
+            return _OVERLOADED
+        holding = of_sender.holding
+        if places.held >= places.mark and not places.may_take(holding):
             return _OVERLOADED
         shared = route.shared
-        if sender.gate.is_shut(now) or route.gate.is_shut(now) or (shared is not None and shared.is_shut(now)):
+        if of_sender.is_shut(now) or route.gate.is_shut(now) or (shared is not None and shared.is_shut(now)):
             return route.quota_fault
-        sender.gate.enter(now)
+        of_sender.enter(now)
         route.gate.enter(now)
         if shared is not None:
             shared.enter(now)
-        self.in_flight += 1
+        if holding.held == 0:  # as Places.take does, without a call
+            places.active += 1
+        holding.held += 1
+        places.held += 1
         return None
+
+    def has_place_for(self, sender: Sender) -> bool:
+        """Whether the process may have one more push of this sender's tenant in flight."""
+        return self.places.may_take(sender.gate.holding)
 
     def enter(self, sender: Sender, route: Limited, now: float) -> None:
         """Count a push that is let in from a line, as `admit` does where there is none."""
@@ -233,7 +257,7 @@ class Limits:
         route.gate.enter(now)
         if route.shared is not None:
             route.shared.enter(now)
-        self.in_flight += 1
+        self.places.take(sender.gate.holding)
 
     def shut_gate(self, sender: Sender, route: Limited, now: float) -> Gate | None:
         """The first gate that keeps such a push out, or makes it wait behind others."""
@@ -267,7 +291,11 @@ class Limits:
         of_sender, of_route, shared = sender.gate, route.gate, route.shared
         of_sender.in_flight -= 1
         of_route.in_flight -= 1
-        self.in_flight -= 1
+        places, holding = self.places, of_sender.holding
+        places.held -= 1
+        holding.held -= 1
+        if holding.held == 0:  # as Places.give_back does, without a call
+            places.active -= 1
         if shared is not None:
             shared.in_flight -= 1
             if shared.line is not None:
@@ -298,8 +326,21 @@ class Limits:
         """The gate of one sender, route or tenant, made once and then kept over reloads, with these limits from now
         on."""
         gate = self._gates.setdefault((tenant, kind, name), Gate(part=self._part))
+        gate.holding = self._holding_of(tenant)
         gate.configure(max_in_flight, rate, burst, byte_rate, byte_burst)
         return gate
+
+    def open_gate(self, tenant: str) -> Gate:
+        """For pushes of nobody in particular: a gate without limits of its own."""
+        gate = Gate()
+        gate.holding = self._holding_of(tenant)
+        return gate
+
+    def _holding_of(self, tenant: str) -> Holding:
+        holding = self._holdings.get(tenant)
+        if holding is None:
+            holding = self._holdings[tenant] = Holding()
+        return holding
 
     def stays(self, sender: Sender) -> None:
         """A push that was admitted has become a connection that stays. Before its `release` comes `passes`."""
@@ -344,9 +385,11 @@ class Limits:
         """Forget the gates of senders and routes that the config no longer names; what is in flight keeps its own."""
         for key in self._gates.keys() - keys:
             del self._gates[key]
+        left = {tenant for tenant, _, _ in keys}
+        self._holdings = {name: one for name, one in self._holdings.items() if one.held or name in left}
 
     def __repr__(self) -> str:
-        return f"<Limits {self.in_flight} of {self.max_in_flight} in flight, {len(self._gates)} gates>"
+        return f"<Limits {self.in_flight} of {self.places.limit} in flight, {len(self._gates)} gates>"
 
 
 def _nobody(_gate: Gate) -> None:

@@ -104,7 +104,7 @@ class SnapshotBuilder:
         self.metrics.tcp.keep_only(set(tcp))
         for key in self._tcp_states.keys() - tcp.keys():
             del self._tcp_states[key]
-        self.limits.max_in_flight = config.limits.in_flight
+        self.limits.resize(config.limits.in_flight, len(config.tenants))
         return Snapshot(config, RoutingTable(routes, endpoints), realms, everybody, tcp)
 
     def _sender(self, tenant: str, config: SenderConfig) -> Sender:
@@ -192,7 +192,7 @@ class SnapshotBuilder:
             target=config.to.target,
             networks=config.networks,
             certificates=certificates,
-            anonymous=Sender(tenant, "", Gate(), SenderMetrics(tenant, "")),
+            anonymous=Sender(tenant, "", self.limits.open_gate(tenant), SenderMetrics(tenant, "")),
             shared=shared,
             gate=self.limits.gate(tenant, "tcp", config.name, *_figures(config.limits)),
             state=self._tcp_states.setdefault(key, TcpRouteState()),

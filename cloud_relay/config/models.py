@@ -167,7 +167,7 @@ class IngressLimitsConfig(ConfigModel):
     """What senders may occupy, all tenants together."""
 
     in_flight: Annotated[int, Field(ge=1, le=10_000_000)] = 16384
-    """Pushes at once. One more gets 503."""
+    """Pushes at once. One more gets 503; of the last eighth, also one of a tenant that has more than an equal share."""
     queue: Annotated[int, Field(ge=0, le=10_000_000)] = 8192
     """Pushes over a quota that may wait for their turn, sender by sender; one sender may have as many places as are
     still free, one tenant three times as many. Cloud services let go at the full minute. 0 refuses at once."""

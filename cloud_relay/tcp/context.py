@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from cloud_relay.places import Holding, Places
 from shared.errors import FAULTS
 from shared.timers import precise_clock
 from shared.tunnel.tls import ReadBuffers
@@ -29,9 +30,9 @@ _STARTING: Final = FAULTS["starting"]
 
 class TcpContext:
     """Everything that is under way. `ingress` knows the process's state and its context, numbers requests, and budgets
-    further tries."""
+    further tries. `tenants`: how many have TCP routes; when connections run short, they have equal shares of them."""
 
-    __slots__ = ("_is_empty", "buffers", "connections", "ingress", "loop", "time")
+    __slots__ = ("_held", "_is_empty", "_places", "buffers", "connections", "ingress", "loop", "tenants", "time")
 
     def __init__(self, ingress: Ingress) -> None:
         self.ingress = ingress
@@ -39,17 +40,32 @@ class TcpContext:
         self.time = precise_clock(ingress.loop)
         self.buffers = ReadBuffers()
         self.connections: set[TcpPush] = set()
+        self.tenants = 1
+        self._places = Places(0)
+        self._held: dict[str, Holding] = {}
         self._is_empty = asyncio.Event()
         self._is_empty.set()
+
+    def has_place_for(self, tenant: str) -> bool:
+        """Whether one more connection of this tenant can be taken, those in their handshake counted too."""
+        self._places.resize(self.ingress.context.settings.max_connections, self.tenants)
+        return self._places.may_take(self._held.get(tenant) or Holding())
 
     def enter(self, connection: TcpPush) -> None:
         """A connection was taken."""
         self.connections.add(connection)
+        self._places.take(self._held.setdefault(connection.route.tenant, Holding()))
         self._is_empty.clear()
 
     def leave(self, connection: TcpPush) -> None:
         """It is over."""
-        self.connections.discard(connection)
+        if connection in self.connections:
+            self.connections.discard(connection)
+            tenant = connection.route.tenant
+            held = self._held[tenant]
+            self._places.give_back(held)
+            if not held.held:
+                del self._held[tenant]
         self.ingress.certified.discard(connection)
         if not self.connections:
             self._is_empty.set()

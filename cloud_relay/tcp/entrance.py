@@ -59,7 +59,7 @@ class TcpEntrance:
         ):
             return _CONNECTIONS
         # Those in their handshake are not in the limits' count yet; a process has descriptors for so many.
-        if len(self._context.connections) >= self._context.ingress.context.settings.max_connections:
+        if not self._context.has_place_for(route.tenant):
             return _OVERLOADED
         return None
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_relay.fair_queue import AT_ONCE, FairQueue, Ticket
+from cloud_relay.fair_queue import AT_ONCE, FULL_FOR, FairQueue, Ticket
 from cloud_relay.limits import Gate, Limits
 from cloud_relay.metrics import RelayMetrics, SenderMetrics
 from cloud_relay.routing import Route
@@ -163,3 +163,17 @@ def test_many_are_let_in_over_several_turns_of_the_loop():
     assert world.queue.waiting == 0
     assert flood.gate.line is None
     assert world.limits.admit(quiet, world.route, None, world.clock.now) is None
+
+
+def test_a_line_waits_while_the_process_has_no_place_for_its_tenant():
+    world = World([Gate(1)], Gate(), None)
+    sender = world.senders[0]
+    world.push(sender)
+    world.push(sender)
+    world.limits.resize(0, 1)
+    world.end(0)  # its own gate is open, but that is all
+    world.clock.sleep(1.0)
+    assert (len(world.waiting), len(world.running)) == (1, 0)
+    world.limits.resize(1, 1)
+    world.clock.sleep(2 * FULL_FOR)
+    assert (len(world.waiting), len(world.running)) == (0, 1)

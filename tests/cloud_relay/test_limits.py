@@ -116,6 +116,62 @@ def test_the_process_has_an_end_too() -> None:
     assert limits.admit(sender, route, None, 0.0) is FAULTS["overloaded"]
 
 
+def flood(limits: Limits, sender: Sender) -> int:
+    """How many pushes of one sender are let in, none of which ends."""
+    route, let_in = make_route(), 0
+    while limits.admit(sender, route, None, 0.0) is None:
+        let_in += 1
+    return let_in
+
+
+def of_tenant(limits: Limits, tenant: str, name: str) -> Sender:
+    return Sender(tenant, name, limits.gate(tenant, "sender", name, 0, 0.0, 0.0), SenderMetrics(tenant, name))
+
+
+def test_a_tenants_flood_leaves_room_for_others() -> None:
+    limits = Limits(800)
+    limits.resize(800, 3)
+    flooder, accomplice = of_tenant(limits, "acme", "s4"), of_tenant(limits, "acme", "ibp")
+    assert flood(limits, flooder) + flood(limits, accomplice) == 700
+    polite = of_tenant(limits, "globex", "s4")
+    assert limits.admit(polite, make_route(), None, 0.0) is None
+    limits.release(flooder, make_route())
+    assert limits.admit(flooder, make_route(), None, 0.0) is FAULTS["overloaded"]
+    assert flood(limits, polite) > 30
+    assert limits.places.active == 2
+    for _ in range(100):  # the flood ends: what it gives back, the other may have
+        limits.release(accomplice if accomplice.gate.in_flight else flooder, make_route())
+    assert flood(limits, polite) > 50
+    assert limits.admit(of_tenant(limits, "initech", "s4"), make_route(), None, 0.0) is None
+    assert repr(limits).startswith("<Limits ")
+
+
+def test_a_tenants_pushes_are_counted_over_reloads_and_released_once() -> None:
+    limits = Limits(80)
+    limits.resize(80, 2)
+    old = of_tenant(limits, "acme", "s4")
+    assert flood(limits, old) == 70
+    limits.keep_only(set())  # the tenant has no senders for a while
+    new = of_tenant(limits, "acme", "s4")
+    assert new.gate is not old.gate
+    assert limits.admit(new, make_route(), None, 0.0) is FAULTS["overloaded"]
+    for _ in range(70):
+        limits.release(old, make_route())
+    assert (limits.in_flight, limits.places.active) == (0, 0)
+    assert limits.open_gate("acme").holding is new.gate.holding
+    limits.keep_only(set())
+    assert limits.open_gate("acme").holding is not new.gate.holding
+
+
+def test_workers_have_a_part_of_the_process_limit_each() -> None:
+    limits = Limits(1000, part=0.25)
+    assert limits.places.limit == 250
+    limits.resize(100, 1)
+    assert limits.places.limit == 25
+    limits.resize(2, 1)
+    assert limits.places.limit == 1
+
+
 def test_a_spent_budget_takes_no_new_push() -> None:
     budget = MemoryBudget(limit=100)
     limits = Limits(budget=budget)

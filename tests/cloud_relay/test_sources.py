@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cloud_relay.sources import source_key
+from cloud_relay.sources import network_of, source_key
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,18 @@ from cloud_relay.sources import source_key
 )
 def test_what_counts_as_one_source(address, key):
     assert source_key(address) == key
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.0/24"),
+        ("::ffff:192.0.2.7", "192.0.2.0/24"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1::/48"),
+        ("2001:db8:1:ffff::1", "2001:db8:1::/48"),
+        ("::1", "::/48"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_which_network_a_source_belongs_to(address, network):
+    assert network_of(source_key(address)) == network

@@ -57,7 +57,7 @@ def test_over_the_quota(quota):
 
 def test_the_process_is_full():
     relay = Relay()
-    relay.limits.max_in_flight = 0
+    relay.limits.resize(0, 1)
     assert code_of(refused(relay)) == "overloaded"
 
 
