@@ -21,6 +21,7 @@ the news (`lines`), both ways:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,14 +29,13 @@ from cloud_relay.probing.book import HealthBook
 from cloud_relay.session import exposed_as
 from cloud_relay.workers.crossing import cross
 from cloud_relay.workers.lines import HEAD, Lines, line
+from cloud_relay.workers.quiet import QuietHandler
 from shared.errors import FAULTS
-from shared.logs import get_logger, log_limited
+from shared.logs import get_logger
 from shared.protocol import Hello, MemoryBudget, Role, Settings
 from shared.tunnel.link import Link
 
 if TYPE_CHECKING:
-    import asyncio
-
     from cloud_relay.registry import Registry
     from cloud_relay.session import Key, Session
     from shared.protocol import StreamEnd
@@ -75,6 +75,8 @@ class Host:
         self._gaps = gaps
         self._settings = settings or Settings()
         self._links: set[Link] = set()
+        self._is_closed = False
+        self._is_empty = asyncio.Event()
         self._listeners: set[_Listener] = set()
         self._told: dict[Key, dict[str, list[Any]]] = {}
         self._changed: dict[Key, None] = {}
@@ -86,6 +88,9 @@ class Host:
 
     def connected(self, transport: LocalTransport) -> None:
         """A sibling has connected."""
+        if self._is_closed:
+            transport.abort()
+            return
         link = Link(
             Role.CONNECTOR, _Visitor(self), Hello(software="worker", instance="worker"), settings=self._settings,
             budget=self._budget, gaps=self._gaps, loop=self.loop,
@@ -95,9 +100,20 @@ class Host:
         link.start(transport)
 
     def close(self) -> None:
-        """Let go of all siblings."""
+        """Let go of all siblings, in good order. None comes any more."""
+        self._is_closed = True
         for link in list(self._links):
             link.close()
+        self._look_whether_empty()
+
+    def abort(self) -> None:
+        """End at once what has not ended yet."""
+        for link in list(self._links):
+            link.abort()
+
+    async def ended(self) -> None:
+        """Once it was closed: when all links have ended."""
+        await self._is_empty.wait()
 
     # --- what visitors call
 
@@ -118,6 +134,7 @@ class Host:
     def left(self, link: Link) -> None:
         """A sibling's link is over."""
         self._links.discard(link)
+        self._look_whether_empty()
 
     def unlisten(self, listener: _Listener) -> None:
         """A stream of news is over."""
@@ -139,6 +156,10 @@ class Host:
         session.link.close("replaced")
 
     # --- within
+
+    def _look_whether_empty(self) -> None:
+        if self._is_closed and not self._links:
+            self._is_empty.set()
 
     def _choose(self, key: Key, avoid: Sequence[str]) -> Session | None:
         registry = self._registry
@@ -271,31 +292,14 @@ class _Listener:
         self.tell({"heard": session.number, "at": session.link.last_received})
 
 
-class _Visitor:
+class _Visitor(QuietHandler):
     """The LinkHandler of one sibling's link, at the end that hosts."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
 
-    def on_ready(self, link: Link, hello: Hello) -> None: ...
-
     def on_stream(self, stream: Stream, head: bytes, body: bytes, end: bool) -> None:
         self._host.arrived(stream, head, body, end)
 
-    def on_targets(self, link: Link, targets: Mapping[str, str]) -> None: ...
-    def on_renew(self, link: Link, request: bytes) -> None: ...
-    def on_certificate(self, link: Link, answer: Mapping[str, str]) -> None: ...
-    def on_trust(self, link: Link, message: Mapping[str, Sequence[str]]) -> None: ...
-    def on_hint(self, link: Link, within: float) -> None: ...
-    def on_drain(self, link: Link, timeout: float) -> None: ...
-    def on_replace(self, link: Link, timeout: float) -> None: ...
-    def on_usable(self, link: Link) -> None: ...
-
-    def on_room(self, link: Link) -> bool:
-        return False
-
     def on_closed(self, link: Link, code: str, detail: str) -> None:
         self._host.left(link)
-
-    def on_handler_error(self, link: Link, error: Exception) -> None:
-        log_limited(log, "error", "crossing", "a push failed by a bug of ours", exc_info=error)

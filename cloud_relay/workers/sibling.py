@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
-from cloud_relay.workers.crossing import address
+from cloud_relay.workers.hop import Hop, HopIdentity, HopLink
 from cloud_relay.workers.lines import HEAD, Lines, line
+from cloud_relay.workers.quiet import QuietHandler
+from cloud_relay.workers.rival import Rival
 from shared.logs import get_logger, log_limited
 from shared.protocol import Hello, MemoryBudget, Role, Settings
 from shared.tunnel.link import Link
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from cloud_relay.identity.records import ConnectorKey
     from cloud_relay.session import Key
     from cloud_relay.workers.shares import GateKey
-    from shared.protocol import StreamEnd, StreamHandler
     from shared.protocol.stream import Stream
     from shared.tunnel.gaps import GapWatch
 
@@ -32,92 +33,6 @@ DOUBT: Final = 0.05
 """Seconds for which no push goes to a sibling that had no tunnel for the last one: by then its news are here."""
 
 log = get_logger("relay.workers")
-
-
-class Rival:
-    """A session at a sibling, as far as a contest needs it. `last_received` is the loop's time, which all processes of
-    a host share."""
-
-    __slots__ = ("_sibling", "connector", "fingerprint", "instance", "last_received", "number", "since")
-
-    def __init__(
-        self,
-        sibling: Sibling,
-        number: int,
-        connector: ConnectorKey,
-        instance: str,
-        fingerprint: str = "",
-        since: float = 0.0,
-    ) -> None:
-        self._sibling = sibling
-        self.number = number
-        self.connector = connector
-        self.instance = instance
-        self.fingerprint = fingerprint
-        self.since = since
-        self.last_received = 0.0
-
-    def __repr__(self) -> str:
-        return f"<Rival {self.number} of {'/'.join(self.connector)} at {self._sibling!r}>"
-
-    @property
-    def seniority(self) -> tuple[float, int, int]:
-        """When it came, its worker, its number there: see `attendance.Seniority`."""
-        return self.since, self._sibling.number, self.number
-
-    def describe(self) -> str:
-        """Where it is, for our own log."""
-        return f"worker {self._sibling.number}"
-
-    def ping(self) -> None:
-        """Have it asked for a sign of life; `last_received` tells."""
-        self._sibling.tell({"ping": self.number})
-
-    def replace(self) -> None:
-        """Have it closed: another instance has taken its place."""
-        self._sibling.rivals.pop(self.number, None)
-        self._sibling.tell({"replace": self.number})
-
-
-class HopIdentity(NamedTuple):
-    """Whose tunnel a push will be given, where that is known: there may be several connectors at the other worker."""
-
-    connector: str
-
-
-class HopLink:
-    """The way to a key at a sibling, for one push."""
-
-    __slots__ = ("_avoid", "_key", "_link")
-
-    def __init__(self, link: Link, key: Key, avoid: Sequence[str]) -> None:
-        self._link = link
-        self._key = key
-        self._avoid = avoid
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the sibling is there. Of its tunnels this says nothing."""
-        return self._link.is_open
-
-    @property
-    def is_draining(self) -> bool:
-        """See Link."""
-        return self._link.is_draining
-
-    def open_stream(
-        self, handler: StreamHandler, head: bytes, body: bytes = b"", end: bool = False, deadline: float = 0.0
-    ) -> StreamEnd:
-        """See Link."""
-        return self._link.open_stream(handler, address(self._key, self._avoid, head), body, end, deadline)
-
-
-class Hop(NamedTuple):
-    """What a push takes for a session where its connector's tunnel is at a sibling. `worker` is its number."""
-
-    identity: HopIdentity
-    link: HopLink
-    worker: int
 
 
 class Owner(Protocol):
@@ -142,7 +57,7 @@ class Owner(Protocol):
         """It has written events, up to this one."""
 
 
-class Sibling:
+class Sibling(QuietHandler):
     """Worker `number`, at the Unix socket `path`. `run` it as a task."""
 
     def __init__(
@@ -247,9 +162,19 @@ class Sibling:
         link.start(transport)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of it, in good order. Only when `run` has ended."""
         if self._link is not None:
             self._link.close()
+
+    def abort(self) -> None:
+        """End at once what has not ended yet."""
+        if self._link is not None:
+            self._link.abort()
+
+    async def ended(self) -> None:
+        """Once it was closed: when the link has ended."""
+        if self._link is not None:
+            await self._is_lost.wait()
 
     def tell(self, record: Mapping[str, Any]) -> None:
         """Say something to it, if it is there."""
@@ -276,24 +201,9 @@ class Sibling:
             self._owner.on_rival_gone(rival)
         self._is_lost.set()
 
-    def on_room(self, link: Link) -> bool:
-        return False
-
     def on_usable(self, link: Link) -> None:
         for key in list(self.keys):
             self._owner.on_key(key)
-
-    def on_handler_error(self, link: Link, error: Exception) -> None:
-        log_limited(log, "error", "crossing", "a push failed by a bug of ours", exc_info=error)
-
-    def on_stream(self, stream: Stream, head: bytes, body: bytes, end: bool) -> None: ...
-    def on_targets(self, link: Link, targets: Mapping[str, str]) -> None: ...
-    def on_renew(self, link: Link, request: bytes) -> None: ...
-    def on_certificate(self, link: Link, answer: Mapping[str, str]) -> None: ...
-    def on_trust(self, link: Link, message: Mapping[str, Sequence[str]]) -> None: ...
-    def on_hint(self, link: Link, within: float) -> None: ...
-    def on_drain(self, link: Link, timeout: float) -> None: ...
-    def on_replace(self, link: Link, timeout: float) -> None: ...
 
     # --- StreamHandler of the news
 

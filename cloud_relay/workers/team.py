@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -51,6 +51,9 @@ FOLDER: Final = "workers"
 
 PATIENCE: Final = 5.0
 """Seconds for a sibling to answer."""
+
+GOODBYE: Final = 1.0
+"""Seconds that links between workers get at the end, to say goodbye in good order."""
 
 log = get_logger("relay.workers")
 
@@ -153,9 +156,10 @@ class Team:
         await cancel(*self._tasks)
         if self._server is not None:
             self._server.close()  # its path may be that of the next one by now
-        for sibling in self.wide.siblings:
-            sibling.close()
-        self.host.close()
+        ends: list[Sibling | Host] = [*self.wide.siblings, self.host]
+        for end in ends:
+            end.close()
+        await self._until_ended(ends)
         self._channel.close()
 
     # --- what the first one is asked for all
@@ -251,6 +255,18 @@ class Team:
         obeying = Obeying(app.limits, self.workers, first.tell, app.loop.time)
         first.on_joined, self.wide.share = obeying.begin, obeying.take
         return obeying
+
+    async def _until_ended(self, ends: Sequence[Sibling | Host]) -> None:
+        """A socket that the loop is not given the time to close is left to the garbage collector."""
+        try:
+            async with asyncio.timeout(GOODBYE):
+                for end in ends:
+                    await end.ended()
+        except TimeoutError:
+            for end in ends:
+                end.abort()
+            for end in ends:
+                await end.ended()
 
     def _path(self, number: int, kind: str) -> Path:
         return self._state_dir / FOLDER / f"{number}.{kind}"

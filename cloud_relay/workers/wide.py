@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 
 from cloud_relay.registry import RANKS, Registry
 from cloud_relay.session import Session
-from cloud_relay.workers.sibling import Hop
+from cloud_relay.workers.hop import Hop
 from shared.metrics import Counter
 
 if TYPE_CHECKING:
     from cloud_relay.identity.records import ConnectorKey
     from cloud_relay.registry import Waiter
     from cloud_relay.session import Key
+    from cloud_relay.workers.rival import Rival
     from cloud_relay.workers.shares import GateKey
-    from cloud_relay.workers.sibling import Rival, Sibling
+    from cloud_relay.workers.sibling import Sibling
 
 
 class WideRegistry:

@@ -89,6 +89,9 @@ class Site:
             await self._http.close()
         for program in reversed(self.programs):
             await program.kill()
+        if kind is None:
+            for program in self.programs:
+                program.assert_tidy()
 
     # --- configs
 

@@ -135,6 +135,11 @@ class Program:
         """Standard error as JSON; other lines are left out."""
         return _objects(self.err)
 
+    def assert_tidy(self) -> None:
+        """It has closed what it had opened, as far as Python and uvloop noticed."""
+        left = [line for line in self.err.splitlines() if "ResourceWarning" in line]
+        assert not left, f"{self} left to the garbage collector: {left}"
+
     # --- what it costs
 
     @property

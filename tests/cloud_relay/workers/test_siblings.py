@@ -22,9 +22,10 @@ from cloud_relay.probing.view import route_health
 from cloud_relay.registry import Registry
 from cloud_relay.session import Session
 from cloud_relay.workers.covering import until_covered
+from cloud_relay.workers.hop import Hop
 from cloud_relay.workers.host import Host
 from cloud_relay.workers.lines import MAX_LINE, Lines, line
-from cloud_relay.workers.sibling import Hop, Sibling
+from cloud_relay.workers.sibling import Sibling
 from cloud_relay.workers.wide import WideRegistry
 from shared.errors import FAULTS
 from shared.probe import Verdict
@@ -427,6 +428,33 @@ async def test_a_sibling_that_dies_is_forgotten_and_found_again(two: Two) -> Non
     assert two.near.wide.choose(*KEY) is None
     await two.far.serve()
     await until(lambda: KEY in two.view.keys)
+
+
+async def test_who_closes_knows_when_all_links_have_ended(two: Two) -> None:
+    host = two.far.host
+    for task in two.near.tasks:
+        task.cancel()
+    two.view.close()
+    host.close()
+    async with asyncio.timeout(5):
+        await two.view.ended()
+        await host.ended()
+    assert not two.view.is_connected
+    host.connected(late := LocalTransport(two.far.loop))
+    assert late._is_closing, "nobody would end it"
+
+
+async def test_one_that_does_not_say_goodbye_can_be_dropped(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalTransport, "_on_goodbye", lambda _transport, _payload: None)
+    for task in two.near.tasks:
+        task.cancel()
+    two.view.close()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await two.view.ended()
+    two.view.abort()
+    async with asyncio.timeout(1):
+        await two.view.ended()
 
 
 @pytest.mark.parametrize("uid", [os.geteuid() + 1, None])
