@@ -1,15 +1,18 @@
-"""Which connections may begin their handshake: so many at once, so many of one source, in turn among the sources.
+"""Which connections may begin their handshake: so many at once, so many of one source, in turn among the networks that
+they come from, and within a network among its sources.
 
 A handshake costs about 1.5 ms of CPU. When hundreds of connectors come back at once, those beyond the limit wait here
-without any TLS state; a source that floods only waits behind itself.
+without any TLS state; a source that floods only waits behind itself, a network with many sources likewise. When nothing
+more can wait, the network that has most of what does loses what came last.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final
 
+from cloud_relay.sources import network_of
+from cloud_relay.turns import Turns
 from shared.logs import get_logger
 
 WAITING_PER_SLOT: Final = 8
@@ -39,14 +42,13 @@ class HandshakeGate:
         self.limit = limit
         self.per_source = per_source
         self.dropped = 0
-        self._in_progress: dict[str, int] = {}
+        self._in_progress: dict[Hashable, int] = {}
         self._total = 0
-        self._waiting: OrderedDict[str, deque[Arrival]] = OrderedDict()
-        self._waiting_total = 0
+        self._waiting: Turns[Arrival] = Turns(2)
         self._is_starting = False
 
     def __repr__(self) -> str:
-        return f"<HandshakeGate {self._total} in progress, {self._waiting_total} waiting, {self.dropped} dropped>"
+        return f"<HandshakeGate {self._total} in progress, {len(self._waiting)} waiting, {self.dropped} dropped>"
 
     @property
     def in_progress(self) -> int:
@@ -57,12 +59,11 @@ class HandshakeGate:
         """Start it now, or later, or drop it."""
         if self._total < self.limit and self._in_progress.get(arrival.source, 0) < self.per_source:
             self._start(arrival)
-        elif self._waiting_total < self.limit * WAITING_PER_SLOT:
-            self._waiting.setdefault(arrival.source, deque()).append(arrival)
-            self._waiting_total += 1
-        else:
+            return
+        self._waiting.add(arrival, network_of(arrival.source), arrival.source)
+        if len(self._waiting) > self.limit * WAITING_PER_SLOT:
             self.dropped += 1
-            arrival.drop()
+            self._waiting.drop().drop()
 
     def leave(self, source: str) -> None:
         """A handshake that was started has ended, however it did."""
@@ -76,10 +77,9 @@ class HandshakeGate:
 
     def drop_waiting(self) -> None:
         """Nothing that waits will be started any more."""
-        waiting, self._waiting, self._waiting_total = self._waiting, OrderedDict(), 0
-        for queue in waiting.values():
-            for arrival in queue:
-                arrival.drop()
+        waiting, self._waiting = self._waiting, Turns(2)
+        for arrival in waiting:
+            arrival.drop()
 
     def _start_waiting(self) -> None:
         if self._is_starting:  # one that was just started has left already: the loop below goes on
@@ -94,16 +94,10 @@ class HandshakeGate:
     def _next(self) -> Arrival | None:
         if self._total >= self.limit:
             return None
-        for source, queue in self._waiting.items():
-            if self._in_progress.get(source, 0) < self.per_source:
-                arrival = queue.popleft()
-                self._waiting_total -= 1
-                if queue:
-                    self._waiting.move_to_end(source)  # it has had its turn
-                else:
-                    del self._waiting[source]
-                return arrival
-        return None
+        return self._waiting.next(self._may_begin)
+
+    def _may_begin(self, source: Hashable) -> bool:
+        return self._in_progress.get(source, 0) < self.per_source
 
     def _start(self, arrival: Arrival) -> None:
         self._total += 1

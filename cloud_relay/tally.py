@@ -9,7 +9,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Tally(Generic[Key]):
-    """A count by key. Of several that have the most, `largest` is the one that came to have it first."""
+    """A count by key."""
 
     __slots__ = ("_counts", "_most", "_ranks")
 
@@ -31,9 +31,12 @@ class Tally(Generic[Key]):
         if self._most not in self._ranks:  # it was the only one with the most, and has one less now
             self._most = count
 
-    def largest(self) -> Key | None:
-        """Who has the most; None when nobody has any."""
-        return next(iter(self._ranks[self._most])) if self._most else None
+    def largest(self, *, latest: bool = False) -> Key | None:
+        """Who has the most; None when nobody has any. Of several, who came to have it first, or last."""
+        if not self._most:
+            return None
+        rank = self._ranks[self._most]
+        return next(reversed(rank) if latest else iter(rank))
 
     def __getitem__(self, key: Key) -> int:
         return self._counts.get(key, 0)

@@ -1,4 +1,4 @@
-"""Turns in two levels: groups take turns, and within a group its members do, each with its things in their order.
+"""Turns in several levels: groups take turns, within a group its members, and so on.
 
 So whoever has many members (an IPv6 network of 48 bits has 65,536 of 64 bits) gets no more turns than who has one.
 """
@@ -14,78 +14,69 @@ from cloud_relay.tally import Tally
 Item = TypeVar("Item")
 
 
-class _Group(Generic[Item]):
-    """The members of one group that have something that waits, and how much."""
-
-    __slots__ = ("members", "tally")
-
-    def __init__(self) -> None:
-        self.members: OrderedDict[Hashable, deque[Item]] = OrderedDict()
-        self.tally: Tally[Hashable] = Tally()
-
-
 class Turns(Generic[Item]):
-    """What waits. Both kinds of keys may be anything; a member is one of its group only."""
+    """What waits, each under a path of `levels` keys, from the group down to its owner. Nothing that waits is None."""
 
-    __slots__ = ("_count", "_groups", "_tally")
+    __slots__ = ("_below", "_count", "_levels", "_tally")
 
-    def __init__(self) -> None:
-        self._groups: OrderedDict[Hashable, _Group[Item]] = OrderedDict()
+    def __init__(self, levels: int) -> None:
+        self._levels = levels
+        self._below: OrderedDict[Hashable, Turns[Item] | deque[Item]] = OrderedDict()
         self._tally: Tally[Hashable] = Tally()
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def add(self, group: Hashable, member: Hashable, item: Item) -> None:
-        """At the end of the member's own; a member that is new in its group comes last there, as does a new group."""
-        known = self._groups.setdefault(group, _Group())
-        known.members.setdefault(member, deque()).append(item)
-        known.tally.add(member)
-        self._tally.add(group)
+    def add(self, item: Item, *path: Hashable) -> None:
+        """Behind all of the same owner; an owner that is new in its group comes last there, and so does a new group."""
+        key = path[0]
+        below = self._below.get(key)
+        if below is None:
+            below = self._below[key] = Turns(self._levels - 1) if self._levels > 1 else deque()
+        if isinstance(below, Turns):
+            below.add(item, *path[1:])
+        else:
+            below.append(item)
+        self._tally.add(key)
         self._count += 1
 
     def next(self, may: Callable[[Hashable], bool] | None = None) -> Item | None:
-        """Take the first thing of the member whose turn it is, among those that `may`; None when there is none.
+        """Take the first thing of the owner whose turn it is, among those that `may`; None when there is none.
 
-        The member then comes last in its group, the group last of all.
+        The owner then comes last in its group, the group last among groups.
         """
-        for group, known in self._groups.items():
-            for member, items in known.members.items():
-                if may is None or may(member):
-                    item = items.popleft()
-                    known.members.move_to_end(member)
-                    self._groups.move_to_end(group)
-                    self._taken(group, member)
-                    return item
+        for key, below in self._below.items():
+            if isinstance(below, Turns):
+                item = below.next(may)
+            else:
+                item = below.popleft() if may is None or may(key) else None
+            if item is not None:
+                self._below.move_to_end(key)
+                self._taken(key)
+                return item
         return None
 
     def drop(self) -> Item:
-        """Take the last thing of the member with most, in the group with most. KeyError when nothing waits."""
-        group = self._tally.largest()
-        if group is None:
+        """Take the last thing of whoever has most, in the group that has most: of equals, of the one that came to have
+        so many last. KeyError when nothing waits."""
+        if not self._count:
             raise KeyError("nothing waits")
-        known = self._groups[group]
-        member = known.tally.largest()
-        item = known.members[member].pop()
-        self._taken(group, member)
+        key = self._tally.largest(latest=True)
+        below = self._below[key]
+        item = below.drop() if isinstance(below, Turns) else below.pop()
+        self._taken(key)
         return item
 
     def __iter__(self) -> Iterator[Item]:
-        for known in self._groups.values():
-            for items in known.members.values():
-                yield from items
+        for below in self._below.values():
+            yield from below
 
-    def _taken(self, group: Hashable, member: Hashable) -> None:
-        known = self._groups[group]
-        if not known.members[member]:
-            del known.members[member]
-            if not known.members:
-                del self._groups[group]
-        known.tally.remove(member)
-        self._tally.remove(group)
+    def _taken(self, key: Hashable) -> None:
+        if not self._below[key]:
+            del self._below[key]
+        self._tally.remove(key)
         self._count -= 1
 
     def __repr__(self) -> str:
-        members = sum(len(known.members) for known in self._groups.values())
-        return f"<Turns {self._count} of {members} in {len(self._groups)} groups waiting>"
+        return f"<Turns {self._count} waiting in {len(self._below)} groups>"

@@ -10,7 +10,7 @@ from cloud_relay.ports.acceptor import AT_ONCE, Acceptor
 from cloud_relay.ports.arrival import Arrival
 from cloud_relay.ports.crowd import Crowd
 from cloud_relay.ports.networks import is_within
-from cloud_relay.sources import source_key
+from cloud_relay.sources import network_of, source_key
 from shared.errors import FAULTS, Fault
 from shared.logs import get_logger, log_limited
 from shared.tunnel.endings import let_reset
@@ -30,6 +30,9 @@ MAX_ARRIVALS_PER_SOURCE: Final = 256
 MAX_UNTOLD_PER_BALANCER: Final = 1024
 """Of those that a load balancer has brought and not yet said of whom they are."""
 
+_BALANCER: Final = "balancer "
+"""What goes before a source's name where it is a load balancer: what it has brought is not its own."""
+
 _PROXY_REFUSED: Final = FAULTS["proxy-refused"]
 _log = get_logger("relay.ports")
 
@@ -47,7 +50,7 @@ class Port:
         self._sorting = sorting
         self._loop = loop
         self._acceptor = Acceptor(loop, self._take, at_once)
-        self._crowd: Crowd[Arrival] = Crowd(MAX_ARRIVALS)
+        self._crowd: Crowd[Arrival] = Crowd(MAX_ARRIVALS, _group_of)
 
     @property
     def sorting(self) -> Sorting:
@@ -130,6 +133,10 @@ class Port:
             return
         source, arrival = source_key(ends.source), Arrival(self._loop, sock, ends, sorting, self)
         if sorting.proxy_from:
-            self._crowd.join(arrival, f"balancer {source}", MAX_UNTOLD_PER_BALANCER)
+            self._crowd.join(arrival, _BALANCER + source, MAX_UNTOLD_PER_BALANCER)
         else:
             self._crowd.join(arrival, source, MAX_ARRIVALS_PER_SOURCE)
+
+
+def _group_of(key: str) -> str:
+    return key if key.startswith(_BALANCER) else network_of(key)

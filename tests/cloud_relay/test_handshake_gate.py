@@ -107,3 +107,16 @@ def test_a_start_that_fails_gives_its_place_to_the_next():
     gate.enter(Arrival("d", fail, lambda: log.append("dropped d")))
     assert log == ["dropped b", "c", "dropped d"]
     assert gate.in_progress == 0
+
+
+def test_a_network_with_many_sources_waits_behind_itself_and_is_what_is_dropped():
+    street = Street(1, 1)
+    for number in range(2 * WAITING_PER_SLOT):
+        street.arrive(f"2001:db8:1:{number:x}::/64", f"many{number}")
+    street.arrive("192.0.2.7", "one")
+    street.arrive("2001:db8:2:1::/64", "another")
+    assert not any("one" in line or "another" in line for line in street.log), "neither is dropped"
+    for source in ("2001:db8:1:0::/64", "2001:db8:1:1::/64", "192.0.2.7"):
+        street.gate.leave(source)
+    started = [line for line in street.log if not line.startswith("dropped")]
+    assert started == ["many0", "many1", "one", "another"]

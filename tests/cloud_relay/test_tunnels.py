@@ -9,6 +9,7 @@ import pytest
 
 from cloud_relay.entrance import MAX_EARLY, _Doorstep
 from cloud_relay.tunnels import TunnelLimits
+from cloud_relay.turns import Turns
 from shared.tunnel.endings import let_reset
 from shared.tunnel.link import Link
 from shared.tunnel.websocket_server import ServerTransport
@@ -106,7 +107,7 @@ async def test_who_says_too_much_before_its_turn_is_cut_off(tmp_path):
         assert not raw.is_aborted
         doorstep.data_received(b"x")
         assert raw.is_aborted
-        listener.entrance.gate._waiting.clear()
+        listener.entrance.gate._waiting = Turns(2)
         stalling.close()
 
 
@@ -222,4 +223,4 @@ async def test_a_host_with_many_ipv6_addresses_is_one_source(tmp_path, monkeypat
             doorstep.data_received(b"\x16\x03\x01")
         await w.until(lambda: len(begun) == 3)
         assert begun == ["2001:db8::1", "2001:db8:0:1::1", "2001:db8::2"], "in turn among the sources"
-        listener.entrance.gate._waiting.clear()
+        listener.entrance.gate._waiting = Turns(2)

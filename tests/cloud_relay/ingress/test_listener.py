@@ -378,14 +378,14 @@ def test_handshakes_take_turns_with_pushes(run, pki):
             _, kept = await connect(listener, pki)
             handshakes = relay.ingress.handshakes
             begun: list[str] = []
-            for source in ("192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"):
+            for source in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "198.51.100.1"):
                 handshakes.join(source, partial(begun.append, source))
             assert begun == []
             kept.write(post(b"x"))
             await until(lambda: relay.streams)
             await until(lambda: len(begun) == 4)
-            assert begun == ["192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.1"]
-            assert repr(handshakes) == "<HandshakeTurns 0 of 0 sources waiting>"
+            assert begun == ["192.0.2.1", "198.51.100.1", "192.0.2.2", "192.0.2.1"]
+            assert repr(handshakes) == "<HandshakeTurns <Turns 0 waiting in 0 groups>>"
             kept.close()
 
     run(main)

@@ -28,7 +28,7 @@ class One:
 
 @pytest.fixture
 def crowd() -> Crowd[One]:
-    return Crowd(LIMIT)
+    return Crowd(LIMIT, str.lower)
 
 
 def join(crowd: Crowd[One], *names: str) -> list[One]:
@@ -51,6 +51,11 @@ def test_who_has_his_share_pushes_out_his_own_oldest(crowd):
 def test_when_it_is_full_the_oldest_of_all_goes(crowd):
     join(crowd, "a1", "b1", "c1", "d1", "e1", "f1", "g1", "h1")
     assert names(crowd) == ["b1", "c1", "d1", "e1", "f1", "g1", "h1"]
+
+
+def test_when_it_is_full_the_oldest_of_the_group_with_most_goes(crowd):
+    join(crowd, "b1", "c1", "d1", "a1", "e1", "A1", "f1", "g1")
+    assert names(crowd) == ["b1", "c1", "d1", "e1", "A1", "f1", "g1"], "a and A are one group, and had the most"
 
 
 def test_who_says_whose_he_is_counts_there(crowd):
@@ -78,7 +83,7 @@ STEPS = st.lists(st.one_of(
 
 @given(STEPS)
 def test_in_whatever_order(steps):
-    crowd: Crowd[One] = Crowd(LIMIT)
+    crowd: Crowd[One] = Crowd(LIMIT, str.lower)
     key_of: dict[One, str] = {}
     for kind, *rest in steps:
         here = [one for one in key_of if not one.is_gone]
