@@ -14,9 +14,17 @@ from cloud_relay.cli_call import read_relay_config, user_name
 from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, credentials_directory, emit
 
 if TYPE_CHECKING:
+    from cloud_relay.config import RelayConfig
     from cloud_relay.identity.found import NewConfig
 
 LISTEN: Final = ":8443"
+"""Where connectors are told a port that needs rights of its own: something in front is taken to pass it on to here."""
+
+FREE: Final = 1024
+"""The least port that everybody may listen at."""
+
+USED: Final = (9000, 9443)
+"""Ports that the config's other listeners have."""
 STATE_DIR: Final = "/var/lib/qanat-relay"
 
 Given = TypeVar("Given")
@@ -48,7 +56,11 @@ def add_init(app: typer.Typer, default: Path) -> None:
             list[str] | None, typer.Option(help="HOST:PORT by which connectors reach this relay; repeatable.")
         ] = None,
         listen: Annotated[
-            str | None, typer.Option(help="Where the tunnel listener binds.", show_default=LISTEN)
+            str | None,
+            typer.Option(
+                help="Where the tunnel listener binds.",
+                show_default=f"the advertised port; {LISTEN} for one below {FREE}",
+            ),
         ] = None,
         trust_domain: Annotated[
             str | None, typer.Option(help="The first part of every identity, for good. Else the first host's name.")
@@ -109,7 +121,7 @@ def _new_config(options: _Options) -> NewConfig:
     if not options.advertise:
         raise CommandError(ExitCode.USAGE, "how do connectors reach this relay? --advertise relay.example.com:443")
     relays = [_checked("--advertise", parse_host_port, one) for one in options.advertise]
-    listen = _checked("--listen", parse_listen, options.listen or LISTEN)
+    listen = _checked("--listen", parse_listen, options.listen or _listen_for(relays[0].port))
     origin = "--trust-domain" if options.trust_domain else "--trust-domain is needed, the first host's name is none"
     domain = _checked(origin, check_trust_domain, options.trust_domain or relays[0].host)
     if (options.tenant is None) != (not options.location):
@@ -121,6 +133,10 @@ def _new_config(options: _Options) -> NewConfig:
     read_passphrase(passphrase.path)
     state_dir = _checked("--state-dir", _check_text, str(options.state_dir or STATE_DIR))
     return NewConfig(state_dir, domain, listen, relays, options.tenant, locations, passphrase.written)
+
+
+def _listen_for(advertised: int) -> str:
+    return f":{advertised}" if advertised >= FREE and advertised not in USED else LISTEN
 
 
 class _PassphraseFile(NamedTuple):
@@ -164,7 +180,7 @@ def _make_ca(path: Path, name: str, *, config_written: bool, if_missing: bool) -
     # One of another trust domain is left to `found`, which refuses it.
     if if_missing and asyncio.run(find_ca(config.state_dir)) == config.trust_domain:
         return {
-            "config": str(path), "config_written": config_written, "ca_made": False,
+            "config": str(path), "config_written": config_written, "ca_made": False, **_addresses(config),
             "state_dir": str(config.state_dir), "trust_domain": config.trust_domain,
         }  # fmt: skip
     passphrase = read_passphrase(config.identity.passphrase_file)
@@ -174,18 +190,34 @@ def _make_ca(path: Path, name: str, *, config_written: bool, if_missing: bool) -
     return {
         "config": str(path), "config_written": config_written, "ca_made": True, "state_dir": str(made.state_dir),
         "relay": made.relay, "trust_domain": made.trust_domain, "pin": made.pin,
-        "root_not_after": rfc3339(made.root_not_after),
+        "root_not_after": rfc3339(made.root_not_after), **_addresses(config),
     }  # fmt: skip
 
 
+def _addresses(config: RelayConfig) -> dict[str, Any]:
+    """Where the tunnel listener binds, and by which addresses connectors are to reach it."""
+    tunnel = config.tunnel
+    return {"listen": str(tunnel.listen), "advertise": [str(one) for one in tunnel.advertise]}
+
+
 def _init_text(made: dict[str, Any]) -> str:
-    wrote = "Wrote" if made["config_written"] else "Used"
+    wrote = f"{'Wrote' if made['config_written'] else 'Used'} {made['config']}.{_mapped_text(made)}"
     if not made["ca_made"]:
         there = f"There is a CA in {made['state_dir']}, of the trust domain {made['trust_domain']}."
-        return f"{there}\n{wrote} {made['config']}."
+        return f"{there}\n{wrote}"
     return (
         f"Made the CA of relay {made['relay']} in {made['state_dir']}; its root is good until "
-        f"{made['root_not_after'][:10]}.\n{wrote} {made['config']}.\n"
+        f"{made['root_not_after'][:10]}.\n{wrote}\n"
         f"Start the relay: cloud-relay serve --config {made['config']}\n"
         f"Let a connector join: cloud-relay tokens create TENANT/LOCATION/NAME --config {made['config']}"
     )
+
+
+def _mapped_text(made: dict[str, Any]) -> str:
+    """Said where the relay does not listen at a port that connectors are told."""
+    port = made["listen"].rpartition(":")[2]
+    others = [one for one in made["advertise"] if one.rpartition(":")[2] != port]
+    if not others:
+        return ""
+    there = ", ".join(others)
+    return f"\nIt listens at {made['listen']}: something in front has to pass on to there what comes to {there}."

@@ -179,6 +179,7 @@ class ConnectorApp:
 
     async def stop(self) -> None:
         """End everything, in a second or so. Safe after a start that failed, and after a drain."""
+        has_started = self.state is not ConnectorState.STARTING
         self.state = ConnectorState.STOPPED
         await cancel(*self._tasks)
         lost = self.dispatcher.in_flight
@@ -193,7 +194,8 @@ class ConnectorApp:
         self.gaps.stop()
         if self._access_log is not None:
             self._access_log.flush()
-        log.info("connector stopped", in_flight=lost)
+        if has_started:
+            log.info("connector stopped", in_flight=lost)
 
     # --- reload
 

@@ -116,6 +116,16 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Tabl
     return table
 
 
+def make_pairs(rows: Iterable[tuple[object, object]]) -> Table:
+    """Names, and beside each what is to be said of it, broken between words where the line ends."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(Text(printable(name)), Text(printable(value)))
+    return table
+
+
 def printable(value: object) -> str:
     """A text that moves no cursor and breaks no line of a terminal; None is shown as "-"."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", "-" if value is None else str(value))

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.text import Text
 
-from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, counted, emit, make_table
+from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, counted, emit, make_pairs
 from shared.completion import Shell, completion_script
 from shared.errors import FAULTS
 from shared.units import format_size
@@ -79,7 +80,7 @@ def add_common_commands(app: typer.Typer, program: Program) -> None:
         from shared.profiles import PROFILES
 
         shown = [profile.view() for profile in PROFILES.values()]
-        emit({"profiles": shown}, schema="qanat.profiles.v1", json=as_json, table=lambda: profile_table(shown))
+        emit({"profiles": shown}, schema="qanat.profiles.v1", json=as_json, table=lambda: profile_blocks(shown))
 
     @app.command(help=f"Print what makes a shell complete this command: source <({program.name} completion bash)")
     def completion(shell: Annotated[Shell, typer.Argument(help="The shell that is to load it.")]) -> None:
@@ -107,25 +108,24 @@ def _print_version(context: typer.Context, asked: bool) -> None:
         raise typer.Exit
 
 
-def profile_table(profiles: list[dict[str, Any]]) -> RenderableType:
-    """The profiles for people."""
-    rows = [
-        (
-            one["profile"],
-            f"{one['path']}{' and below' if one['sub_paths'] else ''}" if one["path"] else "-",
-            ", ".join(one["methods"]),
-            ", ".join(one["content_types"]) or "any",
-            ", ".join(one["headers"]) or "all",
-            format_size(one["body"]),
-            "yes" if one["idempotent"] else "no",
-            one["quota_status"],
-            one["retried"],
+def profile_blocks(profiles: list[dict[str, Any]]) -> RenderableType:
+    """The profiles for people, one below the other: side by side they are wider than a terminal."""
+    blocks: list[RenderableType] = []
+    for one in profiles:
+        rows = (
+            ("path", f"{one['path']}{' and below' if one['sub_paths'] else ''}" if one["path"] else "-"),
+            ("methods", ", ".join(one["methods"])),
+            ("bodies", ", ".join(one["content_types"]) or "any"),
+            ("headers", ", ".join(one["headers"]) or "all"),
+            ("body at most", format_size(one["body"])),
+            ("idempotent", "yes" if one["idempotent"] else "no"),
+            ("over quota", one["quota_status"]),
+            ("senders retry", one["retried"]),
         )
-        for one in profiles
-    ]
-    return make_table(
-        ("PROFILE", "PATH", "METHODS", "BODIES", "HEADERS", "BODY", "IDEMPOTENT", "OVER QUOTA", "SENDERS RETRY"), rows
-    )
+        width = max(len(name) for name, _ in rows)
+        indented = [(f"  {name:{width}}", value) for name, value in rows]
+        blocks += [*([Text()] if blocks else []), Text(one["profile"], style="bold"), make_pairs(indented)]
+    return Group(*blocks)
 
 
 def explain_fault(code: str) -> tuple[dict[str, Any], str]:

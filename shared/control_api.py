@@ -3,7 +3,7 @@
 GET  /v1/status    everything that `status` shows
 GET  /v1/process   what the process is and may use: descriptors, memory, limits
 GET  /v1/diag      that, with status, metrics, tasks and recent warnings: what `diag` puts into its archive
-POST /v1/reload    read the config again; 409 with the problems when it is not taken
+POST /v1/reload    read the config again; 409 with the problems when it is not taken; exit code 3 if it is not good
 POST /v1/drain     as SIGTERM: drain, then end
 """
 
@@ -13,6 +13,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shared.control import ControlFault, ControlRequest, Routes
+from shared.exits import ExitCode
 from shared.process_facts import process_facts, versions
 from shared.recent import RECENT
 from shared.task_dump import task_dump
@@ -49,8 +50,10 @@ def control_routes(app: Controlled, stop_request: StopRequest) -> Routes:
         outcome = await app.reload()
         if not outcome.is_taken:
             raise ControlFault(
-                409, "config-not-taken", "; ".join(outcome.lines), "Mend the config; the old one stays in force."
-            )
+                409, "config-not-taken", "; ".join(outcome.lines),
+                "Mend the config; the old one stays in force." if outcome.is_invalid else "The old one stays in force.",
+                exit_code=ExitCode.CONFIG if outcome.is_invalid else ExitCode.REFUSED,
+            )  # fmt: skip
         return {"changes": list(outcome.lines)}
 
     async def drain(_request: ControlRequest) -> dict[str, Any]:

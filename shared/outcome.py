@@ -9,11 +9,15 @@ from typing import NamedTuple, Protocol
 
 
 class Outcome(NamedTuple):
-    """The end of a reload: taken with these changes, or refused for these problems. `at` is Unix time."""
+    """The end of a reload: taken with these changes, or refused for these problems. `at` is Unix time.
+
+    `is_invalid`: refused since the config is not good, or a file that it names; else since the process cannot have it.
+    """
 
     is_taken: bool
     lines: tuple[str, ...]
     at: float
+    is_invalid: bool = False
 
     @classmethod
     def taken(cls, changes: Iterable[object]) -> Outcome:
@@ -21,8 +25,13 @@ class Outcome(NamedTuple):
         return cls(is_taken=True, lines=tuple(map(str, changes)), at=time.time())
 
     @classmethod
+    def invalid(cls, problems: Iterable[object]) -> Outcome:
+        """The config is not good. The old one stays in force."""
+        return cls.refused(problems)._replace(is_invalid=True)
+
+    @classmethod
     def refused(cls, problems: Iterable[object]) -> Outcome:
-        """The old config stays in force."""
+        """This process cannot have it now. The old config stays in force."""
         return cls(is_taken=False, lines=tuple(map(str, problems)), at=time.time())
 
     @classmethod

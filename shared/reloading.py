@@ -86,13 +86,13 @@ class Reloader(Generic[Model]):
             loaded = await asyncio.to_thread(read_config, self.path, self._model, self.loaded.credentials)
         except ConfigError as error:
             self._refused = list(error.looked_at)
-            return Outcome.refused(error.problems)
+            return Outcome.invalid(error.problems)
         try:
             outcome = await self._apply(loaded)
         except ConfigError as error:
-            outcome = Outcome.refused(error.problems)
+            outcome = Outcome.invalid(error.problems)
         except PkiError as error:
-            outcome = Outcome.refused([error])
+            outcome = Outcome.invalid([error])
         if outcome.is_taken:
             self.loaded = loaded
             self.taken_at = outcome.at

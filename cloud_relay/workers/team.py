@@ -27,7 +27,7 @@ from cloud_relay.workers.switch import Switch
 from cloud_relay.workers.wide import WideRegistry
 from shared.config import ConfigError
 from shared.control import CONTROL_SOCKET, ControlFault, ControlRequest, Routes, control_request
-from shared.exits import CommandError
+from shared.exits import CommandError, ExitCode
 from shared.logs import get_logger, log_limited
 from shared.tasks import cancel, spawn
 from shared.tcp.head import Ends
@@ -192,7 +192,9 @@ class Team:
             config = (await asyncio.to_thread(load, self._app.path)).config
             check_state(config.state_dir, self._state_dir)
         except (ConfigError, CommandError) as error:
-            raise ControlFault(409, "config-invalid", f"nothing is replaced: {error}") from error
+            raise ControlFault(
+                409, "config-invalid", f"nothing is replaced: {error}", exit_code=ExitCode.CONFIG
+            ) from error
         self._channel.send({"say": "roll"})
         return {"workers": self.workers}
 

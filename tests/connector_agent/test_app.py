@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from connector_agent.app import ConnectorApp
 from connector_agent.config import ConnectorConfig
@@ -19,7 +20,7 @@ from connector_agent.plan import Plan
 from connector_agent.targets import Target
 from shared.config import read_config
 from shared.control import ControlUnreachable, control_request
-from shared.exits import CommandError
+from shared.exits import CommandError, ExitCode
 from shared.http.push_head import PushHead, encode_push
 from shared.process import StopRequest
 from tests.connector_agent.kit import FakeStream
@@ -257,6 +258,19 @@ async def test_a_reload_that_is_refused_changes_nothing(site: Site, change: tupl
         with pytest.raises(CommandError) as caught:
             await control_request(site.control, "POST", "/v1/reload")
         assert caught.value.code == "config-not-taken"
+        is_good = "restart" in line
+        assert caught.value.exit_code == (ExitCode.REFUSED if is_good else ExitCode.CONFIG)
+
+
+async def test_a_second_one_on_the_same_state_says_why_it_does_not_start_and_nothing_else(site: Site) -> None:
+    site.write(site.target("t", 1))
+    async with running(site):
+        second, _ = site.make()
+        with capture_logs() as lines:
+            with pytest.raises(CommandError, match="another daemon"):
+                await second.start(StopRequest())
+            await second.stop()
+    assert "connector stopped" not in [line["event"] for line in lines]
 
 
 async def test_a_secret_that_others_may_read_is_refused(site: Site) -> None:

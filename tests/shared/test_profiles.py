@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any, get_args
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cloud_relay.cli import app as relay_app
 from cloud_relay.config import RouteConfig
 from connector_agent.cli import app as connector_app
 from connector_agent.config import TargetConfig
+from shared.commands import profile_blocks
 from shared.profiles import PROFILES, ProfileName, fill
 
 ROUTE = {"name": "r", "match": {"host": "h"}, "senders": ["s"], "to": {"location": "l", "target": "t"}}
@@ -81,6 +84,20 @@ def test_both_commands_show_them(app):
     found = json.loads(shown.stdout)
     assert found["schema"] == "qanat.profiles.v1"
     assert [one["profile"] for one in found["profiles"]] == list(PROFILES)
-    table = CliRunner().invoke(app, ["profiles"], env={"COLUMNS": "250"})
-    assert table.exit_code == 0
-    assert all(name in table.stdout for name in PROFILES)
+    shown = CliRunner().invoke(app, ["profiles"])
+    assert shown.exit_code == 0
+    assert all(name in shown.stdout for name in PROFILES)
+
+
+def test_they_fit_a_terminal_and_no_word_is_broken():
+    """Rich's own console, as `emit` makes one for a terminal."""
+    views = [profile.view() for profile in PROFILES.values()]
+    written = io.StringIO()
+    console = Console(file=written, width=80, highlight=False, markup=False)
+    console.print(profile_blocks(views))
+    text = written.getvalue()
+    words = text.split()
+    for view in views:
+        wanted = [*view["methods"], *view["content_types"], *view["headers"], *view["retried"].split()]
+        assert {word.rstrip(",") for word in wanted} <= {word.rstrip(",") for word in words}
+    assert max(map(len, text.splitlines())) <= 80

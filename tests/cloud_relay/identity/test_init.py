@@ -67,6 +67,25 @@ def test_options_that_a_config_would_outweigh_are_refused_by_name(shell, tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("advertised", "listen"),
+    [
+        ("relay.test:18443", ":18443"),
+        ("relay.test:443", ":8443"),  # needs rights of its own
+        ("relay.test:9443", ":8443"),  # is the ingress'
+    ],
+)
+def test_it_listens_at_the_advertised_port_or_says_that_something_has_to_pass_it_on(
+    tmp_path, capsys, advertised, listen
+):
+    shell = Shell(tmp_path / "relay.yaml", capsys)
+    made = shell.json("init", "--advertise", advertised, "--state-dir", str(tmp_path / "state"))
+    assert (made["listen"], made["advertise"]) == (listen, [advertised])
+    assert str(read(shell).tunnel.listen) == listen
+    said = shell.run("init", "--if-missing")[1]
+    assert ("something in front" in said) is not advertised.endswith(listen)
+
+
+@pytest.mark.parametrize(
     ("named", "arguments"),
     [
         ("--advertise", ()),
