@@ -68,6 +68,7 @@ check: .venv/stamp  ## ruff, mypy, the direction of imports, generated documents
 	$(BIN)/python tools/errors_doc.py --check
 	$(BIN)/python tools/dashboard.py --check
 	$(BIN)/python -m chaos.docs --check
+	$(BIN)/python -m benchmarks.page --check
 
 format: .venv/stamp  ## lay out the code, sort the imports
 	$(BIN)/ruff check --fix .
@@ -77,17 +78,20 @@ docs: .venv/stamp  ## the generated documents
 	$(BIN)/python tools/errors_doc.py
 	$(BIN)/python tools/dashboard.py
 	$(BIN)/python -m chaos.docs
+	$(BIN)/python -m benchmarks.page
 
 # As root, with debootstrap and systemd-container from Debian; in TRIAL_FOLDER (/var/tmp/qanat-systemd-trial).
 try-systemd: .venv/stamp  ## both programs under a real systemd in a machine of its own; TRIAL_SUITE is Debian's (bookworm)
 	$(BIN)/python -m tests.deploy.systemd_trial --suite $(or $(TRIAL_SUITE),bookworm) \
 		--folder $(or $(TRIAL_FOLDER),/var/tmp/qanat-systemd-trial)
 
-bench: .venv/stamp .peers/stamp  ## every measurement, against the peers
-	$(BIN)/python -m benchmarks
+# Where BENCH says nothing else: everything, half an hour, on a machine that does nothing else meanwhile. BENCH="--group small --merge"
+# measures one group and keeps the others' figures; what was measured before an interruption is kept too.
+bench: .venv/stamp .peers/stamp build/compiled/stamp  ## every measurement, against the peers; BENCH="--group small --merge" for a part
+	$(BIN)/python -m benchmarks $(BENCH)
 
 bench-quick: .venv/stamp .peers/stamp  ## the same, short: a smoke test with figures
-	$(BIN)/python -m benchmarks --quick
+	$(BIN)/python -m benchmarks --quick $(BENCH)
 
 dist: .release/stamp  ## the wheel, looked through, and installed once for a trial, into dist/
 	rm -rf dist .release/run

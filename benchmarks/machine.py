@@ -77,4 +77,5 @@ def _version(name: str, arguments: list[str]) -> str | None:
         env={**os.environ, **program.environment},
     )
     lines = (result.stdout + result.stderr).strip().splitlines()
-    return " ".join(lines[0].split()[:6]) if lines else None
+    told = [line.split(":", 1)[1] for line in lines if line.startswith("Build Version:")]  # rathole's comes later
+    return " ".join((told or lines)[0].split()[:6]) if lines else None

@@ -114,3 +114,14 @@ def read_cost(roots: list[int]) -> Cost:
     for root in roots:
         members |= select_tree(stats, root)
     return Cost(sum(stat.cpu_s for stat in members.values()), sum(read_rss_mib(pid) for pid in members))
+
+
+def read_shares(root: int) -> dict[int, float]:
+    """CPU seconds so far of a process and of each of its descendants, by id."""
+    return {pid: stat.cpu_s for pid, stat in select_tree(_all_stats(), root).items()}
+
+
+def read_memory(root: int) -> tuple[float, float]:
+    """Resident MiB of a process and all its descendants, now and at the highest of each; shared pages count twice."""
+    members = select_tree(_all_stats(), root)
+    return sum(read_rss_mib(pid) for pid in members), sum(read_peak_rss_mib(pid) for pid in members)

@@ -16,6 +16,8 @@ from benchmarks.scenarios.base import Figures
 # rounded for people; JSON keeps four significant digits
 _DIGITS = 4
 
+_SAME = ("cpu", "cores", "memory_gib", "kernel", "python")
+
 
 @dataclass(slots=True)
 class Result:
@@ -48,20 +50,35 @@ class Report:
     results: list[Result] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
 
+    def take(self, results: Iterable[Result]) -> None:
+        """Adds results; each takes the place of an older one of its scenario and system."""
+        self.results = merge(self.results, results)
+
     def find(self, scenario: str, system: str) -> Result | None:
         return next((one for one in self.results if (one.scenario, one.system) == (scenario, system)), None)
+
+    def variants(self, ours: str) -> list[str]:
+        """The other builds and set-ups of ours that were measured."""
+        return list(dict.fromkeys(one.system for one in self.results if is_ours(one.system) and one.system != ours))
+
+    def ratio(self, scenario: str, name: str, system: str, peer: str) -> float | None:
+        """One figure of `system` by that of `peer`; `added_…` is without what the target alone takes."""
+        mine, theirs = self.find(scenario, system), self.find(scenario, peer)
+        if mine is None or theirs is None:
+            return None
+        return (_divide(mine.median, theirs.median) | self._added(scenario, mine, theirs)).get(name)
 
     def scenarios(self) -> list[str]:
         return list(dict.fromkeys(one.scenario for one in self.results))
 
     def ratios(self, ours: str) -> dict[str, dict[str, Figures]]:
-        """{scenario: {peer: {figure: our median ÷ theirs}}}; a figure that is 0 or unknown on one side is left out."""
+        """{scenario: {peer: {figure: median of `ours` ÷ theirs}}}, without what is 0 or unknown on a side."""
         table: dict[str, dict[str, Figures]] = {}
         for scenario in self.scenarios():
             mine = self.find(scenario, ours)
             if mine is None:
                 continue
-            for peer in (one for one in self.results if one.scenario == scenario and one.system != ours):
+            for peer in (one for one in self.results if one.scenario == scenario and not is_ours(one.system)):
                 ratio = _divide(mine.median, peer.median) | self._added(scenario, mine, peer)
                 table.setdefault(scenario, {})[peer.system] = ratio
         return table
@@ -69,7 +86,7 @@ class Report:
     def _added(self, scenario: str, mine: Result, peer: Result) -> Figures:
         """The ratio of what each adds to the latency of the target alone, where that was measured."""
         floor = self.find(scenario, "direct")
-        if floor is None or peer is floor or "p50_ms" not in floor.median:
+        if floor is None or peer is floor or any("p50_ms" not in one.median for one in (floor, mine, peer)):
             return {}
         base = floor.median["p50_ms"]
         return _divide({"added_p50_ms": mine.median["p50_ms"] - base}, {"added_p50_ms": peer.median["p50_ms"] - base})
@@ -79,11 +96,15 @@ class Report:
             "schema": "qanat.benchmarks.v1",
             "machine": self.machine,
             "results": [_result_json(result) for result in self.results],
-            "ratios": {
-                scenario: {peer: _rounded(figures) for peer, figures in peers.items()}
-                for scenario, peers in self.ratios(ours).items()
-            },
+            "ratios": self._ratios_json(ours),
+            "ratios_of": {variant: self._ratios_json(variant) for variant in self.variants(ours)},
             "missing": self.missing,
+        }
+
+    def _ratios_json(self, ours: str) -> dict[str, dict[str, Figures]]:
+        return {
+            scenario: {peer: _rounded(figures) for peer, figures in peers.items()}
+            for scenario, peers in self.ratios(ours).items()
         }
 
     def write(self, path: Path, ours: str) -> None:
@@ -94,11 +115,21 @@ class Report:
         os.replace(partial, path)
 
 
+def is_ours(system: str) -> bool:
+    """Whether it is Qanat in one of its builds and set-ups, and so no peer."""
+    return system.partition("-")[0] == "qanat"
+
+
 def load_report(path: Path) -> Report:
     """Reads what `Report.write` wrote."""
     content = json.loads(path.read_text())
     results = [_result_from(entry) for entry in content["results"]]
     return Report(content["machine"], results, content.get("missing", {}))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Why figures of these two machines do not belong in one report: what differs of what makes them fast."""
+    return [f"{key} was {old.get(key)}, is {new.get(key)}" for key in _SAME if old.get(key) != new.get(key)]
 
 
 def merge(old: Iterable[Result], new: Iterable[Result]) -> list[Result]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,40 +22,86 @@ from benchmarks.systems import System
 
 Say = Callable[[str], None]
 
+_START_S = 2.0
+"""About how long a system takes to start and to end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run consists of."""
+    """What one run consists of; what is long is repeated `long_repeats` times. `keep` is called after each scenario."""
 
     scenarios: Sequence[Scenario]
     systems: Sequence[System]
     plan: Plan
     repeats: int
+    long_repeats: int
     say: Say
+    keep: Callable[[], None] = lambda: None
+
+    def repeats_of(self, scenario: Scenario) -> int:
+        return self.long_repeats if scenario.is_long else self.repeats
+
+    def chosen(self, scenario: Scenario, systems: Sequence[System]) -> list[System]:
+        """Those of the systems that the scenario is for."""
+        return [system for system in systems if scenario.systems is None or system.name in scenario.systems]
+
+
+class Remaining:
+    """How long the rest will take: by what each scenario expects of itself, and by how right that was so far."""
+
+    def __init__(self, run: Run, systems: Sequence[System]) -> None:
+        self._expected = {
+            one.name: sum(_START_S + run.repeats_of(one) * one.expected_s(run.plan) for _ in run.chosen(one, systems))
+            for one in run.scenarios
+        }
+        self._began = time.monotonic()
+        self._done = 0.0
+
+    def finish(self, scenario: Scenario) -> None:
+        """One scenario is over, measured or not."""
+        self._done += self._expected.pop(scenario.name, 0.0)
+
+    def text(self) -> str:
+        """For people: `about 12 min left`."""
+        left = sum(self._expected.values())
+        if self._done:
+            left *= min(3.0, max(0.3, (time.monotonic() - self._began) / self._done))
+        return f"about {left / 60:.0f} min left" if left >= 90 else f"about {left:.0f} s left"
 
 
 def run_all(run: Run, report: Report) -> None:
     """Measures everything; what could not be measured is in `report.missing` with its reason."""
     systems = []
     for system in run.systems:
+        report.missing.pop(system.name, None)
         if lacking := system.missing():
             report.missing[system.name] = f"missing: {', '.join(lacking)}"
             run.say(f"{system.name}: left out, missing: {', '.join(lacking)}")
         else:
             systems.append(system)
+    remaining = Remaining(run, systems)
     for scenario in run.scenarios:
-        chosen = [system for system in systems if scenario.systems is None or system.name in scenario.systems]
+        chosen = run.chosen(scenario, systems)
         if not chosen:
             continue
+        run.say(f"{scenario.name}: {scenario.about} ({remaining.text()})")
+        for name in [name for name in report.missing if name.split("/")[0] == scenario.name]:
+            del report.missing[name]
         if scenario.link is not None and (reason := why_no_networks()):
             report.missing[scenario.name] = reason
             run.say(f"{scenario.name}: left out, {reason}")
-            continue
-        try:
-            report.results += _run_scenario(run, scenario, chosen, report)
-        except (BenchmarkError, OSError) as error:
-            report.missing[scenario.name] = str(error)
-            run.say(f"{scenario.name}: {error}")
+        else:
+            _try_scenario(run, scenario, chosen, report)
+        remaining.finish(scenario)
+        run.keep()
+
+
+def _try_scenario(run: Run, scenario: Scenario, systems: Sequence[System], report: Report) -> None:
+    try:
+        report.take(_run_scenario(run, scenario, systems, report))
+    except (BenchmarkError, OSError) as error:
+        report.missing[scenario.name] = str(error)
+        run.say(f"{scenario.name}: {error}")
 
 
 def _run_scenario(run: Run, scenario: Scenario, systems: Sequence[System], report: Report) -> list[Result]:
@@ -71,9 +118,9 @@ def _run_scenario(run: Run, scenario: Scenario, systems: Sequence[System], repor
                 own.close()
                 continue
             benches.append(Bench(system.name, own, running, run.plan))
-        for repeat in range(run.repeats):
+        for repeat in range(run.repeats_of(scenario)):
             for bench in benches:
-                run.say(f"{scenario.name} · {bench.system} · {repeat + 1}/{run.repeats}")
+                run.say(f"  {repeat + 1}/{run.repeats_of(scenario)} {bench.system}")
                 try:
                     measures.setdefault(bench.system, []).append(scenario.measure(bench))
                     bench.site.check()

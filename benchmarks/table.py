@@ -1,4 +1,4 @@
-"""The report as tables for people, and as Markdown beside the plots."""
+"""The report as tables for people."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def other_figures(result: Result) -> str:
 
 def print_report(report: Report, ours: str, console: Console) -> None:
     """One table a scenario, with the ratios to each peer below it."""
-    ratios = report.ratios(ours)
+    ratios = {one: report.ratios(one) for one in (ours, *report.variants(ours))}
     for scenario in report.scenarios():
         table = Table(title=scenario, title_justify="left")
         table.add_column("system", no_wrap=True)
@@ -60,20 +60,9 @@ def print_report(report: Report, ours: str, console: Console) -> None:
         for result in results:
             if more := other_figures(result):
                 console.print(f"  {result.system}: {more}", highlight=False)
-        for peer, figures in ratios.get(scenario, {}).items():
-            shown = " ".join(f"{name}={text_of(value)}" for name, value in figures.items() if name in COLUMNS)
-            console.print(f"  {ours} ÷ {peer}: {shown}", highlight=False)
+        for one, peers in ratios.items():
+            for peer, figures in peers.get(scenario, {}).items():
+                shown = " ".join(f"{name}={text_of(value)}" for name, value in figures.items() if name in COLUMNS)
+                console.print(f"  {one} ÷ {peer}: {shown}", highlight=False)
     for name, reason in report.missing.items():
         console.print(f"left out: {name}: {reason}", highlight=False, markup=False)
-
-
-def markdown(report: Report) -> str:
-    """The tables of all scenarios as Markdown."""
-    lines: list[str] = []
-    for scenario in report.scenarios():
-        lines += [f"### {scenario}", "", "| system | " + " | ".join(COLUMNS.values()) + " |"]
-        lines.append("|---" * (len(COLUMNS) + 1) + "|")
-        for result in (one for one in report.results if one.scenario == scenario):
-            lines.append("| " + " | ".join([result.system, *(cell(result, name) for name in COLUMNS)]) + " |")
-        lines.append("")
-    return "\n".join(lines)

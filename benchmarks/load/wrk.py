@@ -18,6 +18,7 @@ wrk.headers["Host"] = "{host}"
 wrk.headers["Content-Type"] = "application/octet-stream"
 wrk.headers["Authorization"] = "{authorization}"
 wrk.body = string.rep("q", {size})
+{requests}
 done = function(summary, latency, requests)
   local e = summary.errors
   io.write(string.format(
@@ -25,6 +26,18 @@ done = function(summary, latency, requests)
     .. '"p50":%d,"p90":%d,"p99":%d,"p999":%d}}\\n',
     summary.duration, summary.requests, e.connect, e.read, e.write, e.status, e.timeout,
     latency:percentile(50), latency:percentile(90), latency:percentile(99), latency:percentile(99.9)))
+end
+"""
+
+# a request for each number in turn, made once
+_ROUND = """\
+local made, turn = {{}}, 0
+init = function()
+  for number = 0, {paths} - 1 do made[number] = wrk.format(nil, (string.gsub("{path}", "%%d", tostring(number)))) end
+end
+request = function()
+  turn = (turn + 1) % {paths}
+  return made[turn]
 end
 """
 
@@ -41,9 +54,10 @@ def authorization(number: int = 0) -> str:
     return "Basic " + base64.b64encode(":".join(sender(number)).encode()).decode()
 
 
-def script(size: int, number: int = 0) -> str:
-    """The Lua that makes wrk push bodies of `size` bytes as this sender."""
-    return _SCRIPT.format(host=HOST, authorization=authorization(number), size=size)
+def script(size: int, number: int = 0, path: str = "/", paths: int = 1) -> str:
+    """The Lua that makes wrk push bodies of `size` bytes as this sender; to `paths` paths in turn, if it has a `%d`."""
+    requests = _ROUND.format(paths=paths, path=path) if "%d" in path else ""
+    return _SCRIPT.format(host=HOST, authorization=authorization(number), size=size, requests=requests)
 
 
 def parse_output(text: str) -> Load:
@@ -64,15 +78,26 @@ def parse_output(text: str) -> Load:
 
 
 def run_wrk(
-    site: Site, endpoint: Endpoint, path: str, *, size: int, in_flight: int, seconds: float, number: int = 0
+    site: Site,
+    endpoint: Endpoint,
+    path: str,
+    *,
+    size: int,
+    in_flight: int,
+    seconds: float,
+    number: int = 0,
+    paths: int = 1,
 ) -> Load:
-    """Pushes as a sender from the cloud side for `seconds`; one thread, `in_flight` connections."""
+    """Pushes as a sender from the cloud side for `seconds`; one thread, `in_flight` connections.
+
+    A `%d` in `path` stands for all numbers below `paths` in turn.
+    """
     program = need_program("wrk")
     lua = site.folder / f"push-{number}-{size}.lua"
-    lua.write_text(script(size, number))
+    lua.write_text(script(size, number, path, paths))
     scheme = "https" if endpoint.is_tls else "http"
     argv = [program.path, "-t1", f"-c{in_flight}", f"-d{max(1, round(seconds))}s", "--timeout", "30s", "-s", str(lua)]
-    argv.append(f"{scheme}://{endpoint.host}:{endpoint.port}{path}")
+    argv.append(f"{scheme}://{endpoint.host}:{endpoint.port}{path.replace('%d', '0')}")
     result = subprocess.run(
         site.cloud.command(argv),
         capture_output=True,

@@ -11,7 +11,8 @@ from benchmarks.scenarios.mixed import SCENARIOS as MIXED
 from benchmarks.scenarios.scp import SCENARIOS as SCP
 from benchmarks.scenarios.small import SCENARIOS as SMALL
 from benchmarks.scenarios.tunnels import SCENARIOS as TUNNELS
+from benchmarks.scenarios.workers import SCENARIOS as WORKERS
 
-SCENARIOS: tuple[Scenario, ...] = (*SMALL, *BULK, *MIXED, *MANY, *HOSTILE, *TUNNELS, *SCP, *LINKS)
+SCENARIOS: tuple[Scenario, ...] = (*SMALL, *BULK, *MIXED, *LINKS, *MANY, *WORKERS, *TUNNELS, *HOSTILE, *SCP)
 
 __all__ = ["SCENARIOS", "Bench", "Figures", "Plan", "Scenario"]

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from benchmarks.load.figures import Load
-from benchmarks.procfs import read_cost, read_peak_rss_mib, read_rss_mib
+from benchmarks.procfs import read_cost, read_memory, read_shares
 from benchmarks.site import Site
 from benchmarks.systems.base import ONE, Running, Shape
 
 Figures = dict[str, float]
+PEERS = ("qanat", "qanat-compiled", "nginx+ssh-R", "rathole", "nginx+chisel", "frp")
+"""The systems for what takes long, or would say nothing new of the others."""
 MIB = 1024 * 1024
 
 
@@ -18,7 +20,7 @@ MIB = 1024 * 1024
 class Plan:
     """How long to measure; `is_quick` keeps everything within a minute."""
 
-    seconds: float = 5.0
+    seconds: float = 3.0
     warm_up: float = 1.0
     is_quick: bool = False
 
@@ -47,35 +49,54 @@ class LinkShape:
 class Scenario:
     """One kind of load. `systems` names those that it makes sense for, None for all; `link` wants two networks.
 
-    `has_file_server` wants an sshd beside the other targets, and a way to it through each of the systems.
+    `has_file_server` wants an sshd beside the other targets, and a way to it through each of the systems. `group` is
+    what runs together when not all do. `is_long` is repeated less often, and `takes_s` is about how long one measure
+    takes beyond `spans` times the plan's seconds: for the remaining time, which is told.
     """
 
     name: str
     about: str
     measure: Callable[[Bench], Figures]
+    group: str = "small"
     systems: tuple[str, ...] | None = None
     shape: Shape = ONE
     link: LinkShape | None = None
     is_quick: bool = False
     has_file_server: bool = False
+    is_long: bool = False
+    takes_s: float = 2.0
+    spans: float = 1.0
+
+    def expected_s(self, plan: Plan) -> float:
+        """About how long one measure of one system takes."""
+        return self.takes_s + self.spans * plan.seconds
 
 
 def metered(bench: Bench, run: Callable[[], Load], *, push_bytes: int) -> Figures:
-    """Runs a load and says what it cost the system; see `figures_of`."""
-    before = read_cost(bench.running.pids)
+    """Runs a load and says what it cost the system, and each of its processes that has a role; see `figures_of`.
+
+    `relay_busiest_share`, where the relay is several processes: the part of its CPU that its busiest one took.
+    """
+    roles = bench.running.roles
+    before, parts = read_cost(bench.running.pids), {role: read_shares(one.pid) for role, one in roles.items()}
     load = run()
     after = read_cost(bench.running.pids)
     figures = figures_of(load, cpu_s=after.cpu_s - before.cpu_s, push_bytes=push_bytes)
+    for role, process in roles.items():
+        spent = [cpu_s - parts[role].get(pid, 0.0) for pid, cpu_s in read_shares(process.pid).items()]
+        if load.pushes and sum(spent) > 0:
+            figures[f"{role}_cpu_us_per_push"] = sum(spent) * 1e6 / load.pushes
+        if len(spent) > 1 and sum(spent) > 0:
+            figures[f"{role}_busiest_share"] = max(spent) / sum(spent)
     figures["rss_mib"] = after.rss_mib
     return figures | memory_of(bench.running)
 
 
 def memory_of(running: Running) -> Figures:
-    """Resident memory, now and at its highest, of each process that has a role."""
+    """Resident memory, now and at its highest, of each process that has a role, with all that it started."""
     figures: Figures = {}
     for role, process in running.roles.items():
-        figures[f"{role}_rss_mib"] = read_rss_mib(process.pid)
-        figures[f"{role}_peak_rss_mib"] = read_peak_rss_mib(process.pid)
+        figures[f"{role}_rss_mib"], figures[f"{role}_peak_rss_mib"] = read_memory(process.pid)
     return figures
 
 

@@ -30,6 +30,6 @@ def bulk(*, is_tls: bool) -> Callable[[Bench], Figures]:
 
 
 SCENARIOS = (
-    Scenario("bulk-1mib", "1 MiB bodies, 8 at once, plain ingress", bulk(is_tls=False), is_quick=True),
-    Scenario("bulk-1mib-tls", "1 MiB bodies, 8 at once, TLS ingress", bulk(is_tls=True)),
+    Scenario("bulk-1mib", "1 MiB bodies, 8 at once, plain ingress", bulk(is_tls=False), group="bulk", is_quick=True),
+    Scenario("bulk-1mib-tls", "1 MiB bodies, 8 at once, TLS ingress", bulk(is_tls=True), group="bulk"),
 )

@@ -82,7 +82,11 @@ def _wrong_passwords(*, is_tls: bool, renew: bool) -> Scenario:
         f"wrong-passwords-{where}",
         f"2 KiB pushes beside 1,000 wrong passwords a second, on {where.replace('-tls', ' TLS')} connections",
         wrong_passwords(is_tls=is_tls, renew=renew),
+        group="hostile",
         systems=("qanat",),
+        is_long=True,
+        takes_s=12.0,
+        spans=5.0,
         shape=Shape(slow_passwords=True, bystander=True),
     )
 
@@ -92,7 +96,11 @@ SCENARIOS = (
         "flood",
         "2 KiB pushes of one sender beside another's flood",
         flood,
+        group="hostile",
         systems=("qanat",),
+        is_long=True,
+        takes_s=12.0,
+        spans=5.0,
         shape=Shape(senders=2, bystander=True),
     ),
     _wrong_passwords(is_tls=False, renew=False),

@@ -53,12 +53,21 @@ def stalled_readers(bench: Bench) -> Figures:
 
 
 def _scale(name: str, shape: Shape) -> Scenario:
-    about = f"as small-16, in a config of {shape.routes:,} routes and {shape.senders:,} senders"
-    return Scenario(name, about, small(16), systems=("qanat",), shape=shape)
+    about = f"as small-16, with {shape.routes:,} routes and {shape.senders:,} senders in the config"
+    return Scenario(name, about, small(16), group="scale", systems=("qanat",), shape=shape)
 
 
 SCENARIOS = (
-    Scenario("stalled-readers", "2 KiB pushes beside 1,000 pushes whose target never reads", stalled_readers),
+    Scenario(
+        "stalled-readers",
+        "2 KiB pushes beside 1,000 pushes whose target never reads",
+        stalled_readers,
+        group="tunnels",
+        systems=("qanat", "nginx+ssh-R"),
+        is_long=True,
+        takes_s=12.0,
+    ),
+    _scale("scale-1", Shape()),
     _scale("scale-10", Shape(routes=10, senders=10)),
     _scale("scale-100", Shape(routes=100, senders=100)),
     _scale("scale-1000", Shape(routes=1000, senders=1000)),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from benchmarks.load.bulk import Bulk
 from benchmarks.load.openloop import Spec
 from benchmarks.load.run import run_openloop, sender_headers, start_bulk
-from benchmarks.scenarios.base import Bench, Figures, Scenario, metered
+from benchmarks.scenarios.base import PEERS, Bench, Figures, Scenario, metered
 from benchmarks.scenarios.small import PUSH_BYTES
 
 _BESIDE_PER_S = 300
@@ -105,21 +105,39 @@ def burst(*, is_tls: bool, renew: bool) -> Callable[[Bench], Figures]:
 
 
 SCENARIOS = (
-    Scenario("small-beside-bulk", "2 KiB pushes while a 1 GB body crosses the same tunnel", beside(_GB)),
+    Scenario(
+        "small-beside-bulk",
+        "2 KiB pushes while a 1 GB body crosses the same tunnel",
+        beside(_GB),
+        group="bulk",
+        systems=PEERS,
+        is_long=True,
+        takes_s=6.0,
+        spans=2.0,
+    ),
     Scenario(
         "burst-4000-kept",
         "4,000 pushes within a second on 1,000 kept TLS connections",
         burst(is_tls=True, renew=False),
+        group="burst",
         is_quick=True,
+        takes_s=4.0,
+        spans=0.0,
     ),
     Scenario(
         "burst-4000-new",
         "4,000 pushes within a second, each on a new plain connection",
         burst(is_tls=False, renew=True),
+        group="burst",
+        takes_s=3.0,
+        spans=0.0,
     ),
     Scenario(
         "burst-4000-new-tls",
         "4,000 pushes within a second, each on a new TLS connection",
         burst(is_tls=True, renew=True),
+        group="burst",
+        takes_s=4.0,
+        spans=0.0,
     ),
 )

@@ -92,7 +92,11 @@ SCENARIOS = (
         "tcp-scp",
         "scp of 1 GB to an sshd on the premises, through a TCP route; 64 MiB when quick",
         scp,
-        systems=("qanat", "direct", "nginx+ssh-R"),
+        group="bulk",
+        systems=("qanat", "qanat-compiled", "direct", "nginx+ssh-R"),
+        is_long=True,
+        takes_s=8.0,
+        spans=0.0,
         has_file_server=True,
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from benchmarks.programs import Process
@@ -23,13 +24,14 @@ class Running:
     """A system that is up: where its ingress is, and whose CPU and memory count as its own.
 
     `roles` names processes whose memory is of interest by themselves (`relay`, `connector`); `details` is what a
-    scenario for this system alone needs to know.
+    scenario for this system alone needs to know; `restart_relay` kills the relay and starts it again, where it can.
     """
 
     endpoints: dict[tuple[str, bool], Endpoint]
     counted: list[Process]
     roles: dict[str, Process]
     details: dict[str, str] = field(default_factory=dict)
+    restart_relay: Callable[[], None] | None = None
 
     def endpoint(self, target: str, *, is_tls: bool) -> Endpoint:
         return self.endpoints[target, is_tls]
@@ -51,12 +53,19 @@ class Shape:
     """How large a system is set up; 1 each is what the benchmarks take unless the scenario is about size.
 
     With `slow_passwords` senders have passwords that people chose. With a `bystander` there is one more relay with
-    its connector: what is done to it shows what the machine itself makes of such a load.
+    its connector: what is done to it shows what the machine itself makes of such a load. `idle_connectors` (each with
+    `tunnels_each`) and `locations` are the crowd, which one process plays: connectors of one location that get no
+    push, and locations with a connector and a tunnel each. `workers` overrules the system's own number; with
+    `gc_watch` the relay writes down each pause of its garbage collector.
     """
 
     routes: int = 1
     senders: int = 1
     idle_connectors: int = 0
+    tunnels_each: int = 1
+    locations: int = 0
+    workers: int = 0
+    gc_watch: bool = False
     slow_passwords: bool = False
     bystander: bool = False
 

@@ -8,136 +8,61 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.load.wrk import sender
 from benchmarks.programs import ROOT, BenchmarkError, Process
 from benchmarks.side import Side, free_port
 from benchmarks.site import HOST, Site
 from benchmarks.systems.base import BYSTANDER, FILES, Endpoint, Running, Shape, both_doors
-from shared.secrets import hash_password, hash_secret
+from benchmarks.systems.qanat_config import (
+    CONNECTOR,
+    LOCATION,
+    TENANT,
+    TRUST_DOMAIN,
+    connector_config,
+    crowd_identities,
+    crowd_tunnels,
+    relay_config,
+)
 
-TENANT, LOCATION, CONNECTOR = "bench", "here", "c1"
-IDLE_TENANT, IDLE_LOCATION = "idle", "many"
-TRUST_DOMAIN = "bench.localhost"
-_BODY = "2GiB"
+COMPILED = ROOT / "build" / "compiled"
+"""Where `make compile` puts the compiled build."""
+
 _READY_S = 20.0
-
-
-def relay_config(site: Site, ports: dict[str, int], shape: Shape) -> dict[str, Any]:
-    """relay.yaml, with as many routes and senders as the shape says; only the first two push, and to one route."""
-    pki = site.folder / "pki"
-    return {
-        "state_dir": str(site.folder / "relay-state"),
-        "trust_domain": TRUST_DOMAIN,
-        "tunnel": {
-            "listen": f"{site.cloud.address}:{ports['tunnel']}",
-            "tls": {
-                "certificate": str(pki / "relay.pem"),
-                "key": str(pki / "relay.key"),
-                "client_ca": str(pki / "ca.pem"),
-            },
-            "limits": {"tunnels_per_connector": 1000},  # ten thousand idle ones are held by few identities here
-        },
-        "ingress": [
-            {
-                "listen": f"127.0.0.1:{ports['tls']}",
-                "tls": {"certificate": str(site.certificate), "key": str(site.key)},
-            },
-            {"listen": f"127.0.0.1:{ports['plain']}"},
-        ],
-        "observe": {"listen": f"127.0.0.1:{ports['relay']}"},
-        "log": {"level": "warning", "access": "stdout"},
-        "limits": {"connections_per_source": 16384},  # all of them come from one address here
-        "tenants": {
-            TENANT: {
-                "locations": [LOCATION],
-                "senders": [_sender(number, shape) for number in range(shape.senders)],
-                "routes": [_route(target, f"/{target}", target, shape) for target in site.targets]
-                + [_route(f"other-{number}", f"/other/{number}", "push", shape) for number in range(1, shape.routes)],
-                "tcp_routes": [_tcp_route(ports)] if site.file_server is not None else [],
-            },
-            IDLE_TENANT: {"locations": [IDLE_LOCATION]},
-        },
-    }
-
-
-def _sender(number: int, shape: Shape) -> dict[str, Any]:
-    name, password = sender(number)
-    password_hash = (hash_password if shape.slow_passwords else hash_secret)(password)
-    return {
-        "name": name,
-        "basic": {"username": name, "password_hash": password_hash},
-        "limits": {"rate": "1000000/s"},
-    }
-
-
-def _route(name: str, path: str, target: str, shape: Shape) -> dict[str, Any]:
-    return {
-        "name": name,
-        "match": {"host": HOST, "path": path},
-        "senders": [sender(number)[0] for number in range(min(shape.senders, 2))],
-        "to": {"location": LOCATION, "target": target},
-        "limits": {"body": _BODY, "rate": "1000000/s", "in_flight": 16384},
-        "timeout": "300s",
-    }
-
-
-def _tcp_route(ports: dict[str, int]) -> dict[str, Any]:
-    return {
-        "name": FILES,
-        "listen": f"127.0.0.1:{ports[FILES]}",
-        "networks": ["127.0.0.0/8"],
-        "to": {"location": LOCATION, "target": FILES},
-    }
-
-
-def connector_config(site: Site, ports: dict[str, int]) -> dict[str, Any]:
-    """connector.yaml: both targets, as many connections to each as nginx would open."""
-    pki, name = site.folder / "pki", f"connector.{TENANT}.{LOCATION}.{CONNECTOR}"
-    return {
-        "relays": [f"wss://{site.cloud.address}:{ports['tunnel']}"],
-        "state_dir": str(site.folder / "connector-state"),
-        "tls": {"certificate": str(pki / f"{name}.pem"), "key": str(pki / f"{name}.key"), "ca": str(pki / "ca.pem")},
-        "observe": {"listen": f"127.0.0.1:{ports['connector']}"},
-        "log": {"level": "warning", "access": "stdout"},
-        "targets": [
-            {
-                "name": target,
-                "url": f"http://127.0.0.1:{port}",
-                "allow": [{"methods": ["POST"], "path": f"/{target}", "sub_paths": True}],
-                "limits": {"body": _BODY, "connections": 1024},
-                "timeouts": {"first_byte": "300s"},
-            }
-            for target, port in site.targets.items()
-        ]
-        + ([] if site.file_server is None else [{"name": FILES, "tcp": f"127.0.0.1:{site.file_server.port}"}]),
-    }
+_PORTS = ("tunnel", "tls", "plain", FILES, "relay", "connector")
 
 
 class Qanat:
-    """One relay, one connector with its two tunnels."""
+    """One relay, one connector with its two tunnels (or one to each worker).
 
-    name = "qanat"
+    `packages` is the folder whose packages run: the tree itself, or the compiled build of it.
+    """
+
+    def __init__(self, name: str = "qanat", *, packages: Path = ROOT, workers: int = 1) -> None:
+        self.name = name
+        self._packages = packages
+        self._workers = workers
 
     def missing(self) -> list[str]:
         commands = ("cloud-relay", "connector-agent")
-        return [name for name in commands if not _command(name).exists()]
+        lacking = [name for name in commands if not _command(name).exists()]
+        return lacking if self._packages == ROOT else lacking + why_not_compiled(self._packages)
 
     def start(self, site: Site, shape: Shape) -> Running:
-        ports = {name: free_port() for name in ("tunnel", "tls", "plain", FILES, "relay", "connector")}
-        idle = [f"c{number}" for number in range(shape.idle_connectors)]
-        _make_pki(site, [f"{TENANT}/{LOCATION}/{CONNECTOR}", *(f"{IDLE_TENANT}/{IDLE_LOCATION}/{one}" for one in idle)])
-        relay = self._start(site, site.cloud, "relay", [str(_command("cloud-relay")), "serve"],
-                            relay_config(site, ports, shape))  # fmt: skip
-        connector = self._start(site, site.premises, "connector", [str(_command("connector-agent")), "run"],
-                                connector_config(site, ports))  # fmt: skip
-        _wait_until_ready(relay, site.cloud, ports["relay"])
-        _wait_until_ready(connector, site.premises, ports["connector"])
-        time.sleep(0.5)  # the second tunnel comes after the first
+        ports = {name: free_port() for name in _PORTS}
+        crowd = crowd_identities(shape)
+        _make_pki(site, [f"{TENANT}/{LOCATION}/{CONNECTOR}", *crowd])
+        workers = shape.workers or self._workers
+        relay_argv = [*_relay_command(site, shape), "serve", *(["--workers", str(workers)] if workers > 1 else [])]
+        relay_argv += ["--config", _write(site, "relay", relay_config(site, ports, shape))]
+        connector_argv = [str(_command("connector-agent")), "run"]
+        connector_argv += ["--config", _write(site, "connector", connector_config(site, ports))]
+        relay = self._start(site, site.cloud, "relay", relay_argv, ports["relay"])
+        connector = self._start(site, site.premises, "connector", connector_argv, ports["connector"])
         doors = both_doors(site.targets, ports["tls"], ports["plain"])
         if shape.bystander:
             doors |= self._start_bystander(site, shape)
@@ -145,10 +70,25 @@ class Qanat:
             doors[FILES, False] = Endpoint(ports[FILES], is_tls=False)
         details = {
             "pki": str(site.folder / "pki"),
+            "config": str(site.folder / "connector.yaml"),
+            "address": site.cloud.address,
             "tunnel_port": str(ports["tunnel"]),
-            "identities": " ".join(f"connector.{IDLE_TENANT}.{IDLE_LOCATION}.{one}" for one in idle),
+            "observe_port": str(ports["relay"]),
+            "pauses": str(_pauses(site)),
+            "crowd": " ".join(crowd_tunnels(shape)),
         }
-        return Running(doors, [relay, connector], {"relay": relay, "connector": connector}, details)
+        running = Running(doors, [relay, connector], {"relay": relay, "connector": connector}, details)
+        running.restart_relay = partial(self._restart_relay, site, running, relay_argv, ports["relay"])
+        _wait_for_tunnels(running, site.cloud, max(2, workers))
+        return running
+
+    def _restart_relay(self, site: Site, running: Running, argv: list[str], port: int) -> None:
+        """Kills the relay, and starts it again; returns when it is ready to serve."""
+        old = running.roles["relay"]
+        old.kill()
+        site.end(old)
+        relay = self._start(site, site.cloud, "relay-again", argv, port)
+        running.counted[running.counted.index(old)] = running.roles["relay"] = relay
 
     def _start_bystander(self, site: Site, shape: Shape) -> dict[tuple[str, bool], Endpoint]:
         """A pair of its own to the same targets, in a folder of its own; its doors."""
@@ -158,14 +98,55 @@ class Qanat:
         running = self.start(own, replace(shape, bystander=False))
         return {(BYSTANDER, is_tls): running.endpoint("push", is_tls=is_tls) for is_tls in (False, True)}
 
-    def _start(self, site: Site, side: Side, name: str, argv: list[str], config: dict[str, Any]) -> Process:
-        path = site.folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(config, sort_keys=False))
-        return site.start(side, [*argv, "--config", str(path)], name)
+    def _start(self, site: Site, side: Side, name: str, argv: list[str], port: int) -> Process:
+        process = site.start(side, argv, name, {"PYTHONPATH": f"{self._packages}:{ROOT}"})
+        _wait_until_ready(process, side, port)
+        return process
+
+
+def why_not_compiled(folder: Path) -> list[str]:
+    """What is wrong with a compiled build: it is not there, or made of other sources than the tree's."""
+    if not (folder / "stamp").exists():
+        return ["the compiled build: run `make compile`"]
+    for package in ("shared", "cloud_relay", "connector_agent"):
+        for path in (ROOT / package).rglob("*.py"):
+            copy = folder / path.relative_to(ROOT)
+            if not copy.exists() or copy.read_bytes() != path.read_bytes():
+                return [f"a compiled build of today's sources ({path.relative_to(ROOT)} is newer): run `make compile`"]
+    return []
+
+
+def metric(running: Running, side: Side, name: str) -> float:
+    """The sum of all samples of one metric of the relay; 0.0 where there is none."""
+
+    def read() -> str:
+        port = running.details["observe_port"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    lines = (line.rpartition(" ") for line in side.call(read).splitlines())
+    return sum(float(value) for key, _, value in lines if key.split("{", 1)[0] == name)
 
 
 def _command(name: str) -> Path:
     return Path(sys.executable).with_name(name)
+
+
+def _relay_command(site: Site, shape: Shape) -> list[str]:
+    if shape.gc_watch:
+        return [sys.executable, "-m", "benchmarks.gc_watch", str(_pauses(site))]
+    return [str(_command("cloud-relay"))]
+
+
+def _pauses(site: Site) -> Path:
+    return site.folder / "relay.pauses"
+
+
+def _write(site: Site, name: str, config: dict[str, Any]) -> str:
+    path = site.folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return str(path)
 
 
 def _make_pki(site: Site, connectors: list[str]) -> None:
@@ -176,7 +157,7 @@ def _make_pki(site: Site, connectors: list[str]) -> None:
     for host in dict.fromkeys((HOST, "127.0.0.1", site.cloud.address)):
         argv += ["--host", host]
     result = subprocess.run(
-        argv, capture_output=True, text=True, timeout=30, check=False, env={"PYTHONPATH": str(ROOT)}
+        argv, capture_output=True, text=True, timeout=120, check=False, env={"PYTHONPATH": str(ROOT)}
     )
     if result.returncode != 0:
         raise BenchmarkError(f"certs/generate.py: {result.stderr[-400:]}")
@@ -202,3 +183,16 @@ def _wait_until_ready(process: Process, side: Side, port: int) -> None:
             return
         time.sleep(0.05)
     raise BenchmarkError(f"{process.name} is not ready\n{process.tail()}")
+
+
+def _wait_for_tunnels(running: Running, side: Side, count: int) -> None:
+    """Waits until so many tunnels are attached: the second one comes after the first.
+
+    Raises:
+        BenchmarkError: it took too long.
+    """
+    deadline = time.monotonic() + _READY_S
+    while metric(running, side, "qanat_relay_tunnels") < count:
+        if time.monotonic() > deadline:
+            raise BenchmarkError(f"the connector does not open its {count} tunnels")
+        time.sleep(0.1)

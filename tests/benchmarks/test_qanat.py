@@ -10,7 +10,8 @@ import yaml
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.site import FileServer, Site, make_certificate
 from benchmarks.systems.base import Shape
-from benchmarks.systems.qanat import _make_pki, connector_config, relay_config
+from benchmarks.systems.qanat import _make_pki, why_not_compiled
+from benchmarks.systems.qanat_config import connector_config, crowd_identities, crowd_tunnels, relay_config
 from cloud_relay.config import RelayConfig
 from connector_agent.config import ConnectorConfig
 from shared.config import load_config
@@ -31,6 +32,26 @@ def test_both_programs_take_the_configs(tmp_path: Path, shape: Shape) -> None:
 
     assert (len(tenant.routes), len(tenant.senders)) == (shape.routes + 1, shape.senders)  # push and sink are two
     assert [target.name for target in targets] == ["push", "sink"]
+
+
+def test_a_crowd_has_locations_routes_and_tunnels(tmp_path: Path) -> None:
+    shape = Shape(idle_connectors=2, tunnels_each=3, locations=2)
+    assert crowd_identities(shape) == ["bench/crowd-0/c", "bench/crowd-1/c", "idle/many/c0", "idle/many/c1"]
+    tunnels = crowd_tunnels(shape)
+    assert (len(tunnels), len(set(tunnels))) == (8, 4)
+    assert tunnels[:2] == ["connector.bench.crowd-0.c", "connector.bench.crowd-1.c"]
+    site = Site(tmp_path, tmp_path, tmp_path, tmp_path, {"push": 11, "sink": 12})
+    tenant = relay_config(site, PORTS, shape)["tenants"]["bench"]
+    assert tenant["locations"] == ["here", "crowd-0", "crowd-1"]
+    assert {(one["match"]["path"], one["to"]["location"]) for one in tenant["routes"]} >= {
+        ("/many/0/push", "crowd-0"), ("/many/1/sink", "crowd-1"),
+    }  # fmt: skip
+
+
+def test_a_compiled_build_of_other_sources_is_none(tmp_path: Path) -> None:
+    assert "make compile" in why_not_compiled(tmp_path)[0]
+    (tmp_path / "stamp").touch()
+    assert "newer" in why_not_compiled(tmp_path)[0]
 
 
 def test_a_second_sender_may_push_and_passwords_may_be_slow(tmp_path: Path) -> None:
@@ -71,5 +92,6 @@ def test_each_bar_has_a_scenario() -> None:
     assert names >= {
         "small-1", "small-16", "small-64", "small-256", "bulk-1mib", "small-beside-bulk", "burst-4000-kept",
         "burst-4000-new", "flood", "wrong-passwords-kept", "wrong-passwords-new-tls", "idle-tunnels", "stalled-readers",
-        "scale-100", "long-fat", "slow-link", "tcp-scp",
+        "scale-100", "tunnels-100", "tunnels-used", "mass-reconnect", "reconnect-300", "workers-2",
+        "long-fat", "slow-link", "tcp-scp",
     }  # fmt: skip

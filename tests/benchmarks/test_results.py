@@ -12,9 +12,9 @@ from benchmarks.load.figures import Load, percentile
 from benchmarks.load.wrk import parse_output, script
 from benchmarks.plots import draw
 from benchmarks.programs import BenchmarkError
-from benchmarks.results import Report, Result, load_report, merge
+from benchmarks.results import Report, Result, differences, load_report, merge
 from benchmarks.scenarios.base import figures_of
-from benchmarks.table import cell, markdown, text_of
+from benchmarks.table import cell, text_of
 
 MACHINE = {
     "cores": 2,
@@ -52,6 +52,22 @@ def test_ratios_are_ours_by_theirs_and_latency_also_without_the_floor() -> None:
     assert ratios["small-16"]["direct"] == {"p50_ms": 3.0}
 
 
+def test_our_other_builds_have_ratios_of_their_own_and_are_no_peers(tmp_path: Path) -> None:
+    found = report()
+    found.take([Result.of("small-16", "qanat-compiled", [{"pushes_per_s": 40.0}])])
+    content = found.as_json("qanat")
+    assert content["ratios"]["small-16"].keys() == {"nginx+ssh-R", "direct"}
+    assert content["ratios_of"] == {
+        "qanat-compiled": {"small-16": {"nginx+ssh-R": {"pushes_per_s": 4.0}, "direct": {}}}
+    }
+    assert found.ratio("small-16", "added_p50_ms", "qanat", "nginx+ssh-R") == 0.5
+
+
+def test_figures_of_two_machines_do_not_mix() -> None:
+    assert differences(MACHINE, MACHINE | {"time": "later", "load_before": 3}) == []
+    assert differences(MACHINE, MACHINE | {"cores": 8}) == ["cores was 2, is 8"]
+
+
 def test_json_has_the_promised_shape_and_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "results" / "latest.json"
     report().write(path, "qanat")
@@ -83,7 +99,6 @@ def test_figures_for_people(value: float, text: str) -> None:
 def test_cells_show_the_spread() -> None:
     assert cell(report().results[0], "pushes_per_s") == "20 ±50%"
     assert cell(report().results[0], "rss_mib") == "–"
-    assert "| qanat | 20 ±50% |" in markdown(report())
 
 
 def test_plots_are_drawn_from_what_there_is(tmp_path: Path) -> None:

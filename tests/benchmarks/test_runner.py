@@ -50,7 +50,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
 def run(scenario: Scenario, *systems: System, repeats: int = 2) -> tuple[Report, list[str]]:
     said: list[str] = []
     report = Report({})
-    runner.run_all(runner.Run([scenario], systems, Plan(), repeats, said.append), report)
+    runner.run_all(runner.Run([scenario], systems, Plan(), repeats, 1, said.append), report)
     return report, said
 
 
@@ -89,10 +89,37 @@ def test_a_scenario_may_be_for_some_systems_only(site: Site) -> None:
     assert [one.system for one in report.results] == ["b"]
 
 
+def test_what_is_long_is_repeated_less_often(site: Site) -> None:
+    report, _ = run(Scenario("s", "", lambda bench: {"x": 1.0}, is_long=True), Fake("a"), repeats=3)
+    assert report.results[0].repeats == 1
+
+
+def test_results_are_kept_after_each_scenario_and_replace_older_ones(site: Site) -> None:
+    report = Report({}, missing={"of-a/a": "it fell over", "a": "missing: b", "other": "stays"})
+    kept: list[list[str]] = []
+    scenarios = [Scenario(f"of-{name}", "", lambda bench: {"x": 1.0}, systems=(name,)) for name in ("a", "b")]
+    runner.run_all(
+        runner.Run(
+            scenarios, [Fake("a"), Fake("b")], Plan(), 1, 1, lambda line: None, lambda: kept.append(report.scenarios())
+        ), report,
+    )  # fmt: skip
+    assert kept == [["of-a"], ["of-a", "of-b"]]
+    assert report.missing == {"other": "stays"}
+
+
+def test_the_remaining_time_is_told(site: Site) -> None:
+    scenarios = [Scenario(name, "", lambda bench: {"x": 1.0}, takes_s=100.0, spans=0.0) for name in ("a", "b")]
+    remaining = runner.Remaining(runner.Run(scenarios, [Fake("x")], Plan(), 3, 1, print), [Fake("x")])
+    assert remaining.text() == "about 10 min left"
+    remaining.finish(scenarios[0])
+    remaining.finish(scenarios[1])
+    assert remaining.text() == "about 0 s left"
+
+
 def test_names_are_unique_and_there_is_a_quick_set() -> None:
     names = [one.name for one in SCENARIOS]
     assert len(set(names)) == len(names)
-    assert {"qanat", "direct", "nginx+ssh-R"} <= SYSTEMS.keys()
+    assert {"qanat", "direct", "nginx+ssh-R", "qanat-compiled", "qanat-workers", "rathole"} <= SYSTEMS.keys()
     assert 2 <= sum(one.is_quick for one in SCENARIOS) <= 6
 
 
