@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
-from cloud_relay.hashing import HashingPool
+from cloud_relay.hashing import Claim, Displaced, HashingPool
 from cloud_relay.senders import CANNOT_JUDGE, OVERLOADED, UNAUTHENTICATED, Finding, Sender
 from cloud_relay.sources import source_key
 from cloud_relay.throttle import FailureThrottle
@@ -94,8 +94,7 @@ class Passwords(Generic[Owner]):
         if throttle.is_shut(source, tenant, username):
             return TOO_MANY_FAILURES
         job = self._pool.submit(
-            tenant,
-            (source_key(source), tenant, username),
+            Claim(source_key(source), tenant, username),
             lambda: [one.owner for one in passwords if one.secret.verify(password)],
             is_suspect=throttle.has_failed(source, tenant, username),
         )
@@ -104,8 +103,11 @@ class Passwords(Generic[Owner]):
         finding: asyncio.Future[Owner | Fault] = asyncio.get_running_loop().create_future()
 
         def tell(done: asyncio.Future[list[Owner]]) -> None:
-            if done.cancelled() or done.exception() is not None:
-                outcome: Owner | Fault = CANNOT_JUDGE
+            error = None if done.cancelled() else done.exception()
+            if isinstance(error, Displaced):
+                outcome: Owner | Fault = OVERLOADED
+            elif done.cancelled() or error is not None:
+                outcome = CANNOT_JUDGE
             elif found := done.result():
                 outcome = found[0]
             else:

@@ -212,15 +212,17 @@ async def test_who_hangs_up_disturbs_no_other_that_waits(pool: HashingPool) -> N
 async def test_a_full_queue_is_the_relays_fault(pool: HashingPool) -> None:
     known = FakeHash(b"right", is_slow=True)
     known.may_go.clear()
-    realm = realm_of(pool, ("s4", S4, known))
+    realm = realm_of(pool, ("s4", S4, known), ("ibp", IBP, known))
     waiting = [AUTHENTICATE(route(realm, S4), head(basic("s4", f"wrong-{n}"))) for n in range(2)]
-    assert AUTHENTICATE(route(realm, S4), head(basic("s4", "right"))) is FAULTS["overloaded"]
-    # The other half of the queue is another tenant's.
+    assert AUTHENTICATE(route(realm, S4), head(basic("s4", "right"))) is FAULTS["overloaded"], "two of one pair"
+    waiting += [AUTHENTICATE(route(realm, IBP), head(basic("ibp", f"wrong-{n}"))) for n in range(2)]
+    # All four places are taken: the tenant that has them gives one up to another.
     other = Realm("globex", [basic_kind(pool, ("s4", S4, known), tenant="globex")])
     waiting.append(AUTHENTICATE(route(other, S4), head(basic("s4", "right"))))
     known.may_go.set()
-    assert [await verdict for verdict in waiting] == [UNAUTHENTICATED, UNAUTHENTICATED, S4]
-    assert repr(pool) == "<HashingPool 0 of 4 jobs, 1 refused>"
+    found = [await verdict for verdict in waiting]
+    assert found == [UNAUTHENTICATED, UNAUTHENTICATED, UNAUTHENTICATED, FAULTS["overloaded"], S4]
+    assert repr(pool) == "<HashingPool 0 of 4 jobs, 2 refused>"
 
 
 async def test_an_unknown_user_costs_no_slow_hash(pool: HashingPool) -> None:

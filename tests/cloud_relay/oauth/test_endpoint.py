@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_relay.credentials import KnownPassword, Passwords, PasswordUser
-from cloud_relay.hashing import HashingPool
+from cloud_relay.hashing import Claim, HashingPool
 from cloud_relay.limits import Gate
 from cloud_relay.metrics import SenderMetrics
 from cloud_relay.oauth.endpoint import LocalAnswer, TokenEndpoint
@@ -162,7 +162,8 @@ async def test_a_slow_secret_comes_later_and_a_flood_of_wrong_ones_is_not_judged
     for _ in range(20):
         world.throttle.failed("192.0.2.7", "acme", ID.encode())
     assert world.ask(IN_FORM) is FAULTS["too-many-failures"]
-    held = [pool.submit("acme", n, lambda: time.sleep(0.2)) for n in range(2)]
+    claim = Claim("192.0.2.7", "acme", ID.encode())
+    held = [pool.submit(claim, lambda: time.sleep(0.2)) for _ in range(2)]
     assert all(held)
     other = World(tmp_path, pool, hash_password(SECRET))
     assert other.ask(IN_FORM) is FAULTS["overloaded"]
