@@ -117,14 +117,15 @@ class RelayApp:
             links=lambda: [(session.identity.tenant, session.link) for session in self.registry.sessions()],
             is_on=lambda: self.config.limits.queue > 0,
         )
-        self._reloader = Reloader(path, loaded, RelayConfig, Applying(self, config).apply, log, told=manager.reloading)
+        self.applying = Applying(self, config)
+        self.reloader = Reloader(path, loaded, RelayConfig, self.applying.apply, log, told=manager.reloading)
         self._tasks: list[asyncio.Task[Any]] = []
         self.control: ControlServer | None = None
         self.clock = TrustedClock()
         self.identity: IdentityService | None = None
         self.doors: Doors | None = None
         add_gauges(self)
-        add_reload_gauges(self.metrics, "qanat_relay", self._reloader)
+        add_reload_gauges(self.metrics, "qanat_relay", self.reloader)
 
     @property
     def config(self) -> RelayConfig:
@@ -144,14 +145,14 @@ class RelayApp:
     @property
     def last_reload(self) -> Outcome | None:
         """What the last reload came to."""
-        return self._reloader.last
+        return self.reloader.last
 
     # --- start and end
 
     async def start(self, stop_request: StopRequest) -> None:
         """Bind every listener and serve. CommandError when that is not possible; then `stop` closes what is open."""
         config = self.config
-        self._reloader.prime()
+        self.reloader.prime()
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         await self.arriving.prepare(self, stop_request)
         self.sender_service.require(config)
@@ -188,10 +189,9 @@ class RelayApp:
         await self.arriving.serves()
         if self.team is not None:
             self.team.serves()
-        self._tasks = [
-            spawn(self._reloader.watch(), "reload watcher"),
-            spawn(self._age(), "credential memory"),
-        ]
+        self._tasks = [spawn(self._age(), "credential memory")]
+        if self.team is None:  # else the supervisor does that for all workers
+            self._tasks.append(spawn(self.reloader.watch(), "reload watcher"))
         if self.is_first:
             self._tasks.append(spawn(identity.run(), "identity upkeep"))
         for door in self.doors.describe():
@@ -251,12 +251,16 @@ class RelayApp:
 
     def request_reload(self) -> None:
         """Read the config again soon: SIGHUP."""
-        if not self.leaving.forward_reload():
-            self._reloader.request()
+        if self.team is not None:
+            self.team.trial.request()
+        elif not self.leaving.forward_reload():
+            self.reloader.request()
 
     async def reload(self) -> Outcome:
         """Read the config and all certificates again, and use them if all of it is good; else keep everything."""
-        return await self._reloader.reload()
+        if self.team is not None:
+            return await self.team.trial.reload()
+        return await self.reloader.reload()
 
     def use(self, config: RelayConfig, contexts: Contexts, bound: dict[str, Port]) -> None:
         """Nothing waits from here on: a push sees the old config or the new one, never a mixture."""

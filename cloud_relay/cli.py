@@ -76,17 +76,24 @@ def upgrade(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Go on if connectors do not come to the new process within their time.")
     ] = False,
+    is_awaited: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="With several workers: return when all are replaced, or at once.")
+    ] = True,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
     """Let the running relay hand over to a new process, of what is installed now, with its config read anew.
 
-    No push is lost. Where the new process cannot take over, the old one serves on, and this says why.
+    No push is lost. Where the new process cannot take over, the old one serves on, and this says why. Several workers
+    are replaced one after the other.
     """
+    from cloud_relay.cli_upgrade import follow
     from cloud_relay.show import upgrade_text
     from shared.commands import ask
 
     answer = ask(config, "relay", "POST", "/v1/upgrade", {"anyway": anyway}, UPGRADE_PATIENCE)
+    if is_awaited and "workers" in answer:
+        answer = follow(answer, lambda: ask(config, "relay", "GET", "/v1/upgrade"), note)
     emit(answer, schema="qanat.relay.upgrade.v1", json=as_json, table=lambda: upgrade_text(answer))
 
 

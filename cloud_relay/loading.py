@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cloud_relay.config import RelayConfig
-    from shared.config import Loaded
+    from shared.config import Edition, Loaded
 
 
-def load(path: Path) -> Loaded[RelayConfig]:
-    """The config. ConfigError lists all that is wrong with it."""
+def load(path: Path, edition: Edition | None = None) -> Loaded[RelayConfig]:
+    """The config, of its files or of what another process has read. ConfigError lists all that is wrong with it."""
     from cloud_relay.config import RelayConfig
     from shared.cli import read_own_config
 
-    return read_own_config(path, RelayConfig)
+    return read_own_config(path, RelayConfig, edition)
 
 
 def warnings_of(config: RelayConfig) -> list[dict[str, str]]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cloud_relay.config import RelayConfig, find_changes, restart_keys
-from cloud_relay.doors import load_contexts
+from cloud_relay.doors import Contexts, load_contexts
 from cloud_relay.expiries import describe_changes
 from cloud_relay.handover.leaving import Phase
 from shared.exits import CommandError
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from shared.config import Loaded
 
 
+class Tried(NamedTuple):
+    """A config that can be used, with its certificates, the ports that are bound for it, and what it changes."""
+
+    loaded: Loaded[RelayConfig]
+    contexts: Contexts
+    bound: dict[str, Port]
+    outcome: Outcome
+
+
 class Applying:
     """Puts configs into force. Made with the one that the process has started with."""
 
@@ -27,6 +36,18 @@ class Applying:
 
     async def apply(self, loaded: Loaded[RelayConfig]) -> Outcome:
         """Use this config, if nothing speaks against it; else nothing changes. PkiError, OSError: likewise."""
+        tried = await self.try_out(loaded)
+        if isinstance(tried, Outcome):
+            return tried
+        self.use(tried)
+        return tried.outcome
+
+    def use(self, tried: Tried) -> None:
+        """Put it into force. Nothing fails, and nothing waits."""
+        self._app.use(tried.loaded.config, tried.contexts, tried.bound)
+
+    async def try_out(self, loaded: Loaded[RelayConfig]) -> Tried | Outcome:
+        """All of it that may fail: what to use then, or what speaks against it. PkiError, OSError: likewise."""
         app, config = self._app, loaded.config
         refusal = self._refusal(config)
         if refusal is not None:
@@ -43,9 +64,8 @@ class Applying:
             except CommandError as error:
                 return Outcome.refused([error])
         before = app.doors.expiries if app.doors is not None else ()
-        outcome = Outcome.taken([*find_changes(app.config, config), *describe_changes(before, contexts.expiries)])
-        app.use(config, contexts, bound)
-        return outcome
+        changes = [*find_changes(app.config, config), *describe_changes(before, contexts.expiries)]
+        return Tried(loaded, contexts, bound, Outcome.taken(changes))
 
     def _refusal(self, config: RelayConfig) -> Outcome | None:
         app = self._app

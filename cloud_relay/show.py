@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from cloud_relay.cli_upgrade import progress
 from cloud_relay.config import RelayConfig
 from cloud_relay.config.checks_tcp import covers
 from cloud_relay.config.tcp import TcpRouteConfig
@@ -36,7 +37,10 @@ _COLORS: Final = {"green": "green", "red": "red", "open": "green", "suspect": "y
 def upgrade_text(answer: dict[str, Any]) -> str:
     """What an upgrade came to."""
     if "workers" in answer:
-        return f"{answer['workers']} workers are replaced, one after the other; the log and status tell how far it is"
+        upgrade = answer["upgrade"]
+        if upgrade["stage"] == "done":
+            return f"all {answer['workers']} workers are new processes now (version {upgrade['version']})"
+        return f"{answer['workers']} workers are being replaced, one after the other; status tells how far it is"
     old, new = answer["old"], answer["new"]
     left = old["connections"]
     rest = f"serves out its {counted(left, 'connection')}, for {format_duration(old['seconds'])} at most"
@@ -249,7 +253,9 @@ def _workers(status: dict[str, Any]) -> str:
     if found is None:
         return ""
     missing = f"{found['answering']} of " if found["answering"] < found["count"] else ""
-    return f"{missing}{counted(found['count'], 'worker')}, "
+    upgrade = found.get("upgrade")
+    is_told = upgrade is not None and upgrade["stage"] != "done"
+    return f"{missing}{counted(found['count'], 'worker')}{f' (upgrade: {progress(upgrade)})' if is_told else ''}, "
 
 
 def _not_allowed_lines(status: dict[str, Any]) -> list[RenderableType]:

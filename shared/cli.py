@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shared.completion import completion_variable, prepare_answers
-from shared.config import ConfigError, ConfigModel, Loaded, read_config
+from shared.config import ConfigError, ConfigModel, Edition, Loaded, read_config
 from shared.exits import CommandError, ExitCode
 from shared.journal import leads_to_journal, with_priority
 
@@ -136,9 +136,12 @@ def counted(count: int, singular: str, plural: str = "") -> str:
     return f"{count} {singular if count == 1 else plural or singular + 's'}"
 
 
-def read_own_config(path: Path, model: type[Model]) -> Loaded[Model]:
-    """The config that a command was given, with the credentials that the environment names. ConfigError."""
-    return read_config(path, model, credentials_directory())
+def read_own_config(path: Path, model: type[Model], edition: Edition | None = None) -> Loaded[Model]:
+    """The config that a command was given, with the credentials that the environment names. ConfigError.
+
+    `edition` takes the place of its files.
+    """
+    return read_config(path, model, credentials_directory(), edition)
 
 
 def credentials_directory() -> Path | None:

@@ -52,10 +52,14 @@ class Listening(NamedTuple):
 
 
 class Inherited:
-    """The sockets that this process was given. Each is taken once; `close` lets go of the rest."""
+    """The sockets that this process was given. Each is taken once; `close` lets go of the rest.
 
-    def __init__(self, sockets: Iterable[Listening] = ()) -> None:
+    `is_complete`: whoever gave them has bound all there are, and this process binds none by itself.
+    """
+
+    def __init__(self, sockets: Iterable[Listening] = (), *, is_complete: bool = False) -> None:
         self._free = list(sockets)
+        self._is_complete = is_complete
 
     def __len__(self) -> int:
         return len(self._free)
@@ -86,6 +90,15 @@ class Inherited:
                 self._free.remove(one)
                 return one
         return None
+
+    def check(self, address: Address, name: str = "") -> None:
+        """CommandError for an address that was not passed and must not be bound here."""
+        if self._is_complete:
+            host, port = address[:2]
+            raise CommandError(
+                ExitCode.CONFIG, f"the socket for {host}:{port} ({name}) was not passed to this worker",
+                "Its supervisor binds all ports: restart the relay.", "socket-missing",
+            )  # fmt: skip
 
     def unclaimed(self) -> list[str]:
         """The addresses of those that nobody has taken."""
@@ -138,7 +151,8 @@ async def open_sockets(
 ) -> list[socket.socket]:
     """Listening sockets for all addresses of `host` (None: all interfaces): inherited ones, and else bound ones.
 
-    Nobody is refused from then on, and nobody served yet. Raises OSError, and then none is left open.
+    Nobody is refused from then on, and nobody served yet. Raises OSError, and CommandError for what had to be inherited
+    and is not; then none is left open.
     """
     found = dict.fromkeys(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE))
     opened: list[socket.socket] = []
@@ -155,8 +169,10 @@ async def open_sockets(
                 taken.sock.listen(backlog)  # whoever bound it may have thought smaller
         for family, kind, protocol, address in wanted:
             if not (is_dual and family == socket.AF_INET):
+                if inherited is not None:
+                    inherited.check(address, name)
                 opened.append(_bound(socket.socket(family, kind, protocol), address, backlog))
-    except OSError:
+    except (OSError, CommandError):
         for sock in opened:
             sock.close()
         raise

@@ -81,6 +81,12 @@ class Reloader(Generic[Model]):
         describe_outcome(self._log, outcome, self.path)
         return outcome
 
+    def note(self, outcome: Outcome, loaded: Loaded[Model] | None = None) -> None:
+        """Another process has reloaded for this one: what that came to, and what is in force now."""
+        self.last = outcome
+        if loaded is not None:
+            self.loaded, self.taken_at = loaded, outcome.at
+
     async def _read_and_apply(self) -> Outcome:
         try:
             loaded = await asyncio.to_thread(read_config, self.path, self._model, self.loaded.credentials)

@@ -76,7 +76,7 @@ class Arriving:
         await predecessor.wait_for("hello")
         for message in predecessor.said.get("hello", ()):
             check_state(app.config.state_dir, Path(message["state_dir"]))
-        await asyncio.to_thread(_rehearse, app)
+        await asyncio.to_thread(rehearse_serving, app)
         predecessor.say("prepared")
         reach("relay.arriving.prepared")
         await predecessor.wait_for("take-state")
@@ -142,6 +142,6 @@ class Arriving:
         return sorted(there & {route.key for route in app.snapshot.routes})
 
 
-def _rehearse(app: RelayApp) -> None:
+def rehearse_serving(app: RelayApp) -> None:
     """Whether its config could be served with the state that another process holds. May block. CommandError."""
     require_contexts(app.config, lambda: rehearse(app.config, app.clock))

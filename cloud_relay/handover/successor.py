@@ -130,14 +130,18 @@ class Successor:
 
     async def _failure(self) -> CommandError:
         if "failed" in self.said:
-            problem = self.said["failed"]["problem"]
-            return CommandError(
-                ExitCode(problem["exit_code"]), f"the new process cannot take over: {problem['title']}",
-                problem.get("remedy", ""), problem["code"], detail=problem.get("detail", ""),
-            )  # fmt: skip
+            return refusal_of(self.said["failed"]["problem"], "the new process cannot take over")
         code = await self.reap()
         how = "without a word" if not code else f"by signal {-code}" if code < 0 else f"with exit status {code}"
         return CommandError(
             ExitCode.FAILED, f"the new process ended {how}",
             "Nothing has changed: the old one serves on. What the new one said before is in the log.", "successor-died",
         )  # fmt: skip
+
+
+def refusal_of(problem: Message, what: str) -> CommandError:
+    """What a command ends with since another process has told this problem. `what` says what cannot be."""
+    return CommandError(
+        ExitCode(problem["exit_code"]), f"{what}: {problem['title']}", problem.get("remedy", ""), problem["code"],
+        detail=problem.get("detail", ""),
+    )  # fmt: skip

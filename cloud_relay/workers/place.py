@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cloud_relay.workers.passing import MAX_WAITING, SILENCE
 from shared.channel import Channel, Message
 from shared.logs import get_logger
+
+if TYPE_CHECKING:
+    from shared.config import Edition
 
 LOOK: Final = 1.0
 """Seconds between two looks at who is silent. Looks are counted, not seconds: while the machine sleeps nobody looks."""
@@ -26,7 +29,15 @@ class Worker:
         self.number = number
         self.process: asyncio.subprocess.Process | None = None
         self.channel: Channel | None = None
+        self.edition: Edition | None = None
+        """The config that it uses."""
         self.is_ready = asyncio.Event()
+        self.has_begun, self.is_settled = asyncio.Event(), asyncio.Event()
+        """A process was started; and it serves, or has ended without ever serving."""
+        self.is_leaving = False
+        """Whether it was asked to leave, for a new process in its place."""
+        self.failure: dict[str, Any] = {}
+        """A problem object: why the last process did not start, as far as it has said."""
         self.has_served = self.is_closed = False
         self._silent = 0
         self._is_watched = False
@@ -45,15 +56,29 @@ class Worker:
         """Whether it could be given one more connection."""
         return self.channel is not None and self.channel.waiting < MAX_WAITING
 
-    def begins(self, channel: Channel) -> None:
-        """A new process is about to start."""
+    def begins(self, channel: Channel, edition: Edition) -> None:
+        """A new process is about to start, with this config."""
         self.channel = channel
-        self.is_closed = self._is_watched = False
+        self.edition = edition
+        self.failure = {}
+        self.is_closed = self.is_leaving = self._is_watched = False
+        self.is_settled.clear()
+        self.has_begun.set()
+
+    def leave(self) -> None:
+        """Have it leave, once its senders have. The next process is to be told from this one by `has_begun`."""
+        self.is_leaving = True
+        self.is_ready.clear()
+        self.has_begun.clear()
+        self.is_settled.clear()
+        self.say({"say": "leave"})
 
     def ends(self) -> None:
         """Its process is over, or has never begun."""
         self.is_ready.clear()
         self._is_watched = False
+        if self.has_begun.is_set():
+            self.is_settled.set()
         if self.channel is not None:
             self.channel.close()
             self.channel = None
@@ -61,6 +86,7 @@ class Worker:
     def serves(self) -> None:
         """It has said that it is ready."""
         self.is_ready.set()
+        self.is_settled.set()
         self.has_served = self._is_watched = True
 
     def heard(self) -> None:

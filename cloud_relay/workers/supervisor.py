@@ -1,7 +1,8 @@
 """The parent of a relay's workers: it binds the ports, starts the workers, and starts anew those that die.
 
 It serves nothing itself, so there is little that could end it. What all workers need is held here once: the listening
-sockets, of which each worker has a copy, so that none is lost with a worker; and the lock of the state.
+sockets, of which each worker has a copy, so that none is lost with a worker; the lock of the state; and the config,
+which nobody else reads: workers start with what was read here, and take what comes later together, or not at all.
 
     STARTING ─▶ all workers are ready ─▶ SERVING ─▶ SIGTERM ─▶ each worker drains ─▶ over
                 one fails: all end, its exit code         one dies or hangs: another one, after a pause
@@ -12,25 +13,32 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from cloud_relay.config import RelayConfig
 from cloud_relay.identity.store import StateLock
-from cloud_relay.loading import check_state
+from cloud_relay.loading import check_state, load
+from cloud_relay.workers.agreement import Agreement, capped
 from cloud_relay.workers.bound import BoundPorts
-from cloud_relay.workers.passing import outfit
+from cloud_relay.workers.passing import FOLDER
 from cloud_relay.workers.place import LOOK, Worker, shown
+from cloud_relay.workers.rolling import Rolling, Stage
+from cloud_relay.workers.starting import Starter
 from shared.backoff import Backoff
-from shared.channel import Channel, Message
-from shared.config import ConfigError
+from shared.channel import Message
+from shared.config import Loaded
 from shared.exits import CommandError, ExitCode
 from shared.listeners import Inherited
 from shared.logs import get_logger
+from shared.outcome import Outcome
+from shared.reloading import Reloader
 from shared.service_manager import ServiceManager
 from shared.tasks import cancel, spawn
 
 if TYPE_CHECKING:
-    from cloud_relay.config import RelayConfig
     from shared.process import StopRequest
 
 END_GRACE: Final = 5.0
@@ -45,43 +53,41 @@ LONGEST_PAUSE: Final = 5.0
 STOP_GRACE: Final = 10.0
 """Seconds that the workers' ends may take beyond what the config gives their pushes."""
 
-_OF_THIS_PROCESS: Final = frozenset({
-    "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES",
-})  # fmt: skip
-"""Variables by which a service manager speaks to this process alone."""
+UPGRADING: Final = "an upgrade is under way: the config is read again when it is through"
 
 log = get_logger("relay.workers")
 
 
 class Supervisor:
-    """A Program (see shared.process). `command` is what a worker runs; `inherited` are sockets of a service manager.
-
-    `read` gives the config as it is now, which a worker that starts reads, too. ConfigError, CommandError.
-    """
+    """A Program (see shared.process). `command` is what a worker runs; `inherited` are sockets of a service manager."""
 
     def __init__(
         self,
-        config: RelayConfig,
+        path: Path,
+        loaded: Loaded[RelayConfig],
         workers: int,
         command: Sequence[str],
         environ: Mapping[str, str],
         inherited: Inherited,
-        read: Callable[[], RelayConfig],
         manager: ServiceManager | None = None,
     ) -> None:
         self.workers = [Worker(number) for number in range(workers)]
-        self._config = config
-        self._command = list(command)
-        self._environ = {name: value for name, value in environ.items() if name not in _OF_THIS_PROCESS}
+        self._path = path
+        self._loaded = loaded
+        """What workers start with."""
+        state_dir = loaded.config.state_dir
+        self._starter = Starter(command, environ, workers, state_dir)
         self._ports = BoundPorts(inherited)
-        self._read = read
         self._manager = manager or ServiceManager()
-        self._lock = StateLock(config.state_dir)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._lock = StateLock(state_dir)
+        self._agreement = Agreement(state_dir / FOLDER)
+        self._reloader = Reloader(path, loaded, RelayConfig, self._apply, get_logger("relay"), told=self._reloading)
+        self._changing = asyncio.Lock()
+        self._tasks: list[asyncio.Task[Any]] = []
         self._started, self._ending = asyncio.Event(), asyncio.Event()
-        self._rolled: Worker | None = None
-        """The one that is being replaced, by and by, for an upgrade."""
+        self._upgrade: Rolling | None = None
         self._rolling: asyncio.Task[None] | None = None
+        self._has_missed_reload = False
         self._stop_request: Callable[[], None] = lambda: None
         self._failed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -94,9 +100,10 @@ class Supervisor:
         """Bind all ports, start all workers, and return when they serve. CommandError; of a worker that fails, with
         its exit code."""
         self._stop_request = stop_request
-        self._config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._loaded.config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock.acquire()
-        await self._ports.bind(self._config)
+        self._reloader.prime()
+        await self._ports.bind(self._loaded.config)
         self._tasks = [spawn(self._keep(worker), f"worker {worker.number}") for worker in self.workers]
         self._tasks.append(spawn(self._watch(), "silent workers"))
         ready = spawn(self._until_ready(), "all workers are ready")
@@ -106,17 +113,19 @@ class Supervisor:
         finally:
             await cancel(stopped, ready)
         if self._failed.done():
+            cause = next((f": {one.failure['title']}" for one in self.workers if one.failure), "")
             raise CommandError(
-                ExitCode(self._failed.result()), "a worker did not start", "What it said stands above.", "worker-failed"
-            )
+                ExitCode(self._failed.result()), f"a worker did not start{cause}", "What it said stands above.",
+                "worker-failed",
+            )  # fmt: skip
         self._started.set()
+        self._tasks.append(spawn(self._reloader.watch(), "reload watcher"))
         log.info("all workers serve", workers=len(self.workers))
 
     async def drain(self) -> None:
         """Let each worker drain; its config bounds the time."""
         self._ending.set()
         await cancel(self._rolling)
-        self._rolled = None
         for worker in self.workers:
             worker.signal(signal.SIGTERM)
         patience = self.patience - STOP_GRACE / 2
@@ -135,20 +144,19 @@ class Supervisor:
         self._lock.release()
 
     def request_reload(self) -> None:
-        """Have every worker read the config again: SIGHUP."""
-        with self._manager.reloading():
-            for worker in self.workers:
-                worker.signal(signal.SIGHUP)
+        """Read the config again soon, and have all workers use it: SIGHUP."""
+        self._reloader.request()
 
     def describe(self) -> str:
         """See Program."""
         serving = sum(worker.is_ready.is_set() for worker in self.workers)
-        return f"{serving} of {len(self.workers)} workers serve"
+        replaced = f", {self._upgrade.sentence()}" if self._upgrade is not None and self._is_rolling else ""
+        return f"{serving} of {len(self.workers)} workers serve{replaced}"
 
     @property
     def patience(self) -> float:
         """See Program."""
-        drain = self._config.drain
+        drain = self._loaded.config.drain
         return drain.delay + 2 * drain.timeout + STOP_GRACE
 
     async def _until_ready(self) -> None:
@@ -171,34 +179,23 @@ class Supervisor:
                 if not self._failed.done():
                     self._failed.set_result(code if code in set(ExitCode) and code else ExitCode.FAILED)
                 return
-            if worker is self._rolled and worker.is_closed and code == 0:
-                continue  # it has left, as it was asked to
+            if worker.is_leaving and worker.is_closed and code == 0:
+                continue  # as it was asked to
             log.error("a worker has ended: another one takes its place", worker=worker.number, **shown(code))
             if loop.time() - began > LIVED:
                 pauses.reset()
             await asyncio.sleep(next(pauses))
-            await self._read_again()
 
     async def _run(self, worker: Worker) -> int:
         """Run it once; its exit code."""
-        channel, theirs = Channel.pair()
-        worker.begins(channel)
-        channel.start(asyncio.get_running_loop(), lambda said, sock: self._on_message(worker, said, sock), lambda: None)
+        loaded = self._loaded
         try:
-            with theirs:
-                given = outfit(worker.number, len(self.workers), theirs, self._ports.sockets, self._config.state_dir)
-                worker.process = process = await asyncio.create_subprocess_exec(
-                    *self._command,
-                    env={**self._environ, **given.variables},
-                    pass_fds=tuple(given.descriptors),
-                    start_new_session=True,
-                )
-            return await process.wait()
-        except OSError as error:
-            log.error("a worker cannot be started", worker=worker.number, command=self._command[0], cause=str(error))
-            return ExitCode.FAILED
+            return await self._starter.run(
+                worker, loaded.edition, self._ports.sockets, lambda said, sock: self._on_message(worker, said, sock)
+            )
         finally:
             worker.ends()
+            self._agreement.ended(worker)
 
     async def _watch(self) -> NoReturn:
         while True:
@@ -206,37 +203,80 @@ class Supervisor:
             for worker in self.workers:
                 worker.look()
 
-    # --- one after the other
+    # --- one config for all
 
-    async def _roll(self) -> None:
-        """Have each worker replaced by a new process, of what is installed now; the one that is asked comes last.
+    async def _apply(self, loaded: Loaded[RelayConfig]) -> Outcome:
+        """Have all workers use it, or none."""
+        if self._is_rolling:
+            self._has_missed_reload = True
+            return Outcome.refused([UPGRADING])
+        async with self._changing:
+            outcome = await self._agreement.put([one for one in self.workers if one.is_ready.is_set()], loaded.edition)
+            if outcome.is_taken:
+                self._loaded = loaded
+                for worker in self.workers:
+                    self._end_if_old(worker)
+        return outcome
 
-        A worker that drains takes no more connections; those that come are the others', and wait for none of them.
-        """
+    def _end_if_old(self, worker: Worker) -> None:
+        """One that has come to serve while the others took a new config begins anew, with that."""
+        if worker.is_ready.is_set() and worker.edition is not self._loaded.edition:
+            log.warning("a worker has begun with an older config, and begins anew", worker=worker.number)
+            worker.signal(signal.SIGTERM)
+
+    @contextmanager
+    def _reloading(self) -> Iterator[None]:
+        with self._manager.reloading():
+            yield
+        last = self._reloader.last
+        if last is not None and not last.is_taken:
+            for worker in self.workers:
+                worker.say({"say": "refused", **_told(last)})
+
+    async def _reload_for(self, worker: Worker, number: int) -> None:
+        if self._is_rolling:
+            self._has_missed_reload = True
+            outcome = Outcome.refused([UPGRADING])
+        else:
+            outcome = await self._reloader.reload()
+        if number:
+            worker.say({"say": "reloaded", "of": number, **_told(outcome)})
+
+    # --- one after the other: what an upgrade needs (see `rolling.Crew`)
+
+    async def read_anew(self) -> Loaded[RelayConfig]:
         await self._started.wait()
-        if not await self._read_again():
-            return
-        for worker in reversed(self.workers):
-            self._rolled = worker
-            log.info("a worker is replaced", worker=worker.number)
-            worker.is_ready.clear()
-            worker.say({"say": "leave"})
-            await worker.is_ready.wait()
-        self._rolled = None
-        self._ports.keep_only(self._config)
-        log.info("all workers are replaced", workers=len(self.workers))
+        async with self._changing:
+            loaded = await asyncio.to_thread(load, self._path)
+            check_state(loaded.config.state_dir, self._loaded.config.state_dir)
+            await self._ports.bind(loaded.config)
+        return loaded
 
-    async def _read_again(self) -> bool:
-        """Have what a worker that starts now will ask for; whether that can be had."""
-        try:
-            config = await asyncio.to_thread(self._read)
-            check_state(config.state_dir, self._config.state_dir)
-            await self._ports.bind(config)
-        except (ConfigError, CommandError) as error:
-            log.error("the config cannot be used by a worker that starts now", cause=str(error))
-            return False
-        self._config = config
-        return True
+    async def rehearse(self, loaded: Loaded[RelayConfig]) -> str:
+        return await self._starter.rehearse(loaded.edition)
+
+    def put(self, loaded: Loaded[RelayConfig]) -> Loaded[RelayConfig]:
+        before, self._loaded = self._loaded, loaded
+        return before
+
+    def settle(self) -> None:
+        self._ports.keep_only(self._loaded.config)
+
+    def tell(self, upgrade: dict[str, Any]) -> None:
+        for worker in self.workers:
+            worker.say({"say": "upgrade", "upgrade": upgrade})
+
+    async def _roll(self, upgrade: Rolling) -> None:
+        await upgrade.run()
+        if upgrade.stage is Stage.DONE:
+            self._reloader.note(Outcome.taken(()), self._loaded)
+        if self._has_missed_reload:
+            self._has_missed_reload = False
+            self._reloader.request()
+
+    @property
+    def _is_rolling(self) -> bool:
+        return self._rolling is not None and not self._rolling.done()
 
     # --- what they say
 
@@ -248,22 +288,47 @@ class Supervisor:
 
     def _on_message(self, worker: Worker, said: Message, sock: socket.socket | None) -> None:
         worker.heard()
-        if said["say"] == "ready":
-            worker.serves()
-        elif said["say"] == "closed":
-            worker.is_closed = True
-            if worker is self._rolled:
-                worker.say({"say": "all-closed"})
-            else:
-                self._note_closed()
-        elif said["say"] == "roll" and (self._rolling is None or self._rolling.done()):
-            self._rolling = spawn(self._roll(), "rolling")
-        elif said["say"] == "stop":
-            self._stop_request()
-        elif said["say"] == "pass" and sock is not None:
+        word = said["say"]
+        if word == "pass" and sock is not None:
             self._pass(worker, said, sock)
-        elif sock is not None:
+            return
+        if sock is not None:
             sock.close()
+        if word in {"tried", "used"}:
+            self._agreement.heard(worker, said)
+        elif word == "failed":
+            worker.failure = said["problem"]
+        elif word == "ready":
+            self._ready(worker)
+        elif word == "closed":
+            self._closed(worker)
+        else:
+            self._asked(worker, said)
+
+    def _ready(self, worker: Worker) -> None:
+        worker.serves()
+        if self._upgrade is not None:
+            worker.say({"say": "upgrade", "upgrade": self._upgrade.describe()})
+        if not self._changing.locked() and not self._is_rolling:
+            self._end_if_old(worker)
+
+    def _closed(self, worker: Worker) -> None:
+        worker.is_closed = True
+        if worker.is_leaving:
+            worker.say({"say": "all-closed"})
+        else:
+            self._note_closed()
+
+    def _asked(self, worker: Worker, said: Message) -> None:
+        """Something is wanted of all of them."""
+        word = said["say"]
+        if word == "roll" and not self._is_rolling:
+            self._upgrade = Rolling(self, self._upgrade.number + 1 if self._upgrade is not None else 1)
+            self._rolling = spawn(self._roll(self._upgrade), "rolling")
+        elif word == "reload":
+            spawn(self._reload_for(worker, said["of"]), "reload")
+        elif word == "stop":
+            self._stop_request()
 
     def _pass(self, worker: Worker, said: Message, sock: socket.socket) -> None:
         """Give a connection to the worker that it asks for; to the one that has it, where that one takes none."""
@@ -273,3 +338,8 @@ class Supervisor:
             taker.channel.send({"say": "take", "ends": said["ends"], "name": said["name"]}, sock)
         else:
             sock.close()
+
+
+def _told(outcome: Outcome) -> Message:
+    """What a reload came to, for a message."""
+    return {"taken": outcome.is_taken, "invalid": outcome.is_invalid, "lines": capped(outcome.lines)}

@@ -9,25 +9,25 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from cloud_relay.handover.follow import Follower
-from cloud_relay.loading import check_state, load
 from cloud_relay.port_plan import addresses
 from cloud_relay.workers.host import Host
 from cloud_relay.workers.merging import Shown
-from cloud_relay.workers.passing import ALIVE_EVERY, MAX_WAITING
+from cloud_relay.workers.passing import ALIVE_EVERY, FOLDER, MAX_WAITING
 from cloud_relay.workers.quotas import Dividing, Obeying
 from cloud_relay.workers.serving_out import serve_out
 from cloud_relay.workers.sibling import Sibling
 from cloud_relay.workers.status import merge_status
 from cloud_relay.workers.switch import Switch
+from cloud_relay.workers.trial import WORDS, Trial
+from cloud_relay.workers.upgrades import Upgrades
 from cloud_relay.workers.wide import WideRegistry
-from shared.config import ConfigError
-from shared.control import CONTROL_SOCKET, ControlFault, ControlRequest, Routes, control_request
-from shared.exits import CommandError, ExitCode
+from shared.control import CONTROL_SOCKET, ControlRequest, Routes, control_request
+from shared.exits import CommandError
 from shared.logs import get_logger, log_limited
 from shared.tasks import cancel, spawn
 from shared.tcp.head import Ends
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
     from shared.process import StopRequest
     from shared.protocol import MemoryBudget
     from shared.tunnel.gaps import GapWatch
-
-FOLDER: Final = "workers"
-"""Its name in the relay's state_dir."""
 
 PATIENCE: Final = 5.0
 """Seconds for a sibling to answer."""
@@ -71,6 +68,8 @@ class Team:
         self._take: Callable[[socket.socket, Ends, str | None], None] = _drop
         self._stop: Callable[[], None] = _nothing
         self._follower = Follower(app)
+        self._upgrades = Upgrades(app, assignment.channel)
+        self.trial = Trial(app, assignment.channel, app.config.state_dir / FOLDER)
         self._shown = Shown()
         self.number = assignment.number
         self.workers = assignment.workers
@@ -154,13 +153,14 @@ class Team:
     async def close(self) -> None:
         """Let go of all."""
         await cancel(*self._tasks)
+        await self.trial.close()
         if self._server is not None:
             self._server.close()  # its path may be that of the next one by now
         ends: list[Sibling | Host] = [*self.wide.siblings, self.host]
         for end in ends:
             end.close()
         await self._until_ended(ends)
-        self._channel.close()
+        self._channel.stop()  # what went wrong may be still to be told
 
     # --- what the first one is asked for all
 
@@ -169,8 +169,8 @@ class Team:
         if not self.is_first:
             return {**own, ("GET", "/v1/metrics"): self._own_metrics}
         return {
-            **own, ("GET", "/v1/status"): self._status, ("POST", "/v1/reload"): self._reload(own),
-            ("POST", "/v1/drain"): self._drain, ("POST", "/v1/upgrade"): self._upgrade,
+            **own, **self._upgrades.routes, ("GET", "/v1/status"): self._status,
+            ("POST", "/v1/drain"): self._drain,
         }  # fmt: skip
 
     async def metrics(self) -> bytes:
@@ -185,37 +185,15 @@ class Team:
 
     async def _status(self, _request: ControlRequest) -> dict[str, Any]:
         answers = await self._ask_all("GET", "/v1/status")
-        return merge_status({self.number: self._app.status(), **answers}, self.workers)
-
-    async def _upgrade(self, _request: ControlRequest) -> dict[str, Any]:
-        try:  # what the new processes would not start with must not cost one
-            config = (await asyncio.to_thread(load, self._app.path)).config
-            check_state(config.state_dir, self._state_dir)
-        except (ConfigError, CommandError) as error:
-            raise ControlFault(
-                409, "config-invalid", f"nothing is replaced: {error}", exit_code=ExitCode.CONFIG
-            ) from error
-        self._channel.send({"say": "roll"})
-        return {"workers": self.workers}
+        return merge_status({self.number: self._app.status(), **answers}, self.workers, self._upgrades.last)
 
     async def _drain(self, _request: ControlRequest) -> dict[str, Any]:
         in_flight = await self._status(_request)
         self._channel.send({"say": "stop"})
         return {"state": "draining", "in_flight": in_flight["in_flight"]}
 
-    def _reload(self, own: Routes) -> Callable[[ControlRequest], Awaitable[Mapping[str, Any]]]:
-        reload = own["POST", "/v1/reload"]
-
-        async def reload_all(request: ControlRequest) -> Mapping[str, Any]:
-            outcome = await reload(request)
-            for number, answer in (await self._ask_all("POST", "/v1/reload", is_strict=True)).items():
-                log.info("reloaded", worker=number, changes=answer["changes"])
-            return outcome
-
-        return reload_all
-
-    async def _ask_all(self, method: str, url: str, *, is_strict: bool = False) -> dict[int, dict[str, Any]]:
-        """The siblings' answers by number. With `is_strict` ControlFault if one has none."""
+    async def _ask_all(self, method: str, url: str) -> dict[int, dict[str, Any]]:
+        """The siblings' answers by number."""
         numbers = [sibling.number for sibling in self.wide.siblings]
         answers = await asyncio.gather(
             *(control_request(self._control(number), method, url, patience=PATIENCE) for number in numbers),
@@ -224,8 +202,6 @@ class Team:
         found = {}
         for number, answer in zip(numbers, answers, strict=True):
             if isinstance(answer, CommandError):
-                if is_strict:
-                    raise ControlFault(409, "worker-failed", f"worker {number}: {answer}", "Try it again.")
                 log_limited(
                     log, "warning", f"ask {number}", "a worker does not answer", sibling=number, cause=str(answer)
                 )
@@ -312,6 +288,10 @@ class Team:
             self._tasks.append(spawn(self._leave(), "serving out"))
         elif said["say"] == "all-closed":
             self._all_closed.set()
+        elif said["say"] in WORDS:
+            self.trial.heard(said)
+        elif said["say"] == "upgrade":
+            self._upgrades.heard(said)
         elif sock is not None:
             sock.close()
 

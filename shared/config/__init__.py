@@ -10,6 +10,7 @@ Files of `include: [conf.d/*.yaml]` are merged into the main one; relative paths
 `$CREDENTIALS_DIRECTORY/NAME` is a secret that systemd, or whoever else sets that variable, has handed over.
 """
 
+from shared.config.edition import Edition
 from shared.config.load import Loaded, json_schema, load_config, read_config
 from shared.config.model import (
     PRIVATE,
@@ -30,6 +31,7 @@ __all__ = [
     "ConfigFile",
     "ConfigModel",
     "ConfigPath",
+    "Edition",
     "Flaw",
     "HostPort",
     "HostPortField",

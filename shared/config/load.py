@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import ValidationError
 
+from shared.config.edition import Edition
 from shared.config.explain import explain, locate
 from shared.config.model import ConfigModel, LoadContext
 from shared.config.problems import ConfigError, Key, Problem, dotted
-from shared.config.tree import Entry, Tree, read_tree
+from shared.config.tree import Entry, Tree, decode_tree
 
 Model = TypeVar("Model", bound=ConfigModel)
 
@@ -34,6 +35,8 @@ class Loaded(Generic[Model]):
     files: tuple[Path, ...]
     credentials: Path | None = None
     """Where `$CREDENTIALS_DIRECTORY` led."""
+    edition: Edition = field(default_factory=Edition, repr=False, compare=False)
+    """What the `sources` held."""
 
     def watched(self) -> list[Path]:
         """All paths whose change may mean another config, or other certificates."""
@@ -45,18 +48,22 @@ def load_config(path: Path, model: type[Model]) -> Model:
     return read_config(path, model).config
 
 
-def read_config(path: Path, model: type[Model], credentials: Path | None = None) -> Loaded[Model]:
+def read_config(
+    path: Path, model: type[Model], credentials: Path | None = None, edition: Edition | None = None
+) -> Loaded[Model]:
     """As `load_config`, together with the files that it came from, for whoever watches them.
 
-    `credentials` is what `$CREDENTIALS_DIRECTORY` stands for in the config's paths.
+    `credentials` is what `$CREDENTIALS_DIRECTORY` stands for in the config's paths. An `edition` that another process
+    has read takes the place of the YAML files.
     """
+    edition = edition or Edition()
     sources, folders, context = [Path(path).absolute()], list[Path](), LoadContext(credentials)
     try:
-        config = _validated(_read_all(sources, folders), model, context)
+        config = _validated(_read_all(sources, folders, edition), model, context)
     except ConfigError as error:
         error.looked_at = tuple(dict.fromkeys((*sources, *folders, *context.files)))
         raise
-    return Loaded(config, tuple(sources), tuple(folders), tuple(dict.fromkeys(context.files)), credentials)
+    return Loaded(config, tuple(sources), tuple(folders), tuple(dict.fromkeys(context.files)), credentials, edition)
 
 
 def _validated(tree: Tree, model: type[Model], context: LoadContext) -> Model:
@@ -84,18 +91,18 @@ def _in_order(problems: Iterable[Problem]) -> list[Problem]:
     return sorted(dict.fromkeys(problems), key=lambda problem: (str(problem.path), problem.line or 0))
 
 
-def _read_all(sources: list[Path], folders: list[Path]) -> Tree:
+def _read_all(sources: list[Path], folders: list[Path], edition: Edition) -> Tree:
     """The merged tree. `sources` holds the main file; what is included is added there, where wildcards look to
     `folders`."""
     path, problems = sources[0], []
-    tree = read_tree(path)
-    for included, entry in _included(tree, path, folders):
+    tree = decode_tree(edition.read(path), path)
+    for included, entry in _included(tree, path, folders, edition):
         if included in sources:
             problems.append(Problem(*entry.place, INCLUDE, f"{included} is included twice"))
             continue
         sources.append(included)
         try:
-            part = read_tree(included)
+            part = decode_tree(edition.read(included), included)
         except ConfigError as error:
             problems += error.problems
             continue
@@ -109,7 +116,7 @@ def _read_all(sources: list[Path], folders: list[Path]) -> Tree:
     return tree
 
 
-def _included(tree: Tree, path: Path, folders: list[Path]) -> Iterator[tuple[Path, Tree]]:
+def _included(tree: Tree, path: Path, folders: list[Path], edition: Edition) -> Iterator[tuple[Path, Tree]]:
     """The files that `include` names, in order; takes the key out of the tree, and notes where wildcards look."""
     entry = (tree.entries or {}).pop(INCLUDE, None)
     if entry is None:
@@ -118,7 +125,7 @@ def _included(tree: Tree, path: Path, folders: list[Path]) -> Iterator[tuple[Pat
         raise ConfigError([Problem(*entry.place, INCLUDE, "must be a list of file names, as [conf.d/*.yaml]")])
     for item in entry.tree.items:
         pattern = str(item.value)
-        found = sorted(_matches(path.parent, pattern))
+        found = edition.matches(path.parent, pattern)
         if any(sign in pattern for sign in "*?["):
             folders.append((path.parent / pattern).parent)
         elif not found:
@@ -126,16 +133,6 @@ def _included(tree: Tree, path: Path, folders: list[Path]) -> Iterator[tuple[Pat
             raise ConfigError([Problem(*item.place, INCLUDE, f"{path.parent / pattern} does not exist")])
         for match in found:
             yield match, item
-
-
-def _matches(folder: Path, pattern: str) -> Iterator[Path]:
-    anchor = Path(pattern).anchor
-    root, relative = (Path(anchor), pattern[len(anchor) :]) if anchor else (folder, pattern)
-    try:
-        # Hidden files are left out: editors and Kubernetes keep their own copies under such names.
-        yield from (p for p in root.glob(relative) if p.is_file() and not p.name.startswith("."))
-    except (ValueError, NotImplementedError, IndexError):  # an empty pattern, or "**x"
-        return
 
 
 def _merge(base: Tree, part: Tree, key: Key) -> Iterator[Problem]:

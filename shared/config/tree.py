@@ -94,8 +94,8 @@ _implicit(_INT, r"-?(?:0|[1-9][0-9]{0,17})", "-0123456789")
 _implicit(_FLOAT, r"-?(?:0|[1-9][0-9]{0,17})\.[0-9]{1,17}(?:[eE][-+]?[0-9]{1,2})?", "-0123456789")
 
 
-def read_tree(path: Path) -> Tree:
-    """The tree of one file; an empty file is an empty mapping. ConfigError names every problem that is found."""
+def read_file(path: Path) -> bytes:
+    """What a config file holds. ConfigError if it cannot be read, or is none by its size."""
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_FILE + 1)
@@ -103,6 +103,16 @@ def read_tree(path: Path) -> Tree:
         raise ConfigError([Problem(path, None, "", f"cannot be read: {error.strerror or error}")]) from error
     if len(raw) > MAX_FILE:
         raise ConfigError([Problem(path, None, "", f"is larger than {MAX_FILE >> 20} MiB; this is not a config")])
+    return raw
+
+
+def read_tree(path: Path) -> Tree:
+    """The tree of one file; an empty file is an empty mapping. ConfigError names every problem that is found."""
+    return decode_tree(read_file(path), path)
+
+
+def decode_tree(raw: bytes, path: Path) -> Tree:
+    """As `read_tree` of a file that holds this."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -20,7 +21,7 @@ from shared.tunnel.websocket import worker_protocol
 from tests.system.kit import LOCATION, TENANT, Site
 from tests.system.load import Load
 from tests.system.managed import ManagedSite, connector_name
-from tests.system.programs import until
+from tests.system.programs import command, environment, until
 from tests.system.targets import Target
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
@@ -80,7 +81,7 @@ async def test_the_connector_has_a_tunnel_to_each_worker_and_pushes_are_served_b
     await until(all_have_served, "a push at each worker")
     await until(lambda: is_green(site), "a probe's good result")
     status = await site.status()
-    assert status["workers"] == {"count": 3, "answering": 3}
+    assert status["workers"] == {"count": 3, "answering": 3, "upgrade": None}
     (route,) = status["routes"]
     assert route["pushes"] == pushes
     assert await metric(site, "qanat_relay_pushes_total") == pushes
@@ -297,8 +298,8 @@ async def test_an_address_that_is_new_needs_an_upgrade_or_a_restart(site: Site, 
         await site.command("POST", "/v1/upgrade")
     path.write_text(good)
     before = set(children(site.relay.pid))
-    await site.command("POST", "/v1/upgrade")
-    await until(lambda: not before & set(children(site.relay.pid)), "two new workers", timeout=40)
+    await upgraded(site)
+    assert not before & set(children(site.relay.pid))
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", route)) == 0
     await until(lambda: all_covered(site), "a tunnel to each worker")
@@ -313,10 +314,24 @@ async def test_an_upgrade_replaces_one_worker_after_the_other_and_no_push_fails(
     before = set(children(site.relay.pid))
     kept, new = Load(site, rate=60.0, senders=6), Load(site, rate=60.0, senders=6, keeps=False)
     async with kept.running(), new.running():
-        answer = await site.command("POST", "/v1/upgrade")
-        assert answer["workers"] == 2
-        await until(lambda: not before & set(children(site.relay.pid)), "two new workers", timeout=40)
+        upgrade, steps = await upgraded(site)
+        assert (upgrade["stage"], upgrade["replaced"]) == ("done", 2)
+        assert "worker 1 of 2 (number 1) serves out its connections" in steps
+        assert not before & set(children(site.relay.pid))
+        assert (await site.status())["workers"]["upgrade"] == upgrade
         await until(lambda: all_covered(site), "a tunnel to each worker")
         await asyncio.sleep(0.5)
     assert not kept.failures, kept.failures_by_cause
     assert not new.failures, new.failures_by_cause
+
+
+async def upgraded(site: Site) -> tuple[dict[str, Any], str]:
+    """What `cloud-relay upgrade` has come to, and what it said meanwhile."""
+    process = await asyncio.create_subprocess_exec(
+        command("cloud-relay"), "upgrade", "--config", str(site.folder / "relay.yaml"), "--json",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment(),
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(process.communicate(), 90)
+    assert process.returncode == 0, err.decode()
+    upgrade: dict[str, Any] = json.loads(out)["upgrade"]
+    return upgrade, err.decode()

@@ -53,7 +53,7 @@ def status(number: int, *, state: str = "green", connectors: tuple[str, ...] = (
 
 def test_figures_are_added_up_and_the_rest_is_the_first_ones() -> None:
     merged = merge_status({0: status(0), 1: status(1), 2: status(2)}, 3)
-    assert merged["workers"] == {"count": 3, "answering": 3}
+    assert merged["workers"] == {"count": 3, "answering": 3, "upgrade": None}
     assert merged["pid"] == 1000
     assert merged["in_flight"] == 2 + 3 + 4
     assert merged["memory"] == {"used": 303, "budget": 1500}
@@ -91,7 +91,7 @@ def test_a_route_is_as_well_as_where_it_is_best() -> None:
 
 def test_who_does_not_answer_is_missing_and_said_to_be() -> None:
     merged = merge_status({0: status(0)}, 4)
-    assert merged["workers"] == {"count": 4, "answering": 1}
+    assert merged["workers"] == {"count": 4, "answering": 1, "upgrade": None}
     assert merged["routes"][0]["pushes"] == 10
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -14,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from cloud_relay.config import RelayConfig
 from cloud_relay.loading import load
-from cloud_relay.workers import place, supervisor
+from cloud_relay.workers import agreement, place, starting, supervisor
 from cloud_relay.workers.bound import BoundPorts
 from cloud_relay.workers.supervisor import Supervisor
 from shared.exits import CommandError, ExitCode
@@ -29,18 +29,40 @@ WORKER = """
 import json, os, pathlib, signal, socket, sys
 given = json.loads(os.environ["QANAT_WORKER"])
 folder, number = pathlib.Path(sys.argv[1]), given["number"]
-with open(folder / "started", "a") as log:
-    log.write(f"{number}\\n")
-if (folder / "broken").exists():
-    sys.exit(int((folder / "broken").read_text()))
 channel = socket.socket(fileno=given["channel"])
-for number in given["sockets"]:
-    os.close(int(number))
-say = lambda word: channel.send(json.dumps({"say": word}).encode())
+say = lambda word, **more: channel.send(json.dumps({"say": word, **more}).encode())
+say("hello", version="2.0")
+kind = "rehearsed" if given["rehearsal"] else "started"
+with open(folder / kind, "a") as log:
+    log.write(f"{number}\\n")
+if (folder / f"broken.{kind}").exists():
+    code = int((folder / f"broken.{kind}").read_text())
+    say("failed", problem={"title": "its libraries do not fit", "code": "no-fit", "exit_code": code})
+    sys.exit(code)
+if given["rehearsal"]:
+    sys.exit(0)
+config = os.fdopen(given["config"], "rb").read()
+(folder / f"config.{number}").write_bytes(config)
+for descriptor in given["sockets"]:
+    os.close(int(descriptor))
 say("ready")
+tried = config
 while data := channel.recv(65536):
-    said = json.loads(data)["say"]
-    if said == "leave":
+    message = json.loads(data)
+    said = message["say"]
+    if said == "try":
+        tried = (pathlib.Path(given["state_dir"]) / "workers" / "config").read_bytes()
+        if (folder / "hangs").exists():
+            continue
+        refused = (folder / f"refuses.{number}").exists()
+        problems = ["it has no such certificate"] if refused else []
+        say("tried", of=message["of"], problems=problems, changes=["route acme/x added"], invalid=refused)
+    elif said == "use":
+        (folder / f"config.{number}").write_bytes(tried)
+        say("used", of=message["of"], failed=False)
+    elif said in ("refused", "reloaded"):
+        (folder / f"{said}.{number}").write_text(json.dumps(message))
+    elif said == "leave":
         say("closed")
     elif said == "all-closed":
         sys.exit(0)
@@ -54,14 +76,22 @@ class Ground:
     def __init__(self, folder: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self.path = path
+        self._changes = 0
         monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 0.3)
 
     def supervisor(self, *command: str) -> Supervisor:
         argv = command or (sys.executable, "-ISc", WORKER, str(self.folder))
-        return Supervisor(self.config(), 2, argv, os.environ, Inherited(), self.config)
+        return Supervisor(self.path, load(self.path), 2, argv, os.environ, Inherited())
 
-    def config(self) -> RelayConfig:
-        return load(self.path).config
+    def change(self) -> str:
+        """Have another config in the file; a word that only this one has."""
+        self._changes += 1
+        word = f"changed-{self._changes}"
+        self.path.write_text(f"# {word}\n" + self.path.read_text())
+        return word
+
+    def used_by(self, number: int) -> str:
+        return (self.folder / f"config.{number}").read_text()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Supervisor]:
@@ -76,8 +106,12 @@ class Ground:
     def starts(self) -> list[int]:
         return [int(line) for line in (self.folder / "started").read_text().split()]
 
-    def breaks(self, exit_code: int) -> None:
-        (self.folder / "broken").write_text(str(exit_code))
+    def breaks(self, exit_code: int, kind: str = "started") -> None:
+        (self.folder / f"broken.{kind}").write_text(str(exit_code))
+
+    def mend(self) -> None:
+        for path in self.folder.glob("broken.*"):
+            path.unlink()
 
 
 @pytest.fixture
@@ -130,18 +164,130 @@ async def test_one_that_hangs_is_ended_and_replaced(ground: Ground, monkeypatch:
         await until(lambda: pid(one, 0) != stopped and one.workers[0].is_ready.is_set())
 
 
-async def test_an_upgrade_that_brings_a_broken_program_costs_one_worker_and_no_more(ground: Ground) -> None:
+async def test_a_program_that_cannot_serve_is_found_out_before_anybody_leaves(ground: Ground) -> None:
     async with ground.running() as one:
-        kept = pid(one, 0)
+        kept = [pid(one, number) for number in (0, 1)]
+        ground.breaks(3, "rehearsed")
+        upgrade = await rolled(one)
+        assert upgrade["stage"] == "failed"
+        assert upgrade["error"]["title"] == "a new worker could not serve: its libraries do not fit"
+        assert (upgrade["error"]["code"], upgrade["error"]["exit_code"]) == ("no-fit", 3)
+        assert [pid(one, number) for number in (0, 1)] == kept
+        assert len(ground.starts) == 2
+
+
+async def test_a_rehearsal_that_comes_to_nothing(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starting, "REHEARSAL", 0.2)
+    async with ground.running() as one:
+        one._starter._command = [sys.executable, "-ISc", "import time; time.sleep(60)"]
+        upgrade = await rolled(one)
+        assert "did not find out within 0.2 s" in upgrade["error"]["title"]
+        one._starter._command = ["/nowhere/cloud-relay"]
+        assert "cannot be started" in (await rolled(one))["error"]["title"]
+        monkeypatch.setattr(starting, "REHEARSAL", 10.0)
+        one._starter._command = ["/bin/false"]
+        assert "it ended with exit_code 1" in (await rolled(one))["error"]["title"]
+        assert len(ground.starts) == 2
+
+
+async def test_a_program_that_can_serve_by_its_rehearsal_only_costs_one_worker_and_no_more(ground: Ground) -> None:
+    async with ground.running() as one:
+        kept, before = pid(one, 0), ground.used_by(0)
         ground.breaks(3)
-        one._on_message(one.workers[0], {"say": "roll"}, None)
-        await until(lambda: len(ground.starts) >= 4)
+        word = ground.change()
+        upgrade = await rolled(one)
+        assert (upgrade["stage"], upgrade["replaced"], upgrade["worker"]) == ("failed", 0, 1)
+        assert "worker 1 did not come to serve: its libraries do not fit" in upgrade["error"]["title"]
         assert pid(one, 0) == kept
-        before = len(ground.starts)
+        starts = len(ground.starts)
         await asyncio.sleep(0.5)
-        assert len(ground.starts) - before < 12  # with a pause between two tries
-        (ground.folder / "broken").unlink()
-        await until(lambda: pid(one, 0) not in (0, kept) and one.workers[0].is_ready.is_set())
+        assert len(ground.starts) - starts < 12  # with a pause between two tries
+        ground.mend()
+        await until(one.workers[1].is_ready.is_set)
+        assert ground.used_by(1) == before, "what the other one uses, too"
+        assert word not in before
+
+
+async def test_who_waits_for_an_upgrade_hears_of_each_step(ground: Ground) -> None:
+    async with ground.running() as one:
+        steps: list[tuple[Any, ...]] = []
+        one.tell = lambda upgrade: steps.append(  # type: ignore[method-assign]  # to see what is told
+            (upgrade["stage"], upgrade["worker"], upgrade["replaced"])
+        )
+        upgrade = await rolled(one)
+        assert steps == [
+            ("rehearsing", None, 0), ("leaving", 1, 0), ("starting", 1, 0), ("leaving", 0, 1), ("starting", 0, 1),
+            ("done", None, 2),
+        ]  # fmt: skip
+        assert upgrade["version"] == "2.0"
+        assert (await rolled(one))["number"] == upgrade["number"] + 1
+
+
+async def test_a_reload_is_taken_by_all(ground: Ground) -> None:
+    async with ground.running() as one:
+        word = ground.change()
+        outcome = await one._reloader.reload()
+        assert outcome.is_taken
+        assert outcome.lines == ("route acme/x added",)
+        assert all(word in ground.used_by(number) for number in (0, 1))
+        assert not (ground.folder / "state" / "workers" / "config").exists()
+
+
+async def test_a_reload_that_one_refuses_is_taken_by_none_and_its_end_names_who_and_why(ground: Ground) -> None:
+    async with ground.running() as one:
+        (ground.folder / "refuses.1").touch()
+        word = ground.change()
+        one._on_message(one.workers[0], {"say": "reload", "of": 7}, None)
+        told = ground.folder / "reloaded.0"
+        await until(lambda: told.exists() and bool(told.read_text()))
+        answer = json.loads(told.read_text())
+        assert (answer["of"], answer["taken"], answer["invalid"]) == (7, False, True)
+        assert answer["lines"] == ["worker 1: it has no such certificate"]
+        await until((ground.folder / "refused.1").exists)
+        assert not any(word in ground.used_by(number) for number in (0, 1))
+        (ground.folder / "refuses.0").touch()
+        assert (await one._reloader.reload()).lines == ("it has no such certificate",)
+
+
+async def test_one_that_does_not_try_a_reload_is_named(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agreement, "TRY_PATIENCE", 0.2)
+    async with ground.running() as one:
+        (ground.folder / "hangs").touch()
+        outcome = await one._reloader.reload()
+        assert outcome.lines == tuple(f"worker {number} did not try it in 0.2 s" for number in (0, 1))
+
+
+async def test_one_that_dies_comes_back_with_the_config_in_force_and_no_newer_one(ground: Ground) -> None:
+    async with ground.running() as one:
+        word = ground.change()
+        await one._reloader.reload()
+        ground.path.write_text("nonsense: true\n")
+        os.kill(pid(one, 1), signal.SIGKILL)
+        (ground.folder / "config.1").unlink()
+        await until(lambda: len(ground.starts) == 3 and one.workers[1].is_ready.is_set())
+        assert word in ground.used_by(1)
+        assert "nonsense" not in ground.used_by(1)
+
+
+async def test_one_that_came_to_serve_while_the_others_took_a_config_begins_anew(ground: Ground) -> None:
+    async with ground.running() as one:
+        late = one.workers[1]
+        late.is_ready.clear()
+        word = ground.change()
+        assert (await one._reloader.reload()).is_taken
+        assert word not in ground.used_by(1)
+        one._on_message(late, {"say": "ready"}, None)
+        await until(lambda: len(ground.starts) == 3 and late.is_ready.is_set())
+        assert word in ground.used_by(1)
+
+
+async def test_no_reload_is_taken_during_an_upgrade_and_it_is_made_up_for(ground: Ground) -> None:
+    async with ground.running() as one:
+        one._on_message(one.workers[0], {"say": "roll"}, None)
+        word = ground.change()
+        outcome = await one._reloader.reload()
+        assert outcome.lines == (supervisor.UPGRADING,)
+        await until(lambda: all(word in ground.used_by(number) for number in (0, 1)))
 
 
 async def test_an_upgrade_has_the_addresses_of_the_config_as_it_is_then(ground: Ground) -> None:
@@ -159,8 +305,9 @@ async def test_an_upgrade_has_the_addresses_of_the_config_as_it_is_then(ground: 
 async def test_an_upgrade_to_a_config_that_cannot_be_used_replaces_nobody(ground: Ground) -> None:
     async with ground.running() as one:
         ground.path.write_text("nonsense: true\n")
-        one._on_message(one.workers[0], {"say": "roll"}, None)
-        await asyncio.sleep(0.3)
+        upgrade = await rolled(one)
+        assert (upgrade["stage"], upgrade["error"]["code"]) == ("failed", "config-invalid")
+        assert "nonsense" in upgrade["error"]["title"]
         assert len(ground.starts) == 2
         assert one.describe() == "2 of 2 workers serve"
 
@@ -190,7 +337,7 @@ async def test_sockets_of_the_service_manager_that_nobody_wants_are_refused(grou
     stray = socket.create_server(("127.0.0.1", 0))
     ports = BoundPorts(Inherited([Listening("stray", stray)]))
     with pytest.raises(CommandError, match="no listener for what the service manager passed"):
-        await ports.bind(ground.config())
+        await ports.bind(load(ground.path).config)
     ports.close()
     assert stray.fileno() == -1
     assert not ports.sockets
@@ -204,3 +351,12 @@ def pid(one: Supervisor, number: int) -> int:
 def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def rolled(one: Supervisor) -> dict[str, Any]:
+    """What an upgrade came to."""
+    one._on_message(one.workers[0], {"say": "roll"}, None)
+    assert one._rolling is not None
+    assert one._upgrade is not None
+    await asyncio.wait_for(asyncio.shield(one._rolling), 20)
+    return one._upgrade.describe()
