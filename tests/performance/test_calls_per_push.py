@@ -1,7 +1,9 @@
 """A guard against the hot path growing: it counts calls, which no noise can disturb, where a benchmark takes time.
 
 When it fails after a change that is worth its calls, raise the figure in the same commit, and say there what it costs
-(`.venv/bin/python -m benchmarks --scenario small-16`). When a change makes calls fewer, lower it.
+(`.venv/bin/python -m benchmarks --scenario small-16`). When a change makes calls fewer, lower it: the bounds are
+half a call above what was counted, so that a single call a push is noticed. The compiled build is not counted: the
+profiler sees none of its calls, and its source is the same.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from tests.support.whole_path import WholePath, counted_calls
 ROUNDS = 20
 
 
-@pytest.mark.parametrize(("senders", "most"), [(1, 306.0), (16, 250.0)])
+@pytest.mark.parametrize(("senders", "most"), [(1, 304.5), (16, 248.2)])
 async def test_a_small_push_takes_no_more_calls(senders: int, most: float, tmp_path) -> None:
     path = WholePath(senders, tmp_path)
     await path.settle()
