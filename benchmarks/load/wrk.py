@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import tempfile
 
 from benchmarks.load.figures import Load
 from benchmarks.programs import BenchmarkError, need_program
@@ -93,10 +94,10 @@ def run_wrk(
     A `%d` in `path` stands for all numbers below `paths` in turn.
     """
     program = need_program("wrk")
-    lua = site.folder / f"push-{number}-{size}.lua"
-    lua.write_text(script(size, number, path, paths))
+    with tempfile.NamedTemporaryFile("w", dir=site.folder, prefix="push-", suffix=".lua", delete=False) as lua:
+        lua.write(script(size, number, path, paths))  # a file of its own: several may run at once
     scheme = "https" if endpoint.is_tls else "http"
-    argv = [program.path, "-t1", f"-c{in_flight}", f"-d{max(1, round(seconds))}s", "--timeout", "30s", "-s", str(lua)]
+    argv = [program.path, "-t1", f"-c{in_flight}", f"-d{max(1, round(seconds))}s", "--timeout", "30s", "-s", lua.name]
     argv.append(f"{scheme}://{endpoint.host}:{endpoint.port}{path.replace('%d', '0')}")
     result = subprocess.run(
         site.cloud.command(argv),

@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from benchmarks.load.figures import Load
 from benchmarks.load.openloop import Spec, generate
+from benchmarks.scenarios.workers import together
 from benchmarks.sink import Counts, SinkConnection
 
 
@@ -120,3 +122,9 @@ async def test_the_sink_takes_heads_and_bodies_in_pieces() -> None:
         assert (counts.pushes, counts.size) == (2, 6)
         writer.close()
         await writer.wait_closed()
+
+
+def test_loads_that_run_at_once_are_one() -> None:
+    one, other = (Load(2.0, pushes, 1, p50, 2.0, 3.0, 4.0) for pushes, p50 in ((10, 1.0), (30, 3.0)))
+    both = together([one, other])
+    assert (both.seconds, both.pushes, both.failed, both.p50_ms, both.p999_ms) == (2.0, 40, 2, 2.0, 4.0)
