@@ -193,7 +193,7 @@ BLOCKS: Final[dict[str, Callable[[Report], str]]] = {
     ),
     "scale": by_scenario(
         [*((f"{n:,} routes and {n:,} senders", f"scale-{n}") for n in _TIMES),
-         *((f"{n:,} tunnels that take pushes in turn", f"tunnels-{n}") for n in _TIMES)],
+         *((f"{n:,} tunnels that take pushes in turn", f"tunnels-{n}") for n in _TIMES[:3])],
         _CPU, *_ROLE_CPU, _RATE, _P[1],
     ),
     "workers": by_scenario(

@@ -13,6 +13,8 @@ from benchmarks.systems.base import ONE, Running, Shape
 Figures = dict[str, float]
 PEERS = ("qanat", "qanat-compiled", "nginx+ssh-R", "rathole", "nginx+chisel", "frp")
 """The systems for what takes long, or would say nothing new of the others."""
+WITHOUT_WORKERS = (*PEERS, "direct")
+"""The systems where a second worker says nothing new either."""
 MIB = 1024 * 1024
 
 
@@ -64,7 +66,7 @@ class Scenario:
     is_quick: bool = False
     has_file_server: bool = False
     is_long: bool = False
-    takes_s: float = 2.0
+    takes_s: float = 1.5
     spans: float = 1.0
 
     def expected_s(self, plan: Plan) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.load.wrk import run_wrk
-from benchmarks.scenarios.base import MIB, Bench, Figures, Scenario, metered
+from benchmarks.scenarios.base import MIB, WITHOUT_WORKERS, Bench, Figures, Scenario, metered
 
 _AT_ONCE = 8
 
@@ -31,5 +31,11 @@ def bulk(*, is_tls: bool) -> Callable[[Bench], Figures]:
 
 SCENARIOS = (
     Scenario("bulk-1mib", "1 MiB bodies, 8 at once, plain ingress", bulk(is_tls=False), group="bulk", is_quick=True),
-    Scenario("bulk-1mib-tls", "1 MiB bodies, 8 at once, TLS ingress", bulk(is_tls=True), group="bulk"),
+    Scenario(
+        "bulk-1mib-tls",
+        "1 MiB bodies, 8 at once, TLS ingress",
+        bulk(is_tls=True),
+        group="bulk",
+        systems=WITHOUT_WORKERS,
+    ),
 )

@@ -43,7 +43,7 @@ SCENARIOS = (
         "2 KiB pushes beside bulk over 10 Mbit/s, 50 ms round trip, a queue of 256 KiB",
         slow_link,
         group="links",
-        systems=PEERS,
+        systems=("qanat", "qanat-compiled", "nginx+ssh-R"),
         link=SLOW,
         is_long=True,
         takes_s=12.0,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from benchmarks.load.openloop import Spec
 from benchmarks.load.run import run_openloop, sender_headers
 from benchmarks.load.wrk import run_wrk
-from benchmarks.scenarios.base import Bench, Figures, Scenario, metered
+from benchmarks.scenarios.base import WITHOUT_WORKERS, Bench, Figures, Scenario, metered
 
 PUSH_BYTES = 2048
 _STEADY_PER_S = 1000
@@ -50,9 +50,11 @@ def steady(bench: Bench) -> Figures:
 
 
 SCENARIOS = (
-    Scenario("small-1", "2 KiB pushes, 1 in flight", small(1), is_quick=True),
+    Scenario("small-1", "2 KiB pushes, 1 in flight", small(1), systems=WITHOUT_WORKERS, is_quick=True),
     Scenario("small-16", "2 KiB pushes, 16 in flight", small(16), is_quick=True),
     Scenario("small-64", "2 KiB pushes, 64 in flight", small(64)),
-    Scenario("small-256", "2 KiB pushes, 256 in flight", small(256)),
-    Scenario("steady-1000", f"2 KiB pushes, {_STEADY_PER_S} due each second (open loop)", steady),
+    Scenario("small-256", "2 KiB pushes, 256 in flight", small(256), systems=WITHOUT_WORKERS),
+    Scenario(
+        "steady-1000", f"2 KiB pushes, {_STEADY_PER_S} due each second (open loop)", steady, systems=WITHOUT_WORKERS
+    ),
 )

@@ -222,7 +222,6 @@ SCENARIOS = (
     _pushing(1),
     _pushing(10),
     _pushing(100),
-    _pushing(1000),
     Scenario(
         "tunnels-used",
         f"memory of {_USED:,} tunnels, fresh and after 1 MiB each way",
@@ -252,6 +251,7 @@ SCENARIOS = (
         group="tunnels",
         systems=("qanat",),
         shape=Shape(idle_connectors=299),
+        is_long=True,
         takes_s=12.0,
         spans=0.0,
     ),

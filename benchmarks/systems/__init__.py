@@ -25,7 +25,7 @@ SYSTEMS: dict[str, System] = {
     )
 }
 
-QUICK = ("qanat", "qanat-compiled", "direct", "nginx+ssh-R")
+QUICK = ("qanat", "qanat-compiled", "nginx+ssh-R")
 """Those of a quick run."""
 
 __all__ = ["OURS", "QUICK", "SYSTEMS", "Running", "Shape", "System"]
