@@ -174,7 +174,8 @@ class IngressLimitsConfig(ConfigModel):
     queue_wait: Annotated[Duration, Field(le=60)] = 3.0
     """How long one of them may wait. Telegraf and OpenTelemetry give up after 5 s."""
     connections: Annotated[int, Field(ge=1, le=10_000_000)] = 16384
-    """Sender connections at once, of each listener. One more is closed."""
+    """Sender connections at once, of each listener. One more is closed; of the last eighth, networks (IPv4 /24, IPv6
+    /48) have equal shares, and an idle one of the network that has most makes way before a new one is closed."""
     connections_per_source: Annotated[int, Field(ge=1, le=10_000_000)] = 4096
     """The same from one address, or one IPv6 network of 64 bits. A whole cloud region may come from one."""
 

@@ -49,6 +49,7 @@ _TOO_SLOW: Final = FAULTS["sender-too-slow"]
 _STARTING: Final = FAULTS["starting"]
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+_FOR_EVER: Final = float("inf")
 _AT_ONCE: Final = 8
 """Pipelined requests that are answered without leaving the loop to others, where we answer at once: refusals."""
 
@@ -60,8 +61,8 @@ class SenderConnection(EndingConnection):
     """
 
     __slots__ = (
-        "_awaits_turn", "_is_advancing", "_memo", "_on_lost", "_on_made", "_owes_continue", "_skipped", "last_answer",
-        "peer", "scheme",
+        "_awaits_turn", "_is_advancing", "_memo", "_on_lost", "_on_made", "_owes_continue", "_rests_since", "_skipped",
+        "last_answer", "peer", "scheme",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +83,7 @@ class SenderConnection(EndingConnection):
         self._memo: RequestMemo | None = None
         self.last_answer: AnswerMemo | None = None
         self._skipped = 0
+        self._rests_since = _FOR_EVER
         self._is_advancing = False
         self._awaits_turn = False
         self._owes_continue = False
@@ -96,7 +98,8 @@ class SenderConnection(EndingConnection):
         if self._on_made is not None:
             self._on_made(self)
             self._on_made = None
-        self._timer.set(self.ingress.time() + self.settings.first_byte_timeout)
+        now = self._rests_since = self.ingress.time()
+        self._timer.set(now + self.settings.first_byte_timeout)
 
     def data_received(self, data: bytes) -> None:
         state = self._state
@@ -203,6 +206,16 @@ class SenderConnection(EndingConnection):
 
     # ---------------------------------------------------------------- what the listener calls
 
+    @property
+    def idle_since(self) -> float:
+        """Since when it waits for a request of which nothing has come, infinite while it does not."""
+        is_busy = self._state is not _HEAD or self._buffer or self._is_write_blocked
+        return _FOR_EVER if is_busy else self._rests_since
+
+    def make_way(self) -> None:
+        """End at once, and without a word: it is idle, and others need its place."""
+        self._give_up()
+
     def give_up(self) -> None:
         """The process ends soon: answer a push that has no answer yet."""
         push = self._push
@@ -257,7 +270,8 @@ class SenderConnection(EndingConnection):
         if self.ingress.state is not _SERVING:
             self._close()
         else:
-            self._timer.set(self.ingress.time() + self.settings.keep_alive_timeout)
+            now = self._rests_since = self.ingress.time()
+            self._timer.set(now + self.settings.keep_alive_timeout)
 
     def _take_head(self, data: bytes) -> bytes:
         if self._is_write_blocked:  # the sender does not read its answers: the next push waits until it does

@@ -1,7 +1,8 @@
 """A listener for senders: a port, perhaps TLS, and the caps on connections.
 
 Sockets come from an acceptor of ours, so that the caps are judged before TLS: a flood costs no handshakes.
-What is over a cap is closed without a word, which every sender takes for a lost connection and tries again.
+What is over a cap is closed without a word, which every sender takes for a lost connection and tries again. When
+connections run short, networks have equal shares of them, and idle ones make way: see guests.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from cloud_relay.certificates import read_peer
+from cloud_relay.guests import FOR_EVER, Guests
 from cloud_relay.handshake_turns import Knock
 from cloud_relay.ingress.connection import SenderConnection
 from cloud_relay.ports.acceptor import Acceptor
@@ -45,7 +47,7 @@ class IngressListener:
         self._acceptor: Acceptor | None = None
         self._arrivals: set[_Arrival] = set()
         self._connections: set[SenderConnection] = set()
-        self._per_source: dict[str, int] = {}
+        self._guests: Guests[_Guest] = Guests(self._turn_out)
         self._is_empty = asyncio.Event()
         self._is_empty.set()
 
@@ -105,33 +107,32 @@ class IngressListener:
 
     def take(self, sock: socket.socket, ends: Ends, server_name: str | None) -> None:
         """A connection arrived. It is ours from now on; TLS reads the server name for itself."""
-        if self._admit(ends.source):
-            self._arrivals.add(_Arrival(self, sock, ends.source))
-        else:
-            sock.close()
-
-    def _admit(self, source: str) -> bool:
-        settings = self.ingress.context.settings
-        source = source_key(source)
-        held = self._per_source.get(source, 0)
-        if self.metrics.open >= settings.max_connections or held >= settings.max_connections_per_source:
+        settings, guests = self.ingress.context.settings, self._guests
+        guests.resize(settings.max_connections, settings.max_connections_per_source)
+        if not guests.let_in(ends.source, self.ingress.time()):
             self.metrics.refused += 1
-            return False
-        self._per_source[source] = held + 1
+            sock.close()
+            return
+        arrival = _Arrival(self, sock, ends.source)
+        self._arrivals.add(arrival)
+        guests.join(arrival)
         self.metrics.accepted += 1
         self.metrics.open += 1
         self._is_empty.clear()
-        return True
 
-    def _release(self, source: str) -> None:
-        self.metrics.open -= 1
-        source = source_key(source)
-        held = self._per_source[source] - 1
-        if held:
-            self._per_source[source] = held
+    def _turn_out(self, guest: _Guest) -> None:
+        """Somebody else gets its place."""
+        self.metrics.refused += 1
+        guest.make_way()
+        if isinstance(guest, _Arrival):
+            self.failed(guest)
         else:
-            del self._per_source[source]
-        if not self._per_source:
+            self.lost(guest)
+
+    def _release(self, guest: _Guest) -> None:
+        self._guests.leave(guest)
+        self.metrics.open -= 1
+        if not self._guests:
             self._is_empty.set()
 
     # ---------------------------------------------------------------- what arrivals and connections call
@@ -142,19 +143,21 @@ class IngressListener:
             connection.abort()
             return
         self._arrivals.discard(arrival)
+        self._guests.leave(arrival)
         self._connections.add(connection)
+        self._guests.join(connection)
 
     def failed(self, arrival: _Arrival) -> None:
         """A connection ended before it was ready."""
         if arrival in self._arrivals:
             self._arrivals.discard(arrival)
-            self._release(arrival.source)
+            self._release(arrival)
 
     def lost(self, connection: SenderConnection) -> None:
         """A connection that was ready ended."""
         if connection in self._connections:
             self._connections.discard(connection)
-            self._release(connection.source)
+            self._release(connection)
 
 
 class _Arrival:
@@ -163,13 +166,16 @@ class _Arrival:
     With TLS it has no more than a socket and a timer until its ClientHello is here and its turn has come.
     """
 
-    __slots__ = ("_deadline", "_has_started", "_is_aborted", "_knock", "_listener", "_sock", "_task", "_tls", "source")
+    __slots__ = (
+        "_deadline", "_has_started", "_is_aborted", "_knock", "_listener", "_since", "_sock", "_task", "_tls", "source",
+    )  # fmt: skip
 
     def __init__(self, listener: IngressListener, sock: socket.socket, source: str) -> None:
         self.source = source
         self._listener = listener
         self._sock = sock
         self._tls = listener.tls
+        self._since = listener.ingress.time()
         self._has_started = False
         self._is_aborted = False
         self._task: asyncio.Task[None] | None = None
@@ -181,6 +187,15 @@ class _Arrival:
             ingress = listener.ingress
             self._deadline = ingress.loop.call_later(HANDSHAKE_TIMEOUT, self._on_late)
             self._knock = Knock(ingress.loop, ingress.handshakes, sock, source_key(source), self._on_turn)
+
+    @property
+    def idle_since(self) -> float:
+        """See `Guest`. In its handshake it is not idle."""
+        return self._since if self._deadline is not None else FOR_EVER
+
+    def make_way(self) -> None:
+        """End at once: it is idle."""
+        self._give_up()
 
     def abort(self) -> None:
         """End at once. A task that never began would leave its socket open, so it is let begin."""
@@ -249,3 +264,6 @@ class _Arrival:
         if connection.scheme == "https":
             connection.peer = read_peer(connection.transport.get_extra_info("ssl_object"))
         self._listener.arrived(self, connection)
+
+
+_Guest: TypeAlias = "_Arrival | SenderConnection"

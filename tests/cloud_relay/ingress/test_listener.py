@@ -339,18 +339,43 @@ def test_caps_on_connections(run, tls, settings):
     run(main)
 
 
-def test_a_host_with_many_ipv6_addresses_is_one_source():
-    async def main() -> None:
-        async with listening(settings=IngressSettings(max_connections_per_source=2)) as (relay, listener):
-            admitted = [listener._admit(f"2001:db8::{n}") for n in range(3)]
-            assert admitted == [True, True, False]
-            assert listener._admit("2001:db8:0:1::1")
-            for source in ("2001:db8::9", "2001:db8::8", "2001:db8:0:1::2"):
-                listener._release(source)
-            assert relay.metrics.open == 0
-            assert listener._per_source == {}
+def test_when_connections_run_short_the_idlest_makes_way(run, tls, monkeypatch):
+    monkeypatch.setattr("cloud_relay.guests.PATIENCE", 0.0)
 
-    asyncio.run(_within(main()))
+    async def main() -> None:
+        async with listening(tls, settings=IngressSettings(max_connections=3)) as (relay, listener):
+            silent = socket.create_connection(listener.addresses[0])
+            await until(lambda: listener.open_connections == 1)
+            idle, idle_writer = await connect(listener, tls)
+            busy, busy_writer = await connect(listener, tls)
+            busy_writer.write(post(b"x"))
+            await until(lambda: relay.streams)
+            _, first_writer = await connect(listener, tls)
+            if tls is not None:  # one that has not even begun its handshake is the idlest
+                silent.settimeout(0.0)
+                await until(lambda: is_closed(silent))
+            _, second_writer = await connect(listener, tls)
+            assert await ended(idle) == b""
+            await until(lambda: listener.open_connections == 3)
+            assert relay.metrics.refused == 2
+            relay.stream.answer(200)
+            assert (await busy.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+            for writer in (idle_writer, busy_writer, first_writer, second_writer):
+                writer.close()
+            silent.close()
+            await until(lambda: not listener.open_connections)
+
+    run(main)
+
+
+def is_closed(sock: socket.socket) -> bool:
+    """Whether the other side has ended it."""
+    try:
+        return sock.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
 
 
 def test_who_never_says_hello_is_let_go(run, pki, monkeypatch):
