@@ -295,8 +295,9 @@ class Registry:
         for waiter in self._waiters.pop(key, ()):
             self._loop.call_soon(waiter.fire)
 
-    def doubt(self, key: Key, session: Session) -> None:
+    def doubt(self, key: Key, session: Session) -> bool:
         """A session here is what it says: there is nothing to doubt."""
+        return False
 
     def count(self, key: Key) -> int:
         """Sessions by which a push for (tenant, location, target) could go now."""

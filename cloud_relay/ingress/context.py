@@ -62,14 +62,15 @@ class Waiter(Protocol):
 class SessionRegistry(Protocol):
     """Where sessions are found. A waiter's callback comes once, when a session for its key shows up.
 
-    `doubt` is told of a session that had no connector for its key after all: what is known of it is old.
+    `doubt` is told of a session that had no connector for its key after all, and says whether what is known of it may
+    just be old: then the push has not been tried by anybody.
     """
 
     def choose(
         self, tenant: str, location: str, target: str, exclude: tuple[Any, ...] = (), *, other_connector: bool = False
     ) -> TunnelSession | None: ...
     def wait(self, key: RouteKey, callback: Callable[[], None]) -> Waiter: ...
-    def doubt(self, key: RouteKey, session: Any) -> None: ...
+    def doubt(self, key: RouteKey, session: Any) -> bool: ...
 
 
 class PushWitness(Protocol):

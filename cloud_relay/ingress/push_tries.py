@@ -47,33 +47,39 @@ class PushTries(PushQueued):
         if route is None or session is None:
             return
         now = self._ingress.time()
-        self._tried += (session,)
+        # Where another worker had no connector after all, nobody was asked: the push waits, and no try is spent.
+        is_vain = fault is NO_CONNECTOR and self._context.registry.doubt(route.key, session)
+        if not is_vain:
+            self._tried += (session,)
         self._context.health.failed(route.key, session.identity.connector, fault.code, now)
-        if fault is NO_CONNECTOR:
-            self._context.registry.doubt(route.key, session)
-        then, other = self._what_then(route, fault, is_safe, now)
+        spent = self.attempt - 1 if is_vain else self.attempt
+        then, other = self._what_then(route, fault, is_safe, now, spent)
         route.metrics.try_failed(fault.code, then)
         if then == AGAIN and other is not None:
             log_try(self, self._context, fault, then)
+            self.attempt = spent
             self._open(route, other, now)
             self._go_on()
         elif then == HELD:
             log_try(self, self._context, fault, then)
+            self.attempt = spent
             self.fault = fault
             self._hold(route, now)
             self._go_on()
         else:
             self._fail(fault)
 
-    def _what_then(self, route: Route, fault: Fault, is_safe: bool, now: float) -> tuple[str, TunnelSession | None]:
-        """After a try that failed: AGAIN and where, HELD, or why the push ends here."""
+    def _what_then(
+        self, route: Route, fault: Fault, is_safe: bool, now: float, spent: int
+    ) -> tuple[str, TunnelSession | None]:
+        """After a try that failed, `spent` in all: AGAIN and where, HELD, or why the push ends here."""
         if not can_mend(fault):
             return "final", None
         if not is_safe and not route.idempotent:
             return "ambiguous", None
         if self._pieces is None:
             return "body-gone", None
-        if self.attempt >= self._context.settings.max_tries:
+        if spent >= self._context.settings.max_tries:
             return "tries-spent", None
         if now >= self._progress + route.timeout:
             return "time-spent", None

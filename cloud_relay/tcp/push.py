@@ -306,30 +306,33 @@ class TcpPush(Splice):
 
     def _try_again(self, fault: Fault) -> None:
         """A try ended before the target took the connection."""
-        now, session = self._time(), self.session
+        now, session, spent = self._time(), self.session, self.attempt
         if session is not None:
-            self._tried += (session,)
             context = self._context.ingress.context
             context.health.failed(self.route.key, session.identity.connector, fault.code, now)
-            if fault is _NO_CONNECTOR:
-                context.registry.doubt(self.route.key, session)
-        then, other = self._what_then(fault, now)
+            if fault is _NO_CONNECTOR and context.registry.doubt(self.route.key, session):
+                spent -= 1  # nobody was asked
+            else:
+                self._tried += (session,)
+        then, other = self._what_then(fault, now, spent)
         self.route.metrics.try_failed(fault.code, then)
         if then == AGAIN and other is not None:
             log_try(self, self._context, fault, then)
             self.route.metrics.retries += 1
+            self.attempt = spent
             self._open(other, now)
         elif then == HELD:
             log_try(self, self._context, fault, then)
+            self.attempt = spent
             self._hold(now)
         else:
             self.fail(fault)
 
-    def _what_then(self, fault: Fault, now: float) -> tuple[str, TunnelSession | None]:
-        """After a try that failed: AGAIN and where, HELD, or why the connection ends here; see ingress.retry."""
+    def _what_then(self, fault: Fault, now: float, spent: int) -> tuple[str, TunnelSession | None]:
+        """After a try that failed, `spent` in all: AGAIN and where, HELD, or why it ends here; see ingress.retry."""
         if not can_mend(fault):
             return "final", None
-        if self.attempt >= MAX_TRIES:
+        if spent >= MAX_TRIES:
             return "tries-spent", None
         if now >= self._until:
             return "time-spent", None

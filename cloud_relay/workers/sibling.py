@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 RETRY: Final = (0.05, 1.0)
 """Seconds until the next try to connect: at first, and at most. A worker that died is back within a second."""
 
-DOUBT: Final = 0.05
-"""Seconds for which no push goes to a sibling that had no tunnel for the last one: by then its news are here."""
+DOUBT: Final = (0.05, 0.8)
+"""Seconds for which no push goes to a sibling that had no tunnel for the last one: by then its news are here. If there
+are none, its tunnels are full, and each doubt lasts twice as long as the one before, at most so long."""
 
 log = get_logger("relay.workers")
 
@@ -92,6 +93,8 @@ class Sibling(QuietHandler):
         self._lines = Lines()
         self._is_lost = asyncio.Event()
         self._doubted: dict[Key, asyncio.TimerHandle] = {}
+        self._lasted: dict[Key, float] = {}
+        """How long it was doubted last, since its news."""
 
     def __repr__(self) -> str:
         return f"<Sibling {self.number} with {len(self.keys)} keys>"
@@ -123,10 +126,14 @@ class Sibling(QuietHandler):
     def doubt(self, key: Key) -> None:
         """It had no tunnel for a push, although it said that it has some. Pushes wait for its news, or a moment."""
         if key in self.keys and key not in self._doubted:
-            self._doubted[key] = self._loop.call_later(DOUBT, self._trust, key)
+            lasts = self._lasted.get(key, DOUBT[0] / 2) * 2
+            self._lasted[key] = lasts = min(lasts, DOUBT[1])
+            self._doubted[key] = self._loop.call_later(lasts, self._trust, key)
 
-    def _trust(self, key: Key) -> None:
+    def _trust(self, key: Key, *, is_news: bool = False) -> None:
         """Whoever waits may ask it again."""
+        if is_news:
+            self._lasted.pop(key, None)
         doubt = self._doubted.pop(key, None)
         if doubt is not None:
             doubt.cancel()
@@ -195,6 +202,7 @@ class Sibling(QuietHandler):
         self.how.clear()
         for key in list(self._doubted):
             self._trust(key)
+        self._lasted.clear()
         rivals = list(self.rivals.values())
         self.rivals.clear()
         for rival in rivals:
@@ -248,12 +256,12 @@ class Sibling(QuietHandler):
         if not how:
             self.keys.pop(key, None)
             self.how.pop(key, None)
-            self._trust(key)
+            self._trust(key, is_news=True)
             return
         self.how[key] = {name: (int(rank), str(state), str(why)) for name, (rank, state, why) in how.items()}
         is_new = key not in self.keys
         self.keys[key] = sorted(how)
-        self._trust(key)
+        self._trust(key, is_news=True)
         if is_new:
             self._owner.on_key(key)
 

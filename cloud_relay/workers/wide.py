@@ -74,11 +74,14 @@ class WideRegistry:
         """As `Registry.wait`; a sibling's new tunnel counts too."""
         return self.local.wait(key, callback)
 
-    def doubt(self, key: Key, session: Session | Hop) -> None:
+    def doubt(self, key: Key, session: Session | Hop) -> bool:
         """A sibling had no connector for a push: its last tunnel has just ended, or all are full."""
+        if not isinstance(session, Hop):
+            return False
         for sibling in self.siblings:
-            if isinstance(session, Hop) and session.worker == sibling.number:
+            if session.worker == sibling.number:
                 sibling.doubt(key)
+        return True
 
     def count(self, key: Key) -> int:
         """Tunnels here by which a push for the key could go now, and siblings that have some."""

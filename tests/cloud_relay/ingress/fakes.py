@@ -311,8 +311,11 @@ class FakeRegistry:
         self.asked: list[tuple[str, str, str]] = []
         self.doubted: list[FakeSession] = []
 
-    def doubt(self, key: tuple[str, str, str], session: FakeSession) -> None:
+        self.is_old_news = False
+
+    def doubt(self, key: tuple[str, str, str], session: FakeSession) -> bool:
         self.doubted.append(session)
+        return self.is_old_news
 
     def choose(
         self, tenant: str, location: str, target: str, exclude: Any = (), *, other_connector: bool = False

@@ -76,6 +76,35 @@ def test_who_had_no_connector_is_doubted_before_another_one_is_chosen():
     assert sender.last.status == 200
 
 
+def test_where_another_worker_had_no_connector_no_try_is_spent_until_hold_is_over():
+    relay = Relay(connectors=1)
+    relay.registry.is_old_news = True
+    sender = relay.connect()
+    sender.send(post(b"abc"))
+    (session,) = relay.registry.sessions
+    for number in range(12):
+        session.is_usable = False
+        relay.streams[number].fail("no-connector", refused=True)
+        assert sender.answers() == [], number
+        session.is_usable = True
+        relay.registry.wake()
+    assert len(relay.streams) == 13
+    relay.streams[12].answer(200)
+    assert sender.last.status == 200
+
+
+def test_and_then_the_sender_is_told():
+    relay = Relay(connectors=1)
+    relay.registry.is_old_news = True
+    sender = relay.connect()
+    sender.send(post(b"abc"))
+    relay.registry.sessions[0].is_usable = False
+    relay.streams[0].fail("no-connector", refused=True)
+    relay.clock.sleep(3.1)
+    assert sender.last.status == 503
+    assert b"no-connector" in sender.last.body
+
+
 def test_refused_goes_to_another_connector():
     relay = Relay(connectors=2)
     sender = relay.connect()

@@ -362,10 +362,14 @@ async def test_a_sibling_that_refused_is_asked_again_after_a_moment(two: Two) ->
     two.near.wide.wait(KEY, called.set)
     await asyncio.wait_for(called.wait(), 5)
     assert isinstance(two.near.wide.choose(*KEY), Hop)
+    for _ in range(6):
+        two.view.doubt(KEY)
+        two.view._trust(KEY)
+    assert two.view._lasted == {KEY: 0.8}, "each doubt lasts longer while there are no news"
 
 
 async def test_its_next_news_end_the_doubt(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloud_relay.workers.sibling.DOUBT", 3600.0)
+    monkeypatch.setattr("cloud_relay.workers.sibling.DOUBT", (3600.0, 3600.0))
     two.far.attach("c1")
     await until(lambda: KEY in two.view.keys)
     hop = two.near.wide.choose(*KEY)
