@@ -23,6 +23,7 @@ from benchmarks.table import print_report
 
 LATEST = ROOT / "benchmarks" / "results" / "latest.json"
 LATEST_QUICK = LATEST.with_name("quick.json")  # not kept: it would pass for a measurement
+LATEST_PART = LATEST.with_name("part.json")  # not kept either: a part does not replace the whole
 PLOTS = ROOT / "docs" / "performance"
 
 _QUICK = Plan(seconds=1.0, warm_up=1.0, is_quick=True)
@@ -51,9 +52,9 @@ def run(
     long_repeats: Annotated[int, typer.Option(min=1, help="Repeats of what takes long.")] = 1,
     seconds: Annotated[float | None, typer.Option(min=1.0, help="How long each measure lasts; 1 or 3.")] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Where the JSON goes; results/latest.json, or quick.json.")
+        Path | None, typer.Option(help="Where the JSON goes; results/latest.json, quick.json, or part.json.")
     ] = None,
-    merge_into: Annotated[bool, typer.Option("--merge", help="Keep the output's other results.")] = False,
+    merge_into: Annotated[bool, typer.Option("--merge", help="Into latest.json, whose other results stay.")] = False,
     plots: Annotated[bool, typer.Option(help="Draw the plots and fill in docs/performance.md at the end.")] = True,
     list_only: Annotated[bool, typer.Option("--list", help="List scenarios and systems, measure nothing.")] = False,
 ) -> None:
@@ -71,8 +72,9 @@ def run(
     plan = _QUICK if quick else Plan()
     if seconds is not None:
         plan = Plan(seconds, plan.warm_up, plan.is_quick)
-    is_kept = not quick and output is None
-    output = output or (LATEST_QUICK if quick else LATEST)
+    is_part = not merge_into and any((group, scenario, system))
+    is_kept = output is None and not quick and not is_part
+    output = output or (LATEST_QUICK if quick else LATEST_PART if is_part else LATEST)
     report = _begin(output, is_merged=merge_into)
     before = list(report.results)
     began = time.monotonic()

@@ -50,15 +50,21 @@ def limited(pids: Sequence[int], share: float) -> Iterator[None]:
     parent = _controller()
     groups: list[tuple[Path, Path]] = []
     try:
-        for pid in pids:
-            groups.append((_make_group(parent, pid, share), _group_of(pid, parent)))
-            (groups[-1][0] / "cgroup.procs").write_text(str(pid))
+        _enter(parent, pids, share, groups)
         yield
-    except OSError as error:
-        raise BenchmarkError(f"a quota of CPU is not to be had: {error}") from error
     finally:
         for group, before in groups:
             _remove(group, before)
+
+
+def _enter(parent: Path, pids: Sequence[int], share: float, groups: list[tuple[Path, Path]]) -> None:
+    """Moves each process into a group of its own; `groups` takes each as it is made, with the one before."""
+    try:
+        for pid in pids:
+            groups.append((_make_group(parent, pid, share), _group_of(pid, parent)))
+            (groups[-1][0] / "cgroup.procs").write_text(str(pid))
+    except OSError as error:
+        raise BenchmarkError(f"a quota of CPU is not to be had: {error}") from error
 
 
 def _make_group(parent: Path, pid: int, share: float) -> Path:

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from benchmarks.bars import BARS, Bar
+from benchmarks.bars import BARS, Bar, figure
 from benchmarks.machine import one_line
 from benchmarks.plots import PLOTS, is_drawn
 from benchmarks.programs import ROOT
 from benchmarks.results import Report, load_report
+from benchmarks.scenarios.mixed import BURST_CONNECTIONS
 from benchmarks.table import text_of
 
 KEPT: Final = ROOT / "benchmarks" / "results" / "latest.json"
@@ -153,6 +154,24 @@ def sizing(report: Report) -> str:
     return markdown(("load", "one core of the relay", "one core of the connector"), rows)
 
 
+def memory(report: Report) -> str:
+    """What to reckon for a relay, as far as it is a difference of two figures or a figure of a whole process."""
+    program, crowded = (figure(one, "relay_rss_mib")(report, "qanat") for one in ("small-1", "burst-4000-kept"))
+    connector = figure("small-1", "connector_rss_mib")(report, "qanat")
+    each = None if program is None or crowded is None else (crowded - program) * 1024 / BURST_CONNECTIONS
+    rows = (
+        ("the relay's program", "" if program is None else f"{text_of(program)} MiB"),
+        ("a sender's TLS connection that has carried a few pushes", "" if each is None else f"{text_of(each)} KiB"),
+        ("a tunnel, fresh", cell(report, "idle-tunnels", "qanat", Column("", "kib_per_tunnel", "KiB"))),
+        (
+            "a tunnel after 1 MiB each way",
+            cell(report, "tunnels-used", "qanat", Column("", "used_kib_per_tunnel", "KiB")),
+        ),
+        ("the connector's program", "" if connector is None else f"{text_of(connector)} MiB"),
+    )
+    return markdown(("memory of", "figure"), rows)
+
+
 _ROLES: Final = ("relay", "connector")
 
 
@@ -234,6 +253,7 @@ BLOCKS: Final[dict[str, Callable[[Report], str]]] = {
         Column("CPU of the relay meanwhile", "relay_cpu_share", "%"), *_P[:2], _FAILED,
     ),
     "sizing": sizing,
+    "memory": memory,
 }  # fmt: skip
 
 

@@ -17,6 +17,8 @@ _BESIDE_PER_S = 300
 _GB = 1_000_000_000
 _LEAD_S = 1.0  # the generator of bulk starts, and its body is on its way
 _BURST = 4000
+BURST_CONNECTIONS = 1000
+"""Kept connections of a burst, all of them warm."""
 
 
 def steady(bench: Bench, seconds: float, per_s: float) -> Spec:
@@ -92,7 +94,7 @@ def burst(*, is_tls: bool, renew: bool) -> Callable[[Bench], Figures]:
             pushes=_BURST,
             seconds=1.0,
             size=PUSH_BYTES,
-            connections=_BURST if renew else 1000,
+            connections=_BURST if renew else BURST_CONNECTIONS,
             renew=renew,
             headers=sender_headers(),
         )

@@ -117,3 +117,11 @@ def test_the_page_asks_for_every_table_and_says_what_the_results_say() -> None:
     assert updated(page, load_report(KEPT)) == page
     with pytest.raises(ValueError, match="marks"):
         updated("<!-- figures: nonsense -->\n<!-- end of figures -->", report())
+
+
+def test_memory_of_a_connection_is_a_difference() -> None:
+    rss = {"relay_rss_mib": 80.0, "connector_rss_mib": 70.0}
+    found = report(small_1={"qanat": rss}, burst_4000_kept={"qanat": {"relay_rss_mib": 180.0}})
+    text = BLOCKS["memory"](found)
+    assert row_of(text, "| a sender's TLS connection").endswith("| 102 KiB |")
+    assert row_of(text, "| the connector's program").endswith("| 70 MiB |")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from benchmarks import runner
 from benchmarks.nginx import ingress_config, main_config
 from benchmarks.programs import BenchmarkError
-from benchmarks.results import Report
+from benchmarks.results import Report, Result
 from benchmarks.scenarios import SCENARIOS, Bench, Figures, Plan, Scenario
 from benchmarks.site import Site
 from benchmarks.systems import SYSTEMS, Running, Shape, System
@@ -129,6 +129,26 @@ def test_nginx_stays_in_its_folder(site: Site) -> None:
     assert "location /push { proxy_pass http://push; }" in text
     assert "keepalive 256;" in text
     assert text.count(str(site.folder)) >= 7
+
+
+def test_a_part_does_not_replace_the_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import typer
+
+    from benchmarks import cli
+
+    written: list[Path] = []
+
+    def run_all(run: runner.Run, report: Report) -> None:
+        report.take([Result.of("small-1", "qanat", [{"x": 1.0}])])
+        run.keep()
+
+    monkeypatch.setattr(cli, "run_all", run_all)
+    monkeypatch.setattr(Report, "write", lambda self, path, ours: written.append(path))
+    app = typer.Typer()
+    app.command()(cli.run)
+    for options in (["--scenario", "small-1"], ["--quick"], ["--no-plots"], ["--group", "small", "--output", "x.json"]):
+        assert CliRunner().invoke(app, options).exit_code == 0
+    assert [path.name for path in written] == ["part.json", "quick.json", "latest.json", "x.json"]
 
 
 @pytest.mark.parametrize("option", ["--scenario", "--system"])
