@@ -286,7 +286,12 @@ class RelayApp:
     def health(self) -> HealthReport:
         """What /readyz answers."""
         # Who is still asked here speaks for who serves there.
-        return health.report(self.state, self.snapshot.routes, self.probing.health, is_relieved=self._is_relieved)
+        team = self.team
+        is_relieved = self._is_relieved or (team is not None and team.blindness.is_blind and team.blindness.is_relieved)
+        report = health.report(self.state, self.snapshot.routes, self.probing.health, is_relieved=is_relieved)
+        if team is not None:
+            report.detail.update(team.blindness.health())
+        return report
 
     def describe(self) -> str:
         """What the service manager shows."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cloud_relay.metrics import RelayMetrics
     from cloud_relay.snapshot import Snapshot
     from shared.config import Listen
+    from shared.errors import Fault
     from shared.listeners import Inherited
     from shared.tcp.head import Ends
 
@@ -231,6 +232,13 @@ class Doors:
             for listener in self.ingress:
                 group.create_task(listener.close(grace), name="ingress drain")
             group.create_task(self.tcp.close(grace), name="tcp drain")
+
+    def cut_off(self, fault: Fault) -> None:
+        """End the connections of senders that are no requests, for this reason: the next request is answered anyway."""
+        for push in list(self._ingress.upgraded):
+            push.end(fault)
+        for connection in list(self.tcp.connections):
+            connection.fail(fault)
 
     def free_ports(self) -> None:
         """Close all ports, for somebody else to bind; what was let in goes on."""

@@ -32,6 +32,8 @@ class RelayState(enum.Enum):
     SERVING = "serving"
     DRAINING = "draining"
     STOPPED = "stopped"
+    BLIND = "blind"
+    """It cannot read who was revoked or switched off, and serves nobody until it can."""
 
 
 class Routed(Protocol):

@@ -255,6 +255,8 @@ def _workers(status: dict[str, Any]) -> str:
     missing = f"{found['answering']} of " if found["answering"] < found["count"] else ""
     upgrade = found.get("upgrade")
     is_told = upgrade is not None and upgrade["stage"] != "done"
+    blind = ", ".join(map(str, found.get("blind_workers", ())))
+    missing += f"(blind: {blind}; the state cannot be read) " if blind else ""
     return f"{missing}{counted(found['count'], 'worker')}{f' (upgrade: {progress(upgrade)})' if is_told else ''}, "
 
 

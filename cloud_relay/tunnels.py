@@ -24,7 +24,7 @@ from cloud_relay.identity.targets import TargetGuard
 from cloud_relay.registry import Registry
 from cloud_relay.tunnel_metrics import TunnelMetrics
 from shared.clock import TrustedClock
-from shared.errors import FAULTS
+from shared.errors import FAULTS, Fault
 from shared.logs import get_logger
 from shared.protocol import Hello, MemoryBudget, Role, Settings
 from shared.protocol.hello import CAPABILITIES, RENEWAL
@@ -138,6 +138,7 @@ class TunnelListener:
         self._worker, self._workers = 0, 1
         self._leaves_at = 0.0
         self._asked: set[Link] = set()
+        self._suspended: Fault | None = None
 
     def join(self, worker: int, workers: int, elsewhere: Elsewhere) -> None:
         """Be the listener of one of several processes: connectors are told, and contests reach over all of them."""
@@ -207,6 +208,16 @@ class TunnelListener:
     def stay(self) -> None:
         """It came to nothing: what has asked for replacements ends in good order once these are here."""
         self._leaves_at = 0.0
+
+    def suspend(self, fault: Fault) -> None:
+        """Turn away all connectors for this reason until `resume`, and end all tunnels, in good order."""
+        self._suspended = fault
+        for link in list(self._links):
+            link.drain(EXPIRY_GRACE)
+
+    def resume(self) -> None:
+        """Let connectors in again."""
+        self._suspended = None
 
     async def drain(self, grace: float) -> None:
         """Announce the end to all connectors, let pushes finish for `grace` seconds, then close.
@@ -286,6 +297,8 @@ class TunnelListener:
 
     def judge(self, request: UpgradeRequest, source: str) -> Welcome | Refusal:
         """Admission: by the certificate, then by whether there is room. Who wants to join needs no certificate."""
+        if self._suspended is not None:
+            return Refusal(self._suspended)
         if request.subprotocol == ENROLL_SUBPROTOCOL:
             return self.enrolment.judge(source) if request.path == TUNNEL_PATH else Refusal(FAULTS["wrong-path"])
         verdict = admit(request.chain, request.path, self.clock.now(), self.policy)

@@ -33,6 +33,7 @@ class Follower:
     def __init__(self, app: RelayApp) -> None:
         self._app = app
         self._failed = 0
+        self._read_at: float | None = None
         self._is_news = asyncio.Event()
 
     @property
@@ -40,9 +41,16 @@ class Follower:
         """Whether it has not known for a while what was revoked or switched off."""
         return self._failed >= PATIENCE
 
+    @property
+    def unread_for(self) -> float:
+        """Seconds for which the state could not be read, be it that reading fails or that it never ends; 0.0 where it
+        was read within the last few looks."""
+        passed = 0.0 if self._read_at is None else self._app.loop.time() - self._read_at
+        return passed if passed >= PATIENCE * LOOK else 0.0
+
     async def run(self) -> NoReturn:
         """Follow, until cancelled. What cannot be read is tried again, and said."""
-        self._failed = 0
+        self._failed, self._read_at = 0, self._app.loop.time()
         while True:
             try:
                 await self.look()
@@ -51,7 +59,7 @@ class Follower:
                 log_limited(log, "error", "follow", "the state cannot be read: revocations are not known here",
                             cause=f"{type(error).__name__}: {error}")  # fmt: skip
             else:
-                self._failed = 0
+                self._failed, self._read_at = 0, self._app.loop.time()
             await self._rest()
 
     def hasten(self) -> None:

@@ -12,6 +12,7 @@ the news (`lines`), both ways:
                  {"heard": number, "at": the loop's time}                      after a ping: when its last byte came
                  {"share": [tenant, kind, name], "of": share}                  of a quota: see `shares`
                  {"stored": number}                                            events were written, up to this one
+                 {"blind": bool}                                               it serves nobody: see `blindness`
     from there   {"worker": number}                                            the first line: who this is
                  {"pressed": [[tenant, kind, name, pressure], …]}              its quotas
                  {"shared": [tenant, kind, name], "of": share}                 this is what it uses now
@@ -75,7 +76,7 @@ class Host:
         self._gaps = gaps
         self._settings = settings or Settings()
         self._links: set[Link] = set()
-        self._is_closed = False
+        self._is_closed = self._is_blind = False
         self._is_empty = asyncio.Event()
         self._listeners: set[_Listener] = set()
         self._told: dict[Key, dict[str, list[Any]]] = {}
@@ -124,6 +125,8 @@ class Host:
             stream.handler = listener
             stream.answer(b"news")
             self._listeners.add(listener)
+            if self._is_blind:
+                listener.tell({"blind": True})
             for session in self._registry.sessions():
                 listener.tell(_attached(session))
             for key, how in self._told.items():
@@ -209,6 +212,11 @@ class Host:
             else:
                 del self._told[key]
             self.tell({"key": key, "by": how})
+
+    def tell_blind(self, *, is_blind: bool) -> None:
+        """Tell all siblings, those that come later, too, that this worker serves nobody; or that it does again."""
+        self._is_blind = is_blind
+        self.tell({"blind": is_blind})
 
     def tell(self, record: Mapping[str, Any]) -> None:
         """Tell all siblings."""

@@ -83,6 +83,8 @@ class Sibling(QuietHandler):
         self.how: dict[Key, dict[str, tuple[int, str, str]]] = {}
         """Of these the rank in which a push is given to them, how the target is behind them, and why."""
         self.rivals: dict[int, Rival] = {}
+        self.is_blind = False
+        """Whether it serves nobody, since it cannot read the state."""
         self._loop = loop
         self._owner = owner
         self._budget = budget
@@ -198,6 +200,7 @@ class Sibling(QuietHandler):
 
     def on_closed(self, link: Link, code: str, detail: str) -> None:
         self._link = self._news = None
+        self.is_blind = False
         self.keys.clear()
         self.how.clear()
         for key in list(self._doubted):
@@ -248,6 +251,8 @@ class Sibling(QuietHandler):
             self._owner.on_share((tenant, kind, name), record["of"])
         elif "stored" in record:
             self._owner.on_stored(record["stored"])
+        elif "blind" in record:
+            self.is_blind = record["blind"]
         else:
             self._learn_session(record)
 

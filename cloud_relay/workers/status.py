@@ -14,16 +14,16 @@ _SUMS: Final = frozenset({
 """Figures of a row that are added up; tables of figures (`answers`, `faults`) are, too."""
 
 
-def merge_status(shown: Mapping[int, Row], workers: int, upgrade: Row | None = None) -> Row:
+def merge_status(shown: Mapping[int, Row], workers: int, upgrade: Row | None = None, health: Row | None = None) -> Row:
     """The status of the first worker, with what the others have on top. `shown` is by number and holds number 0.
 
-    `upgrade` is how far the last one is.
+    `upgrade` is how far the last one is, `health` what is said of all of them.
     """
     first = dict(shown[0])
     others = [status for number, status in sorted(shown.items()) if number != 0]
     for number, status in shown.items():
         _mark(status, number)
-    first["workers"] = {"count": workers, "answering": len(shown), "upgrade": upgrade}
+    first["workers"] = {"count": workers, "answering": len(shown), "upgrade": upgrade, **(health or {})}
     first["in_flight"] = sum(status["in_flight"] for status in shown.values())
     first["memory"] = {name: sum(status["memory"][name] for status in shown.values()) for name in first["memory"]}
     first["probes"] = {name: sum(status["probes"][name] for status in shown.values()) for name in first["probes"]}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from cloud_relay.handover.follow import Follower
 from cloud_relay.port_plan import addresses
+from cloud_relay.workers.blindness import Blindness
 from cloud_relay.workers.host import Host
 from cloud_relay.workers.merging import Shown
 from cloud_relay.workers.passing import ALIVE_EVERY, FOLDER, MAX_WAITING
@@ -84,6 +85,7 @@ class Team:
             for number in range(self.workers)
             if number != self.number
         ]
+        self.blindness = Blindness(app, self.number, self._follower, self.host, self.wide)
 
     def __repr__(self) -> str:
         return f"<Team of {self.workers}, this is {self.number}>"
@@ -131,7 +133,11 @@ class Team:
         self._server = await self._app.loop.create_unix_server(self._accept, str(path))
         path.chmod(0o600)
         self._tasks = [spawn(sibling.run(), f"sibling {sibling.number}") for sibling in self.wide.siblings]
-        self._tasks += [spawn(self._follower.run(), "follower"), spawn(self._quotas().run(), "quotas")]
+        self._tasks += [
+            spawn(self._follower.run(), "follower"),
+            spawn(self.blindness.run(), "blindness"),
+            spawn(self._quotas().run(), "quotas"),
+        ]
         if self._app.identity is not None:
             self._share_state(self._app.identity.office.registrar)
 
@@ -185,7 +191,9 @@ class Team:
 
     async def _status(self, _request: ControlRequest) -> dict[str, Any]:
         answers = await self._ask_all("GET", "/v1/status")
-        return merge_status({self.number: self._app.status(), **answers}, self.workers, self._upgrades.last)
+        return merge_status(
+            {self.number: self._app.status(), **answers}, self.workers, self._upgrades.last, self.blindness.health()
+        )
 
     async def _drain(self, _request: ControlRequest) -> dict[str, Any]:
         in_flight = await self._status(_request)

@@ -81,7 +81,8 @@ async def test_the_connector_has_a_tunnel_to_each_worker_and_pushes_are_served_b
     await until(all_have_served, "a push at each worker")
     await until(lambda: is_green(site), "a probe's good result")
     status = await site.status()
-    assert status["workers"] == {"count": 3, "answering": 3, "upgrade": None}
+    healthy: dict[str, Any] = {"upgrade": None, "state_unread_s": 0.0, "blind_workers": []}
+    assert status["workers"] == {"count": 3, "answering": 3, **healthy}
     (route,) = status["routes"]
     assert route["pushes"] == pushes
     assert await metric(site, "qanat_relay_pushes_total") == pushes

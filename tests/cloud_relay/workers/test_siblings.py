@@ -410,6 +410,15 @@ async def test_it_does_not_wait_for_ever(two: Two, monkeypatch: pytest.MonkeyPat
     ]
 
 
+async def test_one_that_serves_nobody_says_so_to_those_that_come_later_too(two: Two) -> None:
+    two.far.host.tell_blind(is_blind=True)
+    await until(lambda: two.view.is_blind)
+    again = two.near.look_at(two.far, 2)
+    await until(lambda: again.is_blind)
+    two.far.host.tell_blind(is_blind=False)
+    await until(lambda: not two.view.is_blind and not again.is_blind)
+
+
 async def test_what_ends_or_changes_is_told(two: Two) -> None:
     _, attendant = two.far.attach()
     await until(lambda: KEY in two.view.keys and len(two.view.rivals) == 1)
