@@ -85,7 +85,7 @@ try-systemd: .venv/stamp  ## both programs under a real systemd in a machine of 
 	$(BIN)/python -m tests.deploy.systemd_trial --suite $(or $(TRIAL_SUITE),bookworm) \
 		--folder $(or $(TRIAL_FOLDER),/var/tmp/qanat-systemd-trial)
 
-# Where BENCH says nothing else: everything, half an hour, on a machine that does nothing else meanwhile. BENCH="--group small --merge"
+# Where BENCH says nothing else: everything, about half an hour, on a machine that does nothing else meanwhile. BENCH="--group small --merge"
 # measures one group and keeps the others' figures; what was measured before an interruption is kept too.
 bench: .venv/stamp .peers/stamp build/compiled/stamp  ## every measurement, against the peers; BENCH="--group small --merge" for a part
 	$(BIN)/python -m benchmarks $(BENCH)

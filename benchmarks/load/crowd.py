@@ -65,6 +65,11 @@ class Crowd:
         return member
 
     @property
+    def size(self) -> int:
+        """Tunnels that there should be."""
+        return len(self._members)
+
+    @property
     def up(self) -> int:
         """Tunnels that are open now."""
         return sum(member.open_count for member in self._members)
@@ -90,7 +95,7 @@ async def _record(crowd: Crowd, path: Path) -> None:
             if up != last:
                 file.write(f"{time.monotonic():.3f} {up}\n")
                 last = up
-            await asyncio.sleep(_TICK if up < len(crowd._members) else 5 * _TICK)
+            await asyncio.sleep(_TICK if up < crowd.size else 5 * _TICK)
 
 
 async def run(config: Path, pki: Path, relay: tuple[str, int], timeline: Path, identities: Sequence[str]) -> None:

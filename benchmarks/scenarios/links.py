@@ -34,7 +34,6 @@ SCENARIOS = (
         group="links",
         systems=(*PEERS, "direct"),
         link=LONG_FAT,
-        is_long=True,
         takes_s=5.0,
         spans=0.0,
     ),

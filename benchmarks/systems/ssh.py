@@ -98,7 +98,7 @@ class NginxSsh:
         doors = both_doors(site.targets, tls_port, plain_port)
         if FILES in forwards:
             doors[FILES, False] = Endpoint(forwards[FILES][0], is_tls=False)
-        return Running(doors, [ingress, sshd, ssh], {"relay": sshd})
+        return Running(doors, [ingress, sshd, ssh], {"relay": sshd, "connector": ssh})
 
     def _start_sshd(self, site: Site, account: Account) -> tuple[Process, int]:
         program, port = need_program("sshd"), free_port()
