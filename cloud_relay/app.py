@@ -114,7 +114,10 @@ class RelayApp:
             self.limits,
             self.ingress.queue,
             senders=lambda: list(self.snapshot.senders.values()),
-            links=lambda: [(session.identity.tenant, session.link) for session in self.registry.sessions()],
+            links=lambda: [
+                ((session.identity.tenant, session.identity.location), session.link)
+                for session in self.registry.sessions()
+            ],
             is_on=lambda: self.config.limits.queue > 0,
         )
         self.applying = Applying(self, config)

@@ -1,14 +1,14 @@
 """Who floods waits behind itself: how many pushes of one sender may be in flight while it gets in the way of others.
 
 What is in flight cannot be overtaken: it queues in the tunnels, in both programs' loops, in the kernel. So when pushes
-pile up there, and several senders are active, the pile is made small, and each sender gets an equal part of it
-(max-min: those who need less keep what they need). What is beyond a sender's part waits in its own line (see
-fair_queue), where the others pass by. Nobody is held back alone, or where nothing piles up.
+pile up there, and several senders are active, the pile is made small, and each tenant gets an equal part of it, and of
+that each of its senders (max-min, both times: those who need less keep what they need). What is beyond a sender's part
+waits in its own line (see fair_queue), where the others pass by. Nobody is held back alone, or where nothing piles up.
 
 Whether something piles up, late pings tell. Of a sender's pushes those are in the pile that end within the time that
-its tenant's pings are late by (Little's law); the others are on a long line or at a slow target, and are nobody's
-concern. The window for the pile is halved while pings are late and grows while they are not, as TCP's does (RFC 5681
-§3.1).
+the pings of the locations that it pushes to are late by (Little's law); the others are on a long line or at a slow
+target, and are nobody's concern. The window for the pile is halved while pings are late and grows while they are not,
+as TCP's does (RFC 5681 §3.1).
 
 Nothing here is called for a push: the controller looks every 50 ms, at those who were active of late.
 """
@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
-from cloud_relay.late_pings import LatePings, Link
+from cloud_relay.late_pings import LatePings, Link, Place
 from shared.logs import get_logger, log_limited
 
 if TYPE_CHECKING:
@@ -33,7 +33,12 @@ CROWD: Final = 16
 """Pushes in flight, of all senders, that harm nobody: with as many both programs are as fast as with more."""
 
 LEAST: Final = 4
-"""What each sender may always have in flight."""
+"""What each sender may always have in flight; where several tenants are active, those of one twice as many together,
+but one each."""
+
+ALIKE: Final = 4
+"""Where all have more than their part, those are left alone that have no more than so many times what any other has:
+one who pushes steadily has a few in the pile, too, as long as it is there."""
 
 CALM: Final = 10
 """Looks in a row without a late ping after which the window grows by a crowd each time, rather than by one."""
@@ -86,8 +91,8 @@ class _Activity:
 
 
 class FairShare:
-    """The controller. `senders` gives all that there are, `links` all tunnels with their tenants; `is_on` says whether
-    there may be lines."""
+    """The controller. `senders` gives all that there are, `links` all tunnels with the places that they lead to;
+    `is_on` says whether there may be lines."""
 
     def __init__(
         self,
@@ -95,7 +100,7 @@ class FairShare:
         limits: Limits,
         queue: FairQueue,
         senders: Callable[[], Iterable[Sender]],
-        links: Callable[[], Iterable[tuple[str, Link]]],
+        links: Callable[[], Iterable[tuple[Place, Link]]],
         is_on: Callable[[], bool],
     ) -> None:
         self._loop = loop
@@ -147,7 +152,7 @@ class FairShare:
             return
         is_late = self._pings.look(now)
         for one in self._active:
-            one.measure(self._pings.queued_of(one.sender.tenant), queue, now)
+            one.measure(self._pings.queued_of(one.sender.tenant, one.sender.locations), queue, now)
         self._adjust(is_late=is_late)
         if self.window < sum(one.demand for one in self._active):
             self._share_out()
@@ -185,20 +190,37 @@ class FairShare:
 
     def _share_out(self) -> None:
         """Each gets what it needs up to the same level; those above it are held back, if there is anybody below."""
-        level = max(LEAST, level_of([one.demand for one in self._active], int(self.window)))
-        above = [one for one in self._active if one.demand > level]
-        if len(above) == len(self._active):  # for whose sake?
+        parts = self._parts()
+        above = [(one, part) for one, part in parts if one.demand > part]
+        if len(above) == len(self._active):  # for whose sake? One with far less, or a tenant with fewer senders
+            most, least = max(part for _, part in parts), min(one.demand for one in self._active)
+            above = [(one, part) for one, part in above if part < most or one.demand > ALIKE * least]
+        if not above:
             self._relax()
             return
-        narrowed = {one.sender.gate for one in above}
+        narrowed = {one.sender.gate for one, _ in above}
         self._widen(self._narrowed - narrowed)
-        for one in above:
+        for one, part in above:
             gate = one.sender.gate
             if gate not in self._narrowed:
                 _tell(one.sender, one.demand)
-            gate.narrow(one.away + level)
+            gate.narrow(one.away + part)
             self._wake(gate)
         self._narrowed = narrowed
+
+    def _parts(self) -> list[tuple[_Activity, int]]:
+        """What each sender may have in the pile."""
+        tenants: dict[str, list[_Activity]] = {}
+        for one in self._active:
+            tenants.setdefault(one.sender.tenant, []).append(one)
+        wanted = [sum(one.demand for one in senders) for senders in tenants.values()]
+        of_tenant = max(LEAST, level_of(wanted, int(self.window)))
+        parts: list[tuple[_Activity, int]] = []
+        for senders in tenants.values():
+            least = LEAST if len(tenants) == 1 else max(1, min(LEAST, 2 * LEAST // len(senders)))
+            part = max(least, level_of([one.demand for one in senders], of_tenant))
+            parts += [(one, part) for one in senders]
+        return parts
 
     def _relax(self) -> None:
         """Nobody need be held back."""

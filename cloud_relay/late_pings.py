@@ -3,15 +3,18 @@
 A ping goes first in its tunnel, and both programs' loops handle it as it comes. So what it takes longer than on a quiet
 path is what every push waits at each end, and a target that is slow does not show in it.
 
-A tunnel is one tenant's, and so is whatever delays it alone: its line, its connector, which may mean harm. So what a
-tenant's pushes wait is told by the tenant's own tunnels. Our own loop delays those of all tenants.
+A tunnel leads to one location of one tenant, and so whatever delays it alone is that one's: its line, its connector,
+which may mean harm. So what pushes wait is told by the tunnels to where they go. Our own loop delays those of all.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
-from typing import Final, Protocol
+from collections.abc import Collection, Iterable
+from typing import Final, Protocol, TypeAlias
+
+Place: TypeAlias = "tuple[str, str]"
+"""Where a tunnel leads: tenant and location."""
 
 SLACK: Final = 0.002
 """Seconds that a ping may be late, or a quarter of what it takes on a quiet path."""
@@ -20,7 +23,7 @@ SILENT: Final = 0.5
 """Seconds without an answer that say nothing about a pile: whoever is at the other end is away. See the liveness."""
 
 PINGED: Final = 8
-"""How many tunnels are pinged, of as many tenants as there are."""
+"""How many tunnels are pinged, to as many locations as there are."""
 
 BASE_FOR: Final = 300.0
 """Seconds for which a path's quiet round trip is believed: two spans of it."""
@@ -83,34 +86,38 @@ class Path:
 
 
 class LatePings:
-    """The tunnels that are pinged, each with the tenant whose it is, and what is known of them from before."""
+    """The tunnels that are pinged, each with the place that it leads to, and what is known of them from before."""
 
     __slots__ = ("_known", "_paths")
 
     def __init__(self) -> None:
         self._known: dict[Link, Path] = {}
-        self._paths: list[tuple[str, Path]] = []
+        self._paths: list[tuple[Place, Path]] = []
 
     @property
     def is_pinging(self) -> bool:
         """Whether there is any tunnel to ping."""
         return bool(self._paths)
 
-    def queued_of(self, tenant: str) -> float:
-        """Seconds that a push of this tenant waits in one pass of both loops, at the worst; where none of its tunnels
-        is pinged, what all others wait at the least."""
+    def queued_of(self, tenant: str, locations: Collection[str] = ()) -> float:
+        """Seconds that a push of this tenant waits in one pass of both loops, at the worst, on its way to one of these
+        locations (to any, if there are none); where no tunnel there is pinged, what all others wait at the least."""
         worst = self._worst()
-        return worst.get(tenant, min(worst.values(), default=0.0))
+        there = [
+            queued for (whose, where), queued in worst.items()
+            if whose == tenant and (not locations or where in locations)
+        ]  # fmt: skip
+        return max(there) if there else min(worst.values(), default=0.0)
 
-    def choose(self, links: Iterable[tuple[str, Link]], now: float) -> None:
+    def choose(self, links: Iterable[tuple[Place, Link]], now: float) -> None:
         """Ping those of `links` that carry the most, and those that did so lately; forget what is not among them."""
         links = list(links)
         self._known = {link: self._known[link] for _, link in links if link in self._known}
-        chosen = [(tenant, link) for tenant, link in _busiest(links) if link.in_flight or link in self._known]
+        chosen = [(place, link) for place, link in _busiest(links) if link.in_flight or link in self._known]
         for _, link in chosen:
             if link not in self._known:
                 self._known[link] = Path(link, now)
-        paths = [(tenant, self._known[link]) for tenant, link in chosen]
+        paths = [(place, self._known[link]) for place, link in chosen]
         for one in self._paths:
             if one not in paths:
                 one[1].rest()
@@ -127,19 +134,19 @@ class LatePings:
             path.rest()
         self._paths = []
 
-    def _worst(self) -> dict[str, float]:
-        worst: dict[str, float] = {}
-        for tenant, path in self._paths:
-            worst[tenant] = max(worst.get(tenant, 0.0), path.queued)
+    def _worst(self) -> dict[Place, float]:
+        worst: dict[Place, float] = {}
+        for place, path in self._paths:
+            worst[place] = max(worst.get(place, 0.0), path.queued)
         return worst
 
     def __repr__(self) -> str:
         return f"<LatePings {len(self._paths)} paths, {max(self._worst().values(), default=0.0) * 1e3:.1f} ms>"
 
 
-def _busiest(links: list[tuple[str, Link]]) -> list[tuple[str, Link]]:
-    """PINGED of them at most: of each tenant the one that carries the most comes before any other."""
-    first: dict[str, tuple[str, Link]] = {}
+def _busiest(links: list[tuple[Place, Link]]) -> list[tuple[Place, Link]]:
+    """PINGED of them at most: of each place the one that carries the most comes before any other."""
+    first: dict[Place, tuple[Place, Link]] = {}
     for one in links:
         best = first.get(one[0])
         if best is None or one[1].in_flight > best[1].in_flight:
@@ -149,5 +156,5 @@ def _busiest(links: list[tuple[str, Link]]) -> list[tuple[str, Link]]:
     return [*chosen, *(one for one in more if one not in chosen)][:PINGED]
 
 
-def _load(one: tuple[str, Link]) -> int:
+def _load(one: tuple[Place, Link]) -> int:
     return one[1].in_flight

@@ -42,13 +42,15 @@ MAX_REMEMBERED: Final = 4096
 class Sender:
     """Who may push. One object per sender and config; compared by identity.
 
-    `is_disabled` is set by whoever keeps that state; it counts for the next push, whatever is remembered.
+    `is_disabled` is set by whoever keeps that state; it counts for the next push, whatever is remembered. `locations`
+    are those that its routes lead to.
     """
 
-    __slots__ = ("gate", "is_disabled", "metrics", "name", "tenant")
+    __slots__ = ("gate", "is_disabled", "locations", "metrics", "name", "tenant")
 
     def __init__(self, tenant: str, name: str, gate: Gate, metrics: SenderMetrics) -> None:
         self.is_disabled = False
+        self.locations: set[str] = set()
         self.tenant = tenant
         self.name = name
         self.gate = gate

@@ -94,6 +94,9 @@ class SnapshotBuilder:
             gates.update((name, "sender", sender.name) for sender in tenant.senders)
             gates.update((name, "route", route.name) for route in tenant.routes)
             gates.update((name, "tcp", route.name) for route in tenant.tcp_routes)
+        for route in routes:
+            for sender in route.senders:
+                sender.locations.add(route.location)
         self.limits.keep_only(gates)
         self.metrics.keep_only(
             {(tenant, name) for tenant, kind, name in gates if kind == "route"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, cast
 
 import pytest
@@ -9,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_relay.fair_queue import FairQueue
-from cloud_relay.fair_share import ACTIVE_FOR, CROWD, LEAST, STEP, FairShare, level_of
-from cloud_relay.late_pings import PINGED, LatePings, Link
+from cloud_relay.fair_share import ACTIVE_FOR, CROWD, LEAST, STEP, FairShare, _Activity, level_of
+from cloud_relay.late_pings import PINGED, LatePings, Link, Place
 from cloud_relay.limits import Gate, Limits
 from cloud_relay.metrics import RelayMetrics, SenderMetrics
 from cloud_relay.routing import Route
@@ -60,7 +61,7 @@ class World:
         self.limits = Limits()
         self.queue = FairQueue(cast(Any, self.clock), self.limits, self.clock.time)
         self.link = FakeLink(self)
-        self.links: list[tuple[str, Link]] = [("acme", self.link)]
+        self.links: list[tuple[Place, Link]] = [(("acme", "walldorf"), self.link)]
         self.senders = [Sender("acme", f"s{n}", Gate(limit), SenderMetrics("acme", f"s{n}")) for n in range(senders)]
         self.is_on = True
         self.share = FairShare(
@@ -223,7 +224,7 @@ def test_late_pings_of_one_tenant_hold_back_no_other(lines: int):
     world = World(senders=3, target=0.1)
     busy, light, stranger = world.senders
     stranger.tenant = "globex"
-    world.links.extend(("globex", FakeLink(world, late=0.4)) for _ in range(lines))
+    world.links.extend((("globex", "berlin"), FakeLink(world, late=0.4)) for _ in range(lines))
     for sender, connections in ((light, 2), (stranger, 50), (busy, 200)):
         world.flood(sender, connections)
     world.run(3.0)
@@ -231,10 +232,82 @@ def test_late_pings_of_one_tenant_hold_back_no_other(lines: int):
     assert busy.gate.in_flight == 200
 
 
+@pytest.mark.parametrize("location", ["berlin", "walldorf"])
+def test_late_pings_of_one_location_hold_back_nobody_at_another(location: str):
+    world = World(senders=3, target=0.1)
+    busy, light, other = world.senders
+    for sender in (busy, light):
+        sender.locations.add("walldorf")
+    other.locations.add("berlin")
+    world.links.append((("acme", location), FakeLink(world, late=0.4)))
+    for sender, connections in ((light, 2), (other, 2), (busy, 200)):
+        world.flood(sender, connections)
+    world.run(3.0)
+    assert (busy.gate.share > 0) == (location == "walldorf")
+
+
+def test_tenants_have_equal_parts_however_many_senders_they_have():
+    world = World(senders=9)
+    *ours, theirs, light = world.senders
+    theirs.tenant = light.tenant = "globex"
+    world.links.append((("globex", "berlin"), FakeLink(world)))
+    world.run(0.5, steady=light)
+    for sender in (*ours, theirs):
+        world.flood(sender, 100)
+    world.run(4.0, steady=light)
+    done = {sender: len(world.latencies[sender]) for sender in world.senders}
+    world.run(2.0, steady=light)
+    got = {sender: len(world.latencies[sender]) - done[sender] for sender in world.senders}
+    of_ours, of_theirs = sum(got[sender] for sender in ours), got[theirs] + got[light]
+    assert 0.5 < of_ours / of_theirs < 2.0, got
+    assert max(got[sender] for sender in ours) < 2 * min(got[sender] for sender in ours)
+    assert world.worst(light, 300) < 0.02
+
+
+def test_of_those_who_flood_only_the_ones_of_the_tenant_with_more_are_held_back():
+    world = World(senders=4)
+    *ours, theirs = world.senders
+    theirs.tenant = "globex"
+    for sender in (*ours, theirs):
+        world.flood(sender, 200)
+    world.run(2.0)
+    assert theirs.gate.share == 0
+    assert all(0 < sender.gate.share <= LEAST for sender in ours)
+
+
+ACTIVE = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 60)), min_size=2, max_size=12)
+
+
+@given(ACTIVE, st.integers(CROWD // 2, 200))
+def test_parts_are_fair_to_tenants_and_then_to_senders(active: list[tuple[int, int]], window: int):
+    world = World(senders=len(active))
+    for sender, (tenant, demand) in zip(world.senders, active, strict=True):
+        sender.tenant = f"t{tenant}"
+        sender.gate.in_flight = demand
+    world.share._active = [_Activity(sender, 0.0) for sender in world.senders]
+    for one in world.share._active:
+        one.demand = one.sender.gate.in_flight
+    world.share.window = window
+    parts = world.share._parts()
+    got: dict[str, int] = {}
+    wants: dict[str, int] = {}
+    for one, part in parts:
+        assert part >= 1
+        got[one.sender.tenant] = got.get(one.sender.tenant, 0) + min(part, one.demand)
+        wants[one.sender.tenant] = wants.get(one.sender.tenant, 0) + one.demand
+        others = [part for other, part in parts if other.sender.tenant == one.sender.tenant]
+        assert set(others) == {part}, "of one tenant all have the same level"
+    if len(got) > 1:
+        slack = 3 * LEAST + len(active)  # what each may always have
+        for mine, theirs in itertools.permutations(got, 2):
+            assert got[mine] >= min(wants[mine], got[theirs] - slack)
+        assert sum(got.values()) <= window + slack * len(got)
+
+
 def test_a_tenant_that_is_not_pinged_goes_by_what_all_wait_for():
     pings, world = LatePings(), World()
     world.push(world.senders[0])
-    links = [(f"t{n}", FakeLink(world, late=0.05 * n)) for n in range(1, PINGED + 1)]
+    links = [((f"t{n}", "l"), FakeLink(world, late=0.05 * n)) for n in range(1, PINGED + 1)]
     pings.choose(links, world.clock.now)
     pings.look(world.clock.now)
     world.clock.sleep(0.45)
