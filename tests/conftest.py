@@ -8,7 +8,7 @@ from collections.abc import Callable
 import hypothesis
 import pytest
 
-from tests.support.peers import Peer, find_peer
+from tests.support.peers import NOT_UNPACKED, Peer, find_peer
 
 PREFIX = "no peer "
 
@@ -25,9 +25,11 @@ def peer() -> Callable[[str], Peer]:
     def find(name: str) -> Peer:
         found = find_peer(name)
         if found is None:
+            remedy = NOT_UNPACKED.get(name)
             if os.environ.get("CI") == "true":
-                pytest.fail(f"{PREFIX}{name}: under CI every peer must be there; look at the output of tools/peers.sh")
-            pytest.skip(f"{PREFIX}{name}: run `make peers`")
+                remedy = remedy or "look at the output of tools/peers.sh"
+                pytest.fail(f"{PREFIX}{name}: under CI every peer must be there; {remedy}")
+            pytest.skip(f"{PREFIX}{name}: {remedy or 'run `make peers`'}")
         return found
 
     return find

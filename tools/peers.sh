@@ -12,13 +12,13 @@ cd "$(dirname "$0")/.."
 peers=${1:-.peers}
 packages=(
     prometheus victoria-metrics nginx haproxy tinyproxy-bin wrk openssh-server openssh-client rsyslog rsyslog-openssl
-    rsyslog-gnutls curl slowhttptest iptables faketime libfaketime
+    rsyslog-gnutls curl slowhttptest iptables faketime libfaketime systemd libsystemd-shared
 )
 # These only name the package of the distribution's version, which is what we unpack.
 versioned=(postgresql postgresql-client)
 programs=(
     prometheus promtool victoria-metrics nginx haproxy tinyproxy wrk sshd ssh ssh-keygen rsyslogd curl slowhttptest
-    initdb postgres psql pgbench iptables-nft faketime
+    initdb postgres psql pgbench iptables-nft faketime systemd-analyze
 )
 sslyze=6.3.1
 
@@ -70,7 +70,11 @@ find_program() {
         2>/dev/null | head -1
 }
 library_folders() {
-    (cd "$peers" && find lib usr/lib -maxdepth 2 \( -name '*.so' -o -name '*.so.*' \) -printf '%h\n' 2>/dev/null) | sort -u
+    (
+        cd "$peers"
+        find lib usr/lib -maxdepth 2 \( -name '*.so' -o -name '*.so.*' \) -printf '%h\n' 2>/dev/null
+        find usr/lib -path '*/systemd/libsystemd-*.so' -printf '%h\n' 2>/dev/null # what its programs share
+    ) | sort -u
 }
 library_path() { library_folders | sed "s#^#$peers/#" | paste -sd:; }
 lacking_libraries() {

@@ -1,4 +1,4 @@
-"""deploy/kubernetes as objects: read from its files, as they stand, or built by kubectl where there is one."""
+"""deploy/kubernetes as objects: read from its files, as they stand, or built by kubectl."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import yaml
 
+from tests.support.peers import Peer
 from tests.system.programs import ROOT
 
 FOLDER: Final = ROOT / "deploy" / "kubernetes"
@@ -52,8 +53,9 @@ def config(side: str) -> Path:
     return FOLDER / side / str(name)
 
 
-def build(kubectl: str, folder: Path) -> list[dict[str, Any]]:
+def build(kubectl: Peer, folder: Path) -> list[dict[str, Any]]:
     """What `kubectl kustomize` makes of a folder."""
-    done = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True, timeout=60)
+    argv = [kubectl.path, "kustomize", str(folder)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=kubectl.environment)
     assert done.returncode == 0, done.stderr
     return list(yaml.safe_load_all(done.stdout))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import subprocess
 import tomllib
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +28,7 @@ from shared.exits import ExitCode
 from shared.listeners import BACKLOG
 from shared.units import parse_duration
 from tests.deploy.systemd_site import documented
+from tests.support.peers import Peer
 from tests.system.programs import ROOT, command
 
 FOLDER = ROOT / "deploy" / "systemd"
@@ -135,9 +136,6 @@ def test_the_document_names_what_there_is() -> None:
     assert f"{value('qanat-relay.service', 'WatchdogSec').removesuffix('s')} s" in INSTALL
 
 
-needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
-
-
 @pytest.fixture
 def units(tmp_path: Path) -> list[str]:
     """Copies whose programs exist, and an instance of the template."""
@@ -152,18 +150,18 @@ def units(tmp_path: Path) -> list[str]:
     return paths
 
 
-@needs_systemd
-def test_systemd_understands_every_line(units: list[str]) -> None:
-    argv = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *units]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+def test_systemd_understands_every_line(units: list[str], peer: Callable[[str], Peer]) -> None:
+    systemd = peer("systemd-analyze")
+    argv = [systemd.path, "verify", "--man=no", "--recursive-errors=no", *units]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=systemd.environment)
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
-@needs_systemd
-def test_systemd_finds_them_hardened(units: list[str]) -> None:
-    argv = ["systemd-analyze", "security", "--offline=yes", f"--threshold={int(MAX_EXPOSURE * 10)}", *units]
+def test_systemd_finds_them_hardened(units: list[str], peer: Callable[[str], Peer]) -> None:
+    systemd = peer("systemd-analyze")
+    argv = [systemd.path, "security", "--offline=yes", f"--threshold={int(MAX_EXPOSURE * 10)}", *units]
     argv = [one for one in argv if not one.endswith(".socket")]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=systemd.environment)
     found = re.findall(r"exposure level for (\S+): ([0-9.]+)", done.stdout)
     assert len(found) == len(SERVICES), done.stdout + done.stderr
     assert all(float(exposure) <= MAX_EXPOSURE for _, exposure in found), found

@@ -24,6 +24,13 @@ _SYSTEM_FOLDERS: Final = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/us
 _POSTGRES_FOLDER: Final = "usr/lib/postgresql/*/bin"  # one of each version
 
 
+NOT_UNPACKED: Final = {
+    "kubectl": "install kubectl 1.27 or newer: Debian 12's knows no components of an overlay",
+    "openssl": "install openssl",
+}
+"""Programs that `tools/peers.sh` leaves to the system, and what to do where one is missing."""
+
+
 class Peer(NamedTuple):
     """A program and the environment to start it in: `subprocess.Popen([peer.path, ...], env=peer.environment)`."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
 
@@ -129,11 +128,11 @@ def test_names_that_are_none(names):
         issue_relay(*names)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here to ask")
 @pytest.mark.parametrize(
     ("kind", "purpose"), [("connector", "sslclient"), ("relay", "sslserver"), ("relay", "sslclient")]
 )
-def test_openssl_agrees_at_its_strictest(tmp_path, kind, purpose):
+def test_openssl_agrees_at_its_strictest(tmp_path, peer, kind, purpose):
+    openssl = peer("openssl")
     leaf = issue_connector() if kind == "connector" else issue_relay("localhost", "127.0.0.1")
     for name, certificates in {"root": [ROOT.certificate], "chain": ISSUING.chain, "leaf": [leaf]}.items():
         (tmp_path / name).write_bytes(issue.certificate_pem(*certificates))
@@ -142,8 +141,9 @@ def test_openssl_agrees_at_its_strictest(tmp_path, kind, purpose):
     if kind == "relay" and purpose == "sslserver":
         options += ["-verify_hostname", "localhost"]
     run = subprocess.run(
-        ["openssl", "verify", *options, "-CAfile", "root", "-untrusted", "chain", "leaf"],
+        [openssl.path, "verify", *options, "-CAfile", "root", "-untrusted", "chain", "leaf"],
         cwd=tmp_path,
+        env=openssl.environment,
         capture_output=True,
         text=True,
         timeout=30,
