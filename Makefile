@@ -66,6 +66,7 @@ check: .venv/stamp  ## ruff, mypy, the direction of imports, generated documents
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/errors_doc.py --check
+	$(BIN)/python -m tools.metrics_doc --check
 	$(BIN)/python tools/dashboard.py --check
 	$(BIN)/python -m chaos.docs --check
 	$(BIN)/python -m benchmarks.page --check
@@ -76,6 +77,7 @@ format: .venv/stamp  ## lay out the code, sort the imports
 
 docs: .venv/stamp  ## the generated documents
 	$(BIN)/python tools/errors_doc.py
+	$(BIN)/python -m tools.metrics_doc
 	$(BIN)/python tools/dashboard.py
 	$(BIN)/python -m chaos.docs
 	$(BIN)/python -m benchmarks.page

@@ -13,6 +13,7 @@ from typing import Any, Final
 from benchmarks.machine import one_line
 from benchmarks.programs import ROOT
 from chaos.faults import FAULTS
+from tools.marked import with_part
 
 KEPT: Final = ROOT / "chaos" / "results" / "latest.json"
 PAGE: Final = ROOT / "docs" / "operations.md"
@@ -62,11 +63,7 @@ def updated(page: str, report: dict[str, Any]) -> str:
     Raises:
         ValueError: the marks are not there.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{PAGE.name} lacks the marks {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{table(report)}\n\n{END}{after}"
+    return with_part(page, BEGIN, END, table(report))
 
 
 def main(arguments: list[str]) -> int:

@@ -33,6 +33,9 @@ WRONG: Final = {
 }  # fmt: skip
 """Alerts about what really is wrong in this test, and no other may come."""
 
+ELSEWHERE: Final = {"qanat_relay_targets_not_allowed_total"}
+"""What only a relay exposes that is its own CA."""
+
 NAME: Final = re.compile(r"\bqanat_(?:relay|connector)_[a-z_]+\b")
 ROW: Final = re.compile(r"^\| `(qanat_[a-z_]+)` \| (\w+) \| ([^|]*) \| (.*) \|$", re.MULTILINE)
 
@@ -188,7 +191,8 @@ async def _compare(site: Site, prometheus: Prometheus) -> None:
 
     rows = {name: (kind, labels, text) for name, kind, labels, text in ROW.findall(PAGE.read_text())}
     documented = {name: (kind, text) for name, (kind, _, text) in rows.items()}
-    assert documented == {name: (one.type, one.text) for name, one in there.items()}, _page(there)
+    assert documented.keys() - there.keys() == ELSEWHERE
+    assert {name: (one.type, one.text) for name, one in there.items()}.items() <= documented.items()
     for name, one in there.items():
         labels = set(re.findall(r"`(\w+)`", rows[name][1]))
         assert not one.labels or one.labels == labels, (name, one.labels)
@@ -196,14 +200,6 @@ async def _compare(site: Site, prometheus: Prometheus) -> None:
 
 async def _are(prometheus: Prometheus, names: set[str]) -> bool:
     return await prometheus.alerts() == names
-
-
-def _page(there: dict[str, Described]) -> str:
-    """The rows of the tables, as far as they can be told from outside."""
-    return "\n".join(
-        f"| `{name}` | {one.type} | {', '.join(f'`{label}`' for label in sorted(one.labels))} | {one.text} |"
-        for name, one in sorted(there.items())
-    )
 
 
 def test_every_code_in_a_query_is_one_of_the_catalogue():
