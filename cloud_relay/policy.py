@@ -42,8 +42,7 @@ class ConfigPolicy:
 
     def knows(self, tenant: str, location: str) -> bool:
         """Whether the config has them."""
-        known = self._config.tenants.get(tenant)
-        return known is not None and location in known.locations
+        return self._config.knows(tenant, location)
 
     def connector_of(self, certificate: x509.Certificate) -> ConnectorKey | str | None:
         """Whose certificate it is by `tunnel.tls.identities`."""

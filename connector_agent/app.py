@@ -15,10 +15,11 @@ from typing import Any, Final, Protocol
 
 from connector_agent import health
 from connector_agent.build import Materials, make_targets, make_tcp_targets, read_materials, target_certificates
-from connector_agent.certificates import InUse, ending_soon, metric_values, warnings
+from connector_agent.certificates import InUse, warnings
 from connector_agent.config import ConnectorConfig
 from connector_agent.control import identity_routes
 from connector_agent.dispatch import Dispatcher
+from connector_agent.gauges import add_gauges, clock_of
 from connector_agent.health import ConnectorState
 from connector_agent.metrics import ConnectorMetrics
 from connector_agent.probe.service import ProbeService
@@ -120,7 +121,8 @@ class ConnectorApp:
         self._control: ControlServer | None = None
         self._observe: ObserveServer | None = None
         self._certificates = target_certificates(found)
-        self._add_gauges()
+        add_gauges(self)
+        add_reload_gauges(self.metrics, "qanat_connector", self._reloader)
 
     @property
     def config(self) -> ConnectorConfig:
@@ -277,15 +279,15 @@ class ConnectorApp:
         return {
             "identity": identity.describe() if identity is not None else None,
             "certificates": [one.describe() for one in every],
-            "warnings": self._clock_warnings() + warnings(every, self._now()),
+            "warnings": self._clock_warnings() + warnings(every, self.now()),
         }
 
-    # --- parts
-
-    def _now(self) -> datetime:
+    def now(self) -> datetime:
         """By the clock that certificates are judged by."""
         identity = self.tunnels.identity
         return identity.now() if identity is not None else datetime.now(UTC)
+
+    # --- parts
 
     async def _watch_certificates(self) -> None:
         """Say in the log what comes to its end, from long before on."""
@@ -311,59 +313,11 @@ class ConnectorApp:
             ) from error
         self._observe = observe
 
-    def _add_gauges(self) -> None:
-        gauge = self.metrics.gauge
-        gauge("qanat_connector_memory_used_bytes", "Bytes of pushes under way.", lambda: self.budget.used)
-        gauge("qanat_connector_memory_budget_bytes", "memory.budget.", lambda: self.budget.limit)
-        gauge("qanat_connector_tunnels", "Tunnels that are up.", lambda: self.tunnels.open_count)
-        gauge("qanat_connector_target_up", "Whether the last push or probe got an answer.", self._up, ("target",))
-        probed = self.probes.measured
-        gauge("qanat_connector_probe_success", "What the last probe found.", lambda: probed("good"), ("target",))
-        gauge(
-            "qanat_connector_probe_duration_seconds",
-            "How long the last probe took.",
-            lambda: probed("seconds"),
-            ("target",),
-        )
-        gauge(
-            "qanat_connector_probe_timestamp_seconds",
-            "When the last probe was, Unix time.",
-            lambda: probed("at"),
-            ("target",),
-        )
-        self._add_certificate_gauges()
-        add_reload_gauges(self.metrics, "qanat_connector", self._reloader)
-        gauge("qanat_connector_connections", "Connections to the target.", self._connections, ("target", "state"))
-
-    def _add_certificate_gauges(self) -> None:
-        gauge = self.metrics.gauge
-        gauge(
-            "qanat_connector_certificate_not_after_seconds", "When a certificate in use ends, Unix time.",
-            lambda: metric_values(self.certificates()), ("kind", "name"),
-        )  # fmt: skip
-        gauge(
-            "qanat_connector_certificate_ends_soon", "1 when it should have been renewed by now.",
-            lambda: ending_soon(self.certificates(), self._now()), ("kind", "name"),
-        )  # fmt: skip
-        gauge("qanat_connector_clock_error_seconds", "How far this host's clock is off the relay's.", self._clock_error)
-        gauge("qanat_connector_clock_doubtful", "Whether certificates are judged without it.", self._clock_doubt)
-        self.metrics.renewals = lambda: identity.counts() if (identity := self.tunnels.identity) is not None else {}
-
     def _clock_warnings(self) -> list[str]:
-        clock = self._clock()
+        clock = clock_of(self)
         if not clock.get("is_doubtful"):
             return []
         return [f"this host's clock is off the relay's by {clock['error_s']:+} s, and is not believed: mend it"]
-
-    def _clock(self) -> dict[str, Any]:
-        identity = self.tunnels.identity
-        return (identity.describe()["clock"] if identity is not None else None) or {}
-
-    def _clock_error(self) -> float:
-        return float(self._clock().get("error_s", 0.0))
-
-    def _clock_doubt(self) -> float:
-        return float(self._clock().get("is_doubtful", False))
 
     def _find_target(self, name: str) -> Target | TcpTarget | None:
         return self.targets.get(name) or self.tcp.by_name.get(name)
@@ -371,17 +325,6 @@ class ConnectorApp:
     def _on_connect_fault(self, target: str, fault: LocalFault) -> None:
         self.probes.doubt(target)
         _log_connect_fault(target, fault)
-
-    def _up(self) -> dict[tuple[str, ...], float]:
-        states = self.target_states()
-        return {(name,): float(state == "ok") for name, state in states.items() if state != "unknown"}
-
-    def _connections(self) -> dict[tuple[str, ...], float]:
-        counts: dict[tuple[str, ...], float] = {}
-        for name, target in self.targets.by_name.items():
-            counts[name, "busy"] = target.pool.total - target.pool.idle
-            counts[name, "idle"] = target.pool.idle
-        return counts
 
 
 def _log_connect_fault(target: str, fault: LocalFault) -> None:

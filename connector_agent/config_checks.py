@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from connector_agent.config import ConnectorConfig, HeadersConfig, TargetConfig
 from connector_agent.headers_policy import CREDENTIALS, is_identity
 from connector_agent.proxy import is_loopback
-from connector_agent.upstream.connect import is_address, refusal
+from connector_agent.upstream.connect import refusal
+from shared.addresses import is_address
 from shared.config import Flaw, HostPort
 from shared.config.problems import Key
 

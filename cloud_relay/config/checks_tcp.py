@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 
 from cloud_relay.config.models import RelayConfig, TenantConfig
 from cloud_relay.config.tcp import TcpRouteConfig
+from shared.addresses import is_address
 from shared.config import Flaw, Listen
 from shared.config.problems import Key
 
@@ -37,7 +37,7 @@ def shares_port(config: RelayConfig, one: Listen, other: Listen) -> bool:
 
 def tunnel_names(config: RelayConfig) -> list[str]:
     """The names by which connectors reach the tunnel listener: what tells them from senders on a shared port."""
-    return [address.host.lower() for address in config.tunnel.advertise if not _is_address(address.host)]
+    return [address.host.lower() for address in config.tunnel.advertise if not is_address(address.host)]
 
 
 def covers(one: str, other: str) -> bool:
@@ -148,11 +148,3 @@ def _ports(config: RelayConfig) -> Iterator[Flaw]:
             what = f"{route.listen} already goes to {owners[route.listen]} for every other name; give this route sni"
             yield Flaw((*at, "listen"), what)
         owners[route.listen] = f"route {tenant}/{route.name}"
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

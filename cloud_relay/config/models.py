@@ -329,6 +329,11 @@ class RelayConfig(ConfigModel):
     oauth: OAuthConfig = OAuthConfig()
     tenants: dict[Name, TenantConfig] = Field(default_factory=dict)
 
+    def knows(self, tenant: str, location: str) -> bool:
+        """Whether there is this tenant, with this location."""
+        known = self.tenants.get(tenant)
+        return known is not None and location in known.locations
+
     def flaws(self) -> Iterable[Flaw]:
         """What does not fit together."""
         from cloud_relay.config.checks import find_flaws

@@ -32,8 +32,7 @@ class BookPolicy:
 
     def knows(self, tenant: str, location: str) -> bool:
         """Whether the config has them."""
-        known = self._config.tenants.get(tenant)
-        return known is not None and location in known.locations
+        return self._config.knows(tenant, location)
 
     def connector_of(self, certificate: x509.Certificate) -> ConnectorKey | None:
         """Nobody's: our certificates hold a SPIFFE id, or are none of ours."""

@@ -17,6 +17,7 @@ from cryptography import x509
 
 from cloud_relay.config.checks_tcp import covers
 from cloud_relay.identity.own import OWN_FILE
+from shared.addresses import is_address
 from shared.pki.files import PkiError
 from shared.pki.issue import fingerprint
 from shared.pki.tls import dns_names, load_certificates, unverified_client_context
@@ -87,7 +88,7 @@ async def _check_name(address: HostPort, own: x509.Certificate | None, *, is_run
 
 
 async def _resolve(checks: Checklist, address: HostPort) -> bool:
-    if _is_address(address.host):
+    if is_address(address.host):
         checks.skipped(f"{address.host} is an address", "DNS")
         return True
     try:
@@ -161,21 +162,13 @@ def _own_certificate(config: RelayConfig) -> x509.Certificate | None:
 
 
 def _is_for(certificate: x509.Certificate, host: str) -> bool:
-    if not _is_address(host):
+    if not is_address(host):
         return any(name == host.lower() or covers(name, host.lower()) for name in dns_names(certificate))
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return False
     return ipaddress.ip_address(host) in names.get_values_for_type(x509.IPAddress)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def reason(error: Exception) -> str:

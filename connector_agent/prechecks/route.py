@@ -11,7 +11,7 @@ from connector_agent import handshake
 from connector_agent.dialer import ROUTE_TIMEOUT, connect
 from connector_agent.handshake import DialError
 from connector_agent.proxy import Proxy, ProxyError, connect_through
-from connector_agent.upstream.connect import is_address
+from shared.addresses import is_address
 from shared.errors import FAULTS
 from shared.exits import ExitCode
 from shared.prechecks import Checklist, Stopwatch

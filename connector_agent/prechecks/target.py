@@ -12,7 +12,8 @@ from connector_agent.metrics import ConnectorMetrics
 from connector_agent.prechecks.identity import say_end
 from connector_agent.probe.run import probe_target
 from connector_agent.probe.spec import ProbeKind, ProbeSpec
-from connector_agent.upstream.connect import Endpoint, allowed, is_address, resolve
+from connector_agent.upstream.connect import Endpoint, allowed, resolve
+from shared.addresses import is_address
 from shared.errors import FAULTS, LocalFault
 from shared.exits import ExitCode
 from shared.pki.files import PkiError

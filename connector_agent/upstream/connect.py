@@ -51,15 +51,6 @@ class Endpoint(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def is_address(host: str) -> bool:
-    """Whether this is an IP address rather than a name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
 def refusal(address: str, networks: Sequence[Network]) -> str | None:
     """Why this address may not be dialled, None if it may. `networks` empty means any unicast address."""
     try:
