@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from cloud_relay.senders import Sender
 
 STEP: Final = 0.05
-"""Seconds between two looks."""
+"""Seconds between two looks, and …"""
+
+WATCH: Final = 0.02
+"""… while there is no crowd: soon enough that one sender's flood is noticed before it has piled up for long."""
 
 CROWD: Final = 16
 """Pushes in flight, of all senders, that harm nobody: with as many both programs are as fast as with more."""
@@ -40,8 +43,15 @@ ALIKE: Final = 4
 """Where all have more than their part, those are left alone that have no more than so many times what any other has:
 one who pushes steadily has a few in the pile, too, as long as it is there."""
 
-CALM: Final = 10
-"""Looks in a row without a late ping after which the window grows by a crowd each time, rather than by one."""
+FLOOR: Final = 8
+"""The smallest window: what is under way while both programs work on some."""
+
+SLOWLY: Final = 10
+"""Looks that it takes the window to grow by one, near the size at which pings were late last; below, each look does.
+Or else it would be too large every half a second, for long enough to be all that a hundredth of the pushes see."""
+
+CALM: Final = 100
+"""Looks in a row without a late ping after which that size counts no more: then it grows by a sixteenth each time."""
 
 OWN: Final = 0.001
 """Seconds that a push takes through both programs where nothing piles up."""
@@ -50,8 +60,13 @@ ACTIVE_FOR: Final = 10.0
 """Seconds after its last push for which a sender counts as one who may come to harm."""
 
 _SCAN: Final = 0.5
-_SCAN_SOON: Final = 0.1
-"""Seconds between two choices of the tunnels that are pinged; and before the first one."""
+"""Seconds between two looks at who is active, and at which tunnels carry most."""
+
+SCAN_AGAIN: Final = 0.1
+"""Seconds after which they are looked at again where only one was active, and there is a crowd."""
+
+_SCANNED: Final = 1000
+"""Senders that are looked at so often; more of them less often, for it takes some microseconds each."""
 
 _INFINITE: Final = float("inf")
 
@@ -68,7 +83,7 @@ class Loop(Protocol):
 class _Activity:
     """One sender that was active of late: of its pushes, how many are in the pile, and how many are elsewhere."""
 
-    __slots__ = ("_done", "_looked_at", "_rate", "away", "demand", "piled", "sender")
+    __slots__ = ("_done", "_looked_at", "_rate", "_weight", "away", "demand", "piled", "sender")
 
     def __init__(self, sender: Sender, now: float) -> None:
         self.sender = sender
@@ -76,13 +91,15 @@ class _Activity:
         self._done = sender.metrics.pushes
         self._looked_at = now
         self._rate = 0.0
+        self._weight = 1.0  # of the first measure: there is nothing before it
 
     def measure(self, queued: float, queue: FairQueue, now: float) -> None:
         """`queued` is what a push waits in one pass of both loops; it passes them twice."""
         done, since = self.sender.metrics.pushes, now - self._looked_at
         if since > 0:
-            weight = min(1.0, since / (4 * STEP))
+            weight = max(self._weight, min(1.0, since / (4 * STEP)))
             self._rate += ((done - self._done) / since - self._rate) * weight
+            self._weight = 0.0
             self._done, self._looked_at = done, now
         in_flight = _passing(self.sender.gate)
         self.piled = min(in_flight, round(self._rate * (OWN + 2 * queued)))
@@ -110,12 +127,13 @@ class FairShare:
         self._links = links
         self._is_on = is_on
         self._timer: Handle | None = None
-        self._scan_at = 0.0
+        self._scan_at = self._scanned_at = 0.0
         self._pushes: dict[Sender, tuple[int, float]] = {}
         self._active: list[_Activity] = []
         self._pings = LatePings()
         self._narrowed: set[Gate] = set()
         self._calm = 0
+        self._too_large = 0.0
         self.window = _INFINITE
         """Pushes in flight that all senders share just now; infinite as long as it is no matter."""
 
@@ -126,7 +144,8 @@ class FairShare:
 
     def start(self) -> None:
         """Look from now on."""
-        self._timer = self._loop.call_at(self._loop.time() + STEP, self._on_time)
+        pause = STEP if self.window < _INFINITE else WATCH
+        self._timer = self._loop.call_at(self._loop.time() + pause, self._on_time)
 
     def stop(self) -> None:
         """Look no more, and hold nobody back."""
@@ -136,20 +155,22 @@ class FairShare:
         self._relax()
 
     def _on_time(self) -> None:
-        self.start()
-        self.look(self._loop.time())
+        try:
+            self.look(self._loop.time())
+        finally:
+            self.start()
 
     def look(self, now: float) -> None:
         """Compare, and decide."""
         limits, queue = self._limits, self._queue
-        if limits.in_flight + queue.waiting <= CROWD or not self._is_on():
-            self._relax()
-            return
-        if now >= self._scan_at or (not self._pings.is_pinging and now >= self._scan_at - _SCAN + _SCAN_SOON):
+        is_due = now >= self._scan_at
+        if is_due:
             self._scan(now)
-        if len(self._active) < 2:
+        if limits.in_flight + queue.waiting <= CROWD or not self._is_on() or not self._is_contested(now):
             self._relax()
             return
+        if is_due or not self._pings.is_pinging:
+            self._pings.choose(self._links(), now)
         is_late = self._pings.look(now)
         for one in self._active:
             one.measure(self._pings.queued_of(one.sender.tenant, one.sender.locations), queue, now)
@@ -160,8 +181,9 @@ class FairShare:
             self._relax()
 
     def _scan(self, now: float) -> None:
-        """Who was active of late, and which tunnels carry the most."""
-        self._scan_at = now + _SCAN
+        """Who was active of late."""
+        self._scanned_at = now
+        self._scan_at = now + _SCAN * max(1.0, len(self._pushes) / _SCANNED)
         before, self._pushes = self._pushes, {}
         for sender in self._senders():
             pushes, gate = sender.metrics.pushes, sender.gate
@@ -177,16 +199,25 @@ class FairShare:
             for sender, (_, at) in self._pushes.items()
             if now - at < ACTIVE_FOR
         ]
-        self._pings.choose(self._links(), now)
+
+    def _is_contested(self, now: float) -> bool:
+        """Whether there are several who push. Who was idle at the last scan may be the one that makes the crowd."""
+        if len(self._active) < 2 and now - self._scanned_at >= SCAN_AGAIN:
+            self._scan(now)
+        return len(self._active) > 1
 
     def _adjust(self, *, is_late: bool) -> None:
         """Shrink while pings are late, grow while they are not."""
         if is_late:
             self._calm = 0
-            self.window = max(CROWD, min(self.window, sum(one.piled for one in self._active)) / 2)
+            self._too_large = max(2 * FLOOR, min(self.window, sum(one.piled for one in self._active)))
+            self.window = self._too_large / 2
         elif self._pings.is_pinging and self.window < _INFINITE:
             self._calm += 1
-            self.window += 1 if self._calm < CALM else CROWD
+            if self._calm >= CALM:
+                self.window *= 1 + 1 / 16
+            else:
+                self.window += 1 if self.window < self._too_large * 3 / 4 else 1 / SLOWLY
 
     def _share_out(self) -> None:
         """Each gets what it needs up to the same level; those above it are held back, if there is anybody below."""

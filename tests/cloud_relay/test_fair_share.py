@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from typing import Any, cast
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_relay.fair_queue import FairQueue
-from cloud_relay.fair_share import ACTIVE_FOR, CROWD, LEAST, STEP, FairShare, _Activity, level_of
+from cloud_relay.fair_share import ACTIVE_FOR, CROWD, FLOOR, LEAST, STEP, FairShare, _Activity, level_of
 from cloud_relay.late_pings import PINGED, LatePings, Link, Place
 from cloud_relay.limits import Gate, Limits
 from cloud_relay.metrics import RelayMetrics, SenderMetrics
@@ -136,6 +137,33 @@ def test_a_flood_waits_behind_itself_and_loses_no_throughput():
     world.run(1.0, steady=light)
     assert len(world.latencies[flood]) - before > 0.9 * world.capacity
     assert world.refused == 0
+
+
+def test_a_flood_is_noticed_within_a_few_hundredths_of_a_second():
+    world = World(capacity=3000.0)
+    flood, light = world.senders
+    world.run(2.0, steady=light)
+    world.flood(flood, 256)  # 85 ms of work
+    before = len(world.latencies[light])
+    world.run(0.5, steady=light)
+    assert statistics.median(world.latencies[light][before:]) < 0.01
+    world.run(10.0, steady=light)
+    assert world.worst(light, 1900) <= 0.004, "nor does it come back from time to time"
+
+
+@pytest.mark.parametrize("capacity", [3000.0, 8000.0])
+def test_the_window_stays_near_the_size_at_which_pings_are_not_late(capacity: float):
+    world = World(capacity=capacity)
+    flood, light = world.senders
+    world.run(1.0, steady=light)
+    world.flood(flood, 256)
+    world.run(1.0, steady=light)
+    seen: list[float] = []
+    for _ in range(200):
+        world.run(STEP, steady=light)
+        seen.append(world.share.window)
+    assert min(seen) >= FLOOR
+    assert max(seen) <= 3 * CROWD
 
 
 def test_without_it_the_others_wait_behind_the_flood():
