@@ -21,6 +21,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from connector_agent.coverage import doubled, surplus, uncovered
 from connector_agent.dialer import Dialer
 from connector_agent.handshake import REFUSALS, DialError
 from connector_agent.tunnel import Tunnel, TunnelState
@@ -238,25 +239,13 @@ class RelayKeeper:
         if self._workers < 2:
             return None
         stale = self._stale()
-        covered = {one.relay_hello.worker for one in self.tunnels if one.relay_hello is not None and one not in stale}
-        missing = [worker for worker in range(self._workers) if worker not in covered]
+        missing = uncovered([one for one in self.tunnels if one not in stale], self._workers)
         return missing[(self._first_asked + self.tries) % len(missing)] if missing else None
-
-    def _doubled(self) -> list[Tunnel]:
-        """Tunnels to a process of the relay to which there is an older one."""
-        seen: set[int] = set()
-        doubled = []
-        for tunnel in self.tunnels:
-            worker = tunnel.relay_hello.worker if tunnel.relay_hello is not None else 0
-            if worker in seen:
-                doubled.append(tunnel)
-            seen.add(worker)
-        return doubled
 
     async def _rest(self) -> None:
         """There are enough tunnels: wait until there are not, or try to have them at different processes."""
         self._changed.clear()
-        if self._workers < 2 or self._uncovered() is None or not self._doubled():
+        if self._workers < 2 or self._uncovered() is None or not doubled(self.tunnels):
             self._spreading.reset()
             await self._changed.wait()
             return
@@ -268,9 +257,10 @@ class RelayKeeper:
 
     def _thin_out(self) -> None:
         """One too many was opened, to be at another process: end one of two that are at the same."""
-        doubled = self._doubled() if self._workers > 1 else []
+        if self._workers < 2:
+            return
         fresh = len(self.tunnels) - len(self._stale())
-        for tunnel in doubled[: -(fresh - self._wanted) - 1 : -1] if fresh > self._wanted else []:
+        for tunnel in surplus(self.tunnels, fresh - self._wanted):
             self.tunnels.remove(tunnel)
             self.retiring.append(tunnel)
             tunnel.replace()

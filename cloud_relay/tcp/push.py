@@ -18,19 +18,16 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from cloud_relay.certificates import UNKNOWN, PeerCertificate, read_chain
-from cloud_relay.handshake_turns import Knock
 from cloud_relay.ingress.retry import AGAIN, HELD, can_mend, fault_of, is_gone, may_wait
 from cloud_relay.senders import Sender
 from cloud_relay.sources import source_key
 from cloud_relay.tcp.access import log_connection, log_try
 from cloud_relay.tcp.context import EARLY_BYTES, HANDSHAKE_TIMEOUT, MAX_TRIES
+from cloud_relay.tcp.welcome import Welcome
 from shared.errors import FAULTS, Fault, LocalFault
-from shared.tasks import spawn
 from shared.tcp.head import ConnectionHead, encode_connection, is_answer
-from shared.tcp.plain import PlainEdge
 from shared.tcp.splice import Splice
 from shared.tcp.tls import TlsEdge
-from shared.tunnel.endings import let_reset
 
 if TYPE_CHECKING:
     import socket
@@ -58,8 +55,8 @@ class TcpPush(Splice):
     """
 
     __slots__ = (
-        "_context", "_early", "_early_size", "_held_since", "_is_admitted", "_knock", "_newborn", "_ready_at", "_sock",
-        "_tls", "_tried", "_until", "_waiter", "attempt", "began", "connected_at", "ends", "peer", "request_id",
+        "_context", "_early", "_early_size", "_held_since", "_is_admitted", "_ready_at", "_tried", "_until",
+        "_waiter", "_welcome", "attempt", "began", "connected_at", "ends", "peer", "request_id",
         "route", "sender", "server_name", "session", "waited",
     )  # fmt: skip
 
@@ -87,16 +84,13 @@ class TcpPush(Splice):
         self.session: TunnelSession | None = None
         self.attempt = 0
         self._context = context
-        self._sock = sock
-        self._tls = tls
+        self._welcome = Welcome(context, self, sock, tls)
         self._early: list[bytes] | None = []
         self._early_size = 0
         self._ready_at = self._until = self._held_since = 0.0
         self._waiter: Waiter | None = None
         self._tried: tuple[TunnelSession, ...] = ()
         self._is_admitted = False
-        self._newborn: Edge | None = None
-        self._knock: Knock | None = None
         context.enter(self)
         route.state.enter(source_key(ends.source))
         route.metrics.connections += 1
@@ -105,32 +99,11 @@ class TcpPush(Splice):
 
     def arrive(self) -> None:
         """Begin: at once, or with TLS when its ClientHello is here and its turn has come."""
-        if self._tls is None:
-            self._begin()
-        else:
-            context = self._context
-            turns, source = context.ingress.handshakes, source_key(self.ends.source)
-            self._knock = Knock(context.loop, turns, self._sock, source, self._begin)
+        self._welcome.begin()
 
-    def _begin(self) -> None:
-        self._knock = None
-        spawn(self._welcome(), "tcp arrival")
-
-    async def _welcome(self) -> None:
-        """Make an edge of the socket."""
-        if self not in self._context.connections:  # given up meanwhile
-            let_reset(self._sock)
-            self._sock.close()
-            return
-        try:
-            _, edge = await self._context.loop.connect_accepted_socket(self._make_edge, self._sock)
-        except OSError:  # gone already
-            self._sock.close()
-            self.fail(_GONE)
-            return
-        self._newborn = edge
-        if self.is_over:
-            edge.reset()
+    def end_gone(self) -> None:
+        """The sender went before there was an edge."""
+        self.fail(_GONE)
 
     def end(self, fault: Fault) -> None:
         """See Certified."""
@@ -183,7 +156,7 @@ class TcpPush(Splice):
         """See EdgeHandler."""
         if self.sender is None and not self.is_over:  # it never was ready
             self.edge = None
-            self.fail(_TLS_FAILED if self._tls is not None else _GONE)
+            self.fail(_TLS_FAILED if self._welcome.tls is not None else _GONE)
         else:
             super().on_lost(error)
 
@@ -231,12 +204,6 @@ class TcpPush(Splice):
             super().on_writable()
 
     # On the way to the tunnel.
-
-    def _make_edge(self) -> PlainEdge | TlsEdge:
-        context = self._context
-        if self._tls is None:
-            return PlainEdge(self)
-        return TlsEdge(context.loop, self._tls, context.buffers, self)
 
     def _admit(self, sender: Sender) -> None:
         self.sender = sender
@@ -372,14 +339,10 @@ class TcpPush(Splice):
         if self._waiter is not None:
             self._waiter.cancel()
             self._waiter = None
-        if self.edge is None and self._newborn is not None:  # in its TLS handshake; once lost this does nothing
-            self._newborn.reset()
-        self._newborn = None
-        if self._knock is not None:
-            self._knock.give_up()
-            let_reset(self._sock)
-            self._sock.close()
-            self._knock = None
+        if self.edge is None:
+            self._welcome.give_up()
+        else:
+            self._welcome.let_go()
         if self._is_admitted and sender is not None:
             limits = context.ingress.context.limits
             limits.passes(sender)

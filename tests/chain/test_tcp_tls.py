@@ -312,9 +312,9 @@ def test_a_handshake_begins_when_its_first_bytes_are_here_and_its_turn_has_come(
             await until(lambda: joined)
             ((source, begin),) = joined
             assert source == "127.0.0.1"
-            assert push._newborn is None
+            assert push._welcome.edge is None
             begin()
-            await until(lambda: push._newborn is not None)
+            await until(lambda: push._welcome.edge is not None)
             late = await dial(port)
             late.send(REAL[:40])
             await until(lambda: len(joined) == 2)
