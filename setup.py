@@ -26,6 +26,7 @@ EXCEPT = (
 
 SINGLE = (
     "shared/access_log.py",
+    "shared/metric_cells.py",
     "shared/timers.py",
     "shared/tunnel/gaps.py",
     "shared/tunnel/link.py",

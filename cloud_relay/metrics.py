@@ -18,7 +18,8 @@ from shared.metrics import CLASSES, Metrics, counter_family, gauge_family
 
 if TYPE_CHECKING:
     from shared.errors import Fault
-    from shared.metrics import Histogram, HistogramCell
+    from shared.metric_cells import HistogramCell
+    from shared.metrics import Histogram
 
 _ROUTE: Final = ("tenant", "route")
 _SENDER: Final = ("tenant", "sender")

@@ -15,7 +15,8 @@ from connector_agent.tunnel_metrics import TunnelMetrics, origin_of
 from shared.metrics import CLASSES, Metrics, counter_family, gauge_family
 
 if TYPE_CHECKING:
-    from shared.metrics import Histogram, HistogramCell
+    from shared.metric_cells import HistogramCell
+    from shared.metrics import Histogram
 
 _TARGET: Final = ("target",)
 

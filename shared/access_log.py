@@ -32,6 +32,8 @@ _NEWLINE: Final = 0x0A
 _OPTIONS: Final = orjson.OPT_APPEND_NEWLINE
 
 
+_MILLISECONDS: Final = tuple(f".{number:03d}Z" for number in range(1000))
+
 _second: tuple[int, str] = (0, "1970-01-01T00:00:00")
 
 
@@ -41,7 +43,7 @@ def timestamp(at: float) -> str:
     second = int(at)
     if _second[0] != second:
         _second = (second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
-    return f"{_second[1]}.{int((at - second) * 1000):03d}Z"
+    return _second[1] + _MILLISECONDS[int((at - second) * 1000)]
 
 
 class AccessLog:

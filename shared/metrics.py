@@ -11,7 +11,6 @@ comes after is counted under the label "other".
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final, Generic, TypeVar
@@ -19,6 +18,8 @@ from typing import Final, Generic, TypeVar
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+from shared.metric_cells import Counter, HistogramCell
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 MAX_SERIES: Final = 5_000
@@ -43,31 +44,6 @@ GaugeSource = Callable[[], float | Mapping[Labels, float]]
 
 
 AnyCell = TypeVar("AnyCell")
-
-
-class Counter:
-    """One counter: add to `value`."""
-
-    __slots__ = ("value",)
-
-    def __init__(self) -> None:
-        self.value = 0
-
-
-class HistogramCell:
-    """One histogram: how many observations fell into each bucket, and their sum."""
-
-    __slots__ = ("bounds", "counts", "sum")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
-
-    def observe(self, value: float) -> None:
-        """Count one observation. A bucket holds what is at most its bound (le)."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
 
 
 class _Family(Generic[AnyCell]):

@@ -13,7 +13,8 @@ from shared.metrics import Histogram, counter_family, gauge_family
 if TYPE_CHECKING:
     from cloud_relay.tcp.push import TcpPush
     from shared.errors import Fault
-    from shared.metrics import HistogramCell, Metrics
+    from shared.metric_cells import HistogramCell
+    from shared.metrics import Metrics
 
 _ROUTE: Final = ("tenant", "route")
 LIFETIMES: Final = (0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21600.0, 86400.0)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cloud_relay.registry import RANKS, Registry
 from cloud_relay.session import Session
 from cloud_relay.workers.hop import Hop
-from shared.metrics import Counter
+from shared.metric_cells import Counter
 
 if TYPE_CHECKING:
     from cloud_relay.identity.records import ConnectorKey

@@ -12,7 +12,8 @@ from shared.metrics import Histogram, counter_family, gauge_family
 
 if TYPE_CHECKING:
     from connector_agent.tcp.delivery import TcpDelivery
-    from shared.metrics import HistogramCell, Metrics
+    from shared.metric_cells import HistogramCell
+    from shared.metrics import Metrics
 
 _TARGET: Final = ("target",)
 LIFETIMES: Final = (0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 21600.0, 86400.0)
