@@ -91,6 +91,7 @@ class RelayApp:
         self.leaving = Leaving(self, launcher, manager.hand_over)
         self.path = path
         self.started_at = time.time()
+        self.clock = TrustedClock()
         self.loop = loop = asyncio.get_running_loop()
         self.budget = MemoryBudget(config.memory.budget // workers)
         self._pool = HashingPool(worker_count(workers))
@@ -108,7 +109,7 @@ class RelayApp:
         always = {"worker": assignment.number} if assignment is not None else None
         is_logged = config.log.access == "stdout"
         self.access_log = AccessLog(loop, 1, always=always) if is_logged else NoAccessLog()
-        self.ingress = Ingress(loop, make_context(self), _report_bug, RelayState.STARTING)
+        self.ingress = Ingress(loop, make_context(self), _report_bug, RelayState.STARTING, self.clock.timestamp)
         self.share = FairShare(
             loop,
             self.limits,
@@ -124,7 +125,6 @@ class RelayApp:
         self.reloader = Reloader(path, loaded, RelayConfig, self.applying.apply, log, told=manager.reloading)
         self._tasks: list[asyncio.Task[Any]] = []
         self.control: ControlServer | None = None
-        self.clock = TrustedClock()
         self.identity: IdentityService | None = None
         self.doors: Doors | None = None
         add_gauges(self)

@@ -1,13 +1,14 @@
 """What lives on by a client certificate ends with it: TCP connections, and pushes that became WebSockets.
 
-An HTTP push is judged when it begins, and is short. What stays open for days is looked at once a second. It is the wall
-clock that certificates go by, which may be set meanwhile: so one look at all of them, and no timer for each.
+An HTTP push is judged when it begins, and is short. What stays open for days is looked at once a second. Certificates
+go by the time of day, which may be set meanwhile: so one look at all of them, and no timer for each.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cloud_relay.certificates import EXPIRED
@@ -34,9 +35,11 @@ class Certified(Protocol):
 class CertificateWatch:
     """All of them. It asks for no time while there is none."""
 
-    __slots__ = ("_loop", "_open", "_timer")
+    __slots__ = ("_loop", "_open", "_timer", "now")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, now: Callable[[], float] = time.time) -> None:
+        """`now` is the time by which certificates are judged, Unix seconds."""
+        self.now = now
         self._loop = loop
         self._open: set[Certified] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -61,7 +64,7 @@ class CertificateWatch:
     def _look(self) -> None:
         # Before anything else: a bug in the end of one must not keep the others from theirs.
         self._timer = self._loop.call_at(self._loop.time() + INTERVAL, self._look)
-        now = time.time()
+        now = self.now()
         for one in list(self._open):
             if one.peer is not None and not one.peer.is_in_time(now):
                 one.end(EXPIRED)

@@ -14,7 +14,6 @@ reload, and when their certificate ends.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
@@ -131,14 +130,15 @@ class SenderCertificates:
         found = {self._owners[pin] for pin in peer.pins if pin in self._owners}
         return found.pop() if len(found) == 1 else None
 
-    def judge(self, peer: PeerCertificate, host: bytes) -> Sender | Fault | None:
-        """Whose push to `host` this is; None if the certificate is nobody's here, and something else decides."""
+    def judge(self, peer: PeerCertificate, host: bytes, now: float) -> Sender | Fault | None:
+        """Whose push to `host` this is, at this time (Unix seconds); None if the certificate is nobody's here, and
+        something else decides."""
         sender = peer.sender_of(self)
         if sender is None:
             return None
         if peer.host is None or peer.host != without_port(host):
             return WRONG_NAME
-        return sender if peer.is_in_time(time.time()) else EXPIRED
+        return sender if peer.is_in_time(now) else EXPIRED
 
 
 def fingerprint(certificate: x509.Certificate) -> bytes:

@@ -229,7 +229,11 @@ class Realm:
 class Authenticator:
     """Tells a push's sender from its head. Holds nothing itself: the route brings its tenant's realm along."""
 
-    __slots__ = ()
+    __slots__ = ("_now",)
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        """`now` is the time by which certificates are judged, Unix seconds."""
+        self._now = now
 
     def authenticate(self, route: Route, head: RequestHead, caller: Caller) -> Verdict | asyncio.Future[Verdict]:
         """The sender, if it may use `route`; else the fault to answer with. A future only while a slow hash runs.
@@ -239,7 +243,7 @@ class Authenticator:
         """
         realm = route.realm
         if caller.peer is not None and realm.certificates is not None:
-            found = realm.certificates.judge(caller.peer, head.host)
+            found = realm.certificates.judge(caller.peer, head.host, self._now())
             if found is not None:
                 return found if isinstance(found, Fault) else _allowed(found, route)
         value = head.fields.get(b"authorization")

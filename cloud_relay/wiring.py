@@ -19,7 +19,7 @@ def make_context(app: RelayApp) -> IngressContext:
     config, workers = app.config.limits, app.workers
     return IngressContext(
         routing=app.snapshot.table,
-        authenticator=Authenticator(),
+        authenticator=Authenticator(app.clock.timestamp),
         limits=app.limits,
         registry=app.registry if app.team is None else app.team.wide,
         budget=app.budget,

@@ -33,6 +33,9 @@ STATUS_EVERY: Final = 5.0
 STATUS_SOON: Final = 1.0
 """… while it does, as after the start, these."""
 
+NAMING: Final = 4.0
+"""Seconds for the manager to take which process is the service from now on. It is told again and again after that."""
+
 MAX_KEPT: Final = 16
 """Messages that wait for the socket. Of more, which only many reloads at once make, the oldest go."""
 
@@ -121,7 +124,7 @@ class ServiceManager:
 
     async def hand_over(self, pid: int) -> None:
         """`pid` is the service from now on, and this process falls silent. `pid` must not speak before this returns: it
-        would not be believed.
+        would not be believed. Returns after NAMING at the latest.
 
         The manager must see `pid` in the service's control group, and as no child of this process, or it will complain.
         """
@@ -131,7 +134,12 @@ class ServiceManager:
         self._stop_beating()
         self._all_sent.clear()
         self._send(f"MAINPID={pid}")
-        await self._all_sent.wait()
+        try:
+            async with asyncio.timeout(NAMING):
+                await self._all_sent.wait()
+        except TimeoutError:  # it hangs; this process has things to do, and tells it as soon as it takes something
+            log.warning("the service manager does not take which process is the service now", pid=pid, seconds=NAMING)
+            return
         self.close()
 
     def close(self) -> None:

@@ -257,11 +257,25 @@ class Leaving:
             self._stop_request.is_wanted.set()
 
     def _ended(self) -> None:
-        if self.phase is not Phase.LEAVING or self._is_succeeded or self._is_ending:
+        if self.phase is not Phase.LEAVING or self._is_succeeded:
+            return
+        if self._is_ending:
+            self._end_at_once()
             return
         log.error("the new process has died: this one takes everything back")
         self.phase = Phase.PASSING
         self._task = spawn(self._back(self._task), "taking back")
+
+    def _end_at_once(self) -> None:
+        """The new process died when this one had closed its doors for good. What is under way here is worth less than
+        that whoever started the relay can start it anew."""
+        if self._stop_request is None or self._stop_request.is_wanted.is_set():
+            return
+        log.error("the new process has died while this one drained its last: it ends at once, to be started anew")
+        if self._launcher is not None and self._launcher.has_children:
+            self._launcher.hold_signals()
+        self._stop_request.is_wanted.set()
+        self._stop_request.is_urgent.set()
 
     async def _back(self, leaving: asyncio.Task[Any] | None) -> None:
         await cancel(leaving, self._reload)

@@ -14,6 +14,7 @@ from cloud_relay.identity import describe
 from cloud_relay.identity.desk import Desk
 from cloud_relay.identity.events import Event, Kind
 from cloud_relay.identity.office import Office, open_office
+from cloud_relay.identity.reissue import Reissue
 from cloud_relay.identity.upkeep import Upkeep
 from cloud_relay.policy import ConfigPolicy
 from shared.exits import CommandError, ExitCode
@@ -46,6 +47,9 @@ class IdentityService:
             lambda: self.is_authority,
         )  # fmt: skip
         self.upkeep.all_expiries = self.expiries
+        self.upkeep.reissue = Reissue(
+            lambda: office.book, lambda: [one[:2] for one in attached(app)], self._hint, app.loop.time
+        ).look
         self._add_metrics()
         self.desk = Desk(office, lambda: app.config, self.upkeep, self._attached, self._hint)
         office.registrar.on_change(self._on_change)

@@ -63,6 +63,8 @@ class Upkeep:
         self.failures = 0
         self.all_expiries: Callable[[], Sequence[Expiry]] = self.expiries
         """Whose ends are warned of: more than our own, where there are others."""
+        self.reissue: Callable[[], None] = lambda: None
+        """Asks connectors to renew when the CA was switched."""
         self._signs = signs
         self._pace = self._wait = 0
         self._names = names
@@ -111,7 +113,7 @@ class Upkeep:
 
     async def _work(self) -> None:
         before = self.failures
-        for work in (self._renew_issuing, self._renew_own, self._advance):
+        for work in (self._renew_issuing, self._renew_own, self._advance, self._ask_anew):
             try:
                 await work()
             except (IdentityFault, WrongStage, StateError, PkiError, OSError) as error:
@@ -123,6 +125,9 @@ class Upkeep:
                 log_limited(log, "error", "upkeep bug", "the relay's identity failed by a bug of ours", exc_info=error)
         self._pace = min(2 * self._pace + 1, MAX_PACE) if self.failures > before else 0
         self._wait = self._pace
+
+    async def _ask_anew(self) -> None:
+        self.reissue()
 
     async def renew_own(self) -> x509.Certificate:
         """Make the relay's own certificate anew, now. Raises IdentityFault, OSError, PkiError."""

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import random
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -183,7 +184,9 @@ class Ingress:
         context: IngressContext,
         on_bug: Callable[[BaseException, str], None],
         state: RelayState = RelayState.SERVING,
+        wall: Callable[[], float] = time.time,
     ) -> None:
+        """`wall` is the time by which certificates are judged, Unix seconds."""
         self.loop = loop
         self.time = precise_clock(loop)
         self.context = context
@@ -193,7 +196,7 @@ class Ingress:
         self.queue = FairQueue(loop, context.limits, self.time)
         self.handshakes = HandshakeTurns(loop)
         self.upgraded: set[UpgradedPush] = set()
-        self.certified = CertificateWatch(loop)
+        self.certified = CertificateWatch(loop, wall)
         self.strangers = LogLimiter(1.0, STRANGERS_LINES, max_keys=4096, clock=self.time)
         self._prefix = secrets.token_hex(6)
         self._number = itertools.count(1)

@@ -118,7 +118,7 @@ class TcpPush(Splice):
         elif self.sender is None:
             self.route = route  # nothing is counted yet: from here on the new one's rules are what it is judged by
         else:
-            verdict = route.judge(self.peer)
+            verdict = route.judge(self.peer, self._context.ingress.certified.now())
             if isinstance(verdict, Fault):
                 self.fail(verdict)
             elif verdict.name != self.sender.name:
@@ -135,7 +135,8 @@ class TcpPush(Splice):
         # A reload may have come since: then the edge is of the old route's kind, and the new one may want more of it.
         chain = edge.peer_chain() if isinstance(edge, TlsEdge) and self.route.certificates is not None else ()
         self.peer = read_chain(chain) if chain else None
-        verdict = UNKNOWN if chain and self.peer is None else self.route.judge(self.peer)
+        now = self._context.ingress.certified.now()
+        verdict = UNKNOWN if chain and self.peer is None else self.route.judge(self.peer, now)
         if isinstance(verdict, Fault):
             self.fail(verdict)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -84,8 +83,9 @@ class TcpRoute:
         """Whether an address, as a socket names its peer, may connect."""
         return not self.networks or is_within(source, self.networks)
 
-    def judge(self, peer: PeerCertificate | None) -> Sender | Fault:
-        """Who sends, by the client certificate that TLS has verified, now or earlier; None: none was shown.
+    def judge(self, peer: PeerCertificate | None, now: float) -> Sender | Fault:
+        """Who sends, by the client certificate that TLS has verified, now or earlier; None: none was shown. `now` is in
+        Unix seconds.
 
         A chain alone admits nobody: a CA of a company signs more than its senders.
         """
@@ -98,7 +98,7 @@ class TcpRoute:
             return UNKNOWN
         if sender.is_disabled:
             return SWITCHED_OFF
-        return sender if peer.is_in_time(time.time()) else EXPIRED
+        return sender if peer.is_in_time(now) else EXPIRED
 
     def __repr__(self) -> str:
         return f"<TcpRoute {self.tenant}/{self.name} -> {self.location}/{self.target}>"

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from cloud_relay.certificate_watch import INTERVAL, CertificateWatch
+from shared.clock import TrustedClock
 from shared.errors import Fault
 from tests.cloud_relay.ingress.fakes import Clock
 
@@ -48,7 +49,7 @@ def wall(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[float]:
 
 
 def test_each_ends_within_a_second_of_its_end(clock, wall):
-    watch = CertificateWatch(cast(Any, clock))
+    watch = CertificateWatch(cast(Any, clock), time.time)
     short, long, other = Open(watch, 2.5), Open(watch, 1000.0), Open(watch, None)
     clock.sleep(2.4)
     assert short.ended == []
@@ -61,8 +62,20 @@ def test_each_ends_within_a_second_of_its_end(clock, wall):
     assert clock.armed == 0
 
 
+def test_a_wall_clock_that_is_not_believed_ends_nothing(clock, wall):
+    began = clock.time()
+    trusted = TrustedClock(time.time, lambda: clock.time() - began)
+    watch = CertificateWatch(cast(Any, clock), trusted.timestamp)
+    one = Open(watch, 1000.0)
+    wall.append(86400.0)
+    clock.sleep(500.0)
+    assert one.ended == []
+    clock.sleep(600.0)
+    assert one.ended == ["sender-certificate-expired"]
+
+
 def test_nothing_runs_for_nobody(clock, wall):
-    watch = CertificateWatch(cast(Any, clock))
+    watch = CertificateWatch(cast(Any, clock), time.time)
     assert (Open(watch, None).ended, clock.armed) == ([], 0)
     one = Open(watch, 1000.0)
     assert clock.armed == 1
@@ -72,7 +85,7 @@ def test_nothing_runs_for_nobody(clock, wall):
 
 
 def test_one_whose_end_fails_keeps_no_other_from_its_own(clock, wall, monkeypatch):
-    watch = CertificateWatch(cast(Any, clock))
+    watch = CertificateWatch(cast(Any, clock), time.time)
     broken, other = Open(watch, 0.5), Open(watch, 1.5)
 
     def fail(_fault: Fault) -> None:

@@ -70,24 +70,24 @@ def test_a_pinned_certificate_of_the_tenants_own_ca_is_the_sender(acme, globex):
     peer = read_peer(connect(acme, acme, acme, globex))
     assert peer is not None
     known = acme.known((S4, pin_of()), (IBP, pin_of("c2")))
-    assert known.judge(peer, HOST) is S4
-    assert known.judge(peer, HOST + b":8443") is S4
+    assert known.judge(peer, HOST, time.time()) is S4
+    assert known.judge(peer, HOST + b":8443", time.time()) is S4
 
 
 def test_the_same_name_by_another_tenants_ca_is_nobody(acme, globex):
     peer = read_peer(connect(acme, globex, acme, globex))
     assert peer is not None
     assert pin_of() in peer.pins, "it says that it is acme's"
-    assert acme.known((S4, pin_of())).judge(peer, HOST) is None
-    assert globex.known((sender("x", "globex"), pin_of())).judge(peer, HOST) is not None
+    assert acme.known((S4, pin_of())).judge(peer, HOST, time.time()) is None
+    assert globex.known((sender("x", "globex"), pin_of())).judge(peer, HOST, time.time()) is not None
 
 
 def test_sni_must_be_the_host(acme):
     peer = read_peer(connect(acme, acme, acme, host="other.example.com"))
     assert peer is not None
-    assert acme.known((S4, pin_of())).judge(peer, HOST) is WRONG_NAME
-    assert acme.known((S4, pin_of())).judge(peer, b"other.example.com") is S4
-    assert acme.known((S4, "dns:else")).judge(peer, HOST) is None, "what is nobody's decides nothing"
+    assert acme.known((S4, pin_of())).judge(peer, HOST, time.time()) is WRONG_NAME
+    assert acme.known((S4, pin_of())).judge(peer, b"other.example.com", time.time()) is S4
+    assert acme.known((S4, "dns:else")).judge(peer, HOST, time.time()) is None, "what is nobody's decides nothing"
 
 
 def test_without_a_certificate_there_is_no_peer(acme):
@@ -99,20 +99,20 @@ def test_a_certificate_is_judged_by_the_clock_at_each_push(acme, monkeypatch):
     peer = read_peer(connect(acme, acme, acme))
     assert peer is not None
     known = acme.known((S4, pin_of()))
-    assert known.judge(peer, HOST) is S4
+    assert known.judge(peer, HOST, time.time()) is S4
     monkeypatch.setattr(time, "time", lambda: peer.not_after)
-    assert known.judge(peer, HOST) is EXPIRED
+    assert known.judge(peer, HOST, time.time()) is EXPIRED
     monkeypatch.setattr(time, "time", lambda: peer.not_before - 1)
-    assert known.judge(peer, HOST) is EXPIRED
+    assert known.judge(peer, HOST, time.time()) is EXPIRED
 
 
 def test_a_reload_looks_the_owner_up_anew(acme):
     peer = read_peer(connect(acme, acme, acme))
     assert peer is not None
-    assert acme.known((S4, pin_of())).judge(peer, HOST) is S4
-    assert acme.known((IBP, pin_of())).judge(peer, HOST) is IBP
-    assert acme.known((S4, pin_of("c2"))).judge(peer, HOST) is None
-    assert SenderCertificates((), [CertificateOwner(S4, [pin_of()])]).judge(peer, HOST) is None
+    assert acme.known((S4, pin_of())).judge(peer, HOST, time.time()) is S4
+    assert acme.known((IBP, pin_of())).judge(peer, HOST, time.time()) is IBP
+    assert acme.known((S4, pin_of("c2"))).judge(peer, HOST, time.time()) is None
+    assert SenderCertificates((), [CertificateOwner(S4, [pin_of()])]).judge(peer, HOST, time.time()) is None
 
 
 def leaf(ca: Pki, subject: str, *names: x509.GeneralName) -> list[bytes]:
@@ -144,7 +144,7 @@ def test_the_whole_subject_or_a_whole_name_is_pinned(acme):
     authorities = acme.authorities
 
     def owner(*pins: str | x509.Name) -> object:
-        return SenderCertificates(authorities, [CertificateOwner(S4, pins)]).judge(peer, HOST)
+        return SenderCertificates(authorities, [CertificateOwner(S4, pins)]).judge(peer, HOST, time.time())
 
     assert owner(x509.Name.from_rfc4514_string(subject)) is S4
     assert owner("dns:a.example.com") is S4
@@ -162,7 +162,7 @@ def test_the_whole_subject_or_a_whole_name_is_pinned(acme):
         authorities,
         [CertificateOwner(S4, ["dns:a.example.com"]), CertificateOwner(IBP, [x509.Name.from_rfc4514_string(subject)])],
     )
-    assert both.judge(peer, HOST) is None, "what fits two senders is nobody's"
+    assert both.judge(peer, HOST, time.time()) is None, "what fits two senders is nobody's"
 
 
 def test_nothing_is_resumed_on_such_a_listener(acme):

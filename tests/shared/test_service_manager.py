@@ -179,11 +179,28 @@ def test_a_successor_is_named_before_anybody_goes_on(plain: Manager) -> None:
         manager.ready(lambda: "well")
         plain.fill()
         handing_over = asyncio.get_running_loop().create_task(manager.hand_over(4711))
-        await wait(30)
+        await wait(3)
         assert not handing_over.done()
         plain.hear()
         await handing_over
         assert plain.hear() == [["MAINPID=4711"]]
+
+    run(live)
+
+
+def test_a_manager_that_hangs_holds_up_no_hand_over_and_is_told_when_it_takes_something(plain: Manager) -> None:
+    async def live() -> None:
+        manager = ServiceManager.from_environment(plain.environment(watchdog=1.0))
+        manager.ready(lambda: "well")
+        plain.fill()
+        began = asyncio.get_running_loop().time()
+        await manager.hand_over(4711)
+        assert asyncio.get_running_loop().time() - began == pytest.approx(4.0, abs=0.01)
+        await wait(60)
+        plain.hear()
+        await wait(1)
+        assert plain.hear() == [["MAINPID=4711"]]
+        manager.close()
 
     run(live)
 

@@ -293,6 +293,28 @@ async def test_a_new_process_that_dies_later_is_no_loss_while_the_old_one_is_the
         assert connector.replace.is_set()
 
 
+async def test_one_that_dies_when_the_old_one_has_closed_its_doors_makes_it_end_at_once(
+    world: World, connector: ConnectorDouble, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drains = asyncio.Event()
+
+    async def never_ends() -> None:
+        drains.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(world.app, "drain_rest", never_ends)
+    with launched_here(world) as here:
+        async with replaced(world, connector, world.port("tunnel")):
+            await ask(world, "POST", "/v1/upgrade")
+            await asyncio.wait_for(drains.wait(), 10)
+            stop_request = world.app.leaving._stop_request
+            assert stop_request is not None
+            assert not stop_request.is_wanted.is_set()
+            here.kill()
+            await asyncio.wait_for(stop_request.is_urgent.wait(), 5)
+            assert stop_request.is_wanted.is_set()
+
+
 async def test_connectors_that_do_not_come_stop_the_upgrade_unless_they_may_be_left_behind(
     world: World, connector: ConnectorDouble, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
