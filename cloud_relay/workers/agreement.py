@@ -83,8 +83,9 @@ class Agreement:
                 worker.say({"say": "forget", "of": self._number})
             refuse = Outcome.invalid if any(one.is_invalid for one in self._tried.values()) else Outcome.refused
             return refuse(problems or ["no worker is there to use it: try it again"])
+        changes = next(iter(self._tried.values())).changes  # before one ends
         await self._use(list(self._tried), edition)
-        return Outcome.taken(next(iter(self._tried.values())).changes)
+        return Outcome.taken(changes)
 
     def heard(self, worker: Worker, said: Message) -> None:
         """A worker has answered: "tried" or "used"."""

@@ -242,6 +242,10 @@ class _Config(NamedTuple):
     trust_domain: str
     tenants: dict[str, _Tenant]
 
+    def knows(self, tenant: str, location: str) -> bool:
+        """See RelayConfig."""
+        return tenant in self.tenants and location in self.tenants[tenant].locations
+
 
 class _Paused(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
