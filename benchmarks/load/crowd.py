@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from connector_agent.build import make_targets, read_materials
@@ -28,13 +28,38 @@ from shared.access_log import AccessLog
 from shared.config import load_config
 from shared.logs import setup_logging
 from shared.pki.tls import tunnel_client_context
+from shared.process import loop_factory, raise_file_limit, tune_gc
 from shared.protocol import MemoryBudget
 from shared.tunnel.gaps import GapWatch
+from shared.tunnel.transport import MessageReceiver
+from shared.tunnel.websocket_client import ClientTransport
 
 _AT_ONCE = 64
 """Tunnels that are dialled for the first time at once; afterwards each goes by its own clock."""
 
+_HANDSHAKES = 48
+"""Dials under way at once. Ten thousand machines have ten thousand cores for theirs; this process has one, and more at
+once than it gets done would run into the relay's time limit for a handshake, be repeated, and so become ever more."""
+
 _TICK = 0.1
+
+
+class PacedDialer(Dialer):
+    """A dialer that waits for its turn among all of this process."""
+
+    def __init__(self, contexts: Callable[[], Contexts], turns: asyncio.Semaphore) -> None:
+        super().__init__(contexts)
+        self._turns = turns
+
+    async def dial(
+        self,
+        host: str,
+        port: int,
+        open_receiver: Callable[[ClientTransport], MessageReceiver],
+        worker: int | None = None,
+    ) -> ClientTransport:
+        async with self._turns:
+            return await super().dial(host, port, open_receiver, worker)
 
 
 class Crowd:
@@ -50,13 +75,14 @@ class Crowd:
         self._relay, self._pki = relay, pki
         self._dialers: dict[str, Dialer] = {}  # with its buffers and certificates each takes a third of a megabyte
         self._metrics = metrics.tunnels
+        self._turns = asyncio.Semaphore(_HANDSHAKES)
         self._members = [self._member(name) for name in identities]
 
     def _member(self, name: str) -> Tunnels:
         if name not in self._dialers:
             own = tunnel_client_context(self._pki / "ca.pem", self._pki / f"{name}.pem", self._pki / f"{name}.key")
             contexts = Contexts(own, own)
-            self._dialers[name] = Dialer(lambda: contexts)
+            self._dialers[name] = PacedDialer(lambda: contexts, self._turns)
         member = Tunnels(
             [self._relay], self._dialers[name], self._dispatcher.on_stream, self._table.announcement,
             count=1, budget=self._budget, gaps=self._gaps, metrics=self._metrics,
@@ -103,6 +129,7 @@ async def run(config: Path, pki: Path, relay: tuple[str, int], timeline: Path, i
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     crowd = Crowd(load_config(config, ConnectorConfig), pki, relay, identities)
+    tune_gc()
     async with asyncio.TaskGroup() as tasks:
         recording = tasks.create_task(_record(crowd, timeline), name="timeline")
         opening = tasks.create_task(crowd.open(), name="opening")
@@ -113,8 +140,6 @@ async def run(config: Path, pki: Path, relay: tuple[str, int], timeline: Path, i
 
 
 def main() -> None:
-    from shared.process import loop_factory, raise_file_limit
-
     raise_file_limit()
     setup_logging("json", "error")
     config, pki, host, port, timeline, identities = sys.argv[1:]
