@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from cloud_relay.sources import network_of
-from cloud_relay.turns import Turns
+from cloud_relay.loop_turns import LoopTurns
 
 if TYPE_CHECKING:
     import socket
@@ -60,30 +59,7 @@ class Knock:
             self._begin()
 
 
-class HandshakeTurns:
-    """One for all listeners of a loop. Each `begin` is called once; one that has been given up does nothing then."""
+class HandshakeTurns(LoopTurns):
+    """One for all listeners of a loop."""
 
-    __slots__ = ("_is_due", "_loop", "_waiting")
-
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self._waiting: Turns[Callable[[], object]] = Turns(2)
-        self._is_due = False
-
-    def join(self, source: str, begin: Callable[[], object]) -> None:
-        """Begin in the next turn that is free for `source`, as `source_key` names it."""
-        self._waiting.add(begin, network_of(source), source)
-        if not self._is_due:
-            self._is_due = True
-            self._loop.call_soon(self._turn)
-
-    def _turn(self) -> None:
-        begin = self._waiting.next()
-        self._is_due = len(self._waiting) > 0
-        if self._is_due:
-            self._loop.call_soon(self._turn)
-        if begin is not None:
-            begin()
-
-    def __repr__(self) -> str:
-        return f"<HandshakeTurns {self._waiting!r}>"
+    __slots__ = ()

@@ -29,6 +29,7 @@ from cloud_relay.ingress.answer import AnswerMemo
 from cloud_relay.ingress.body import BodyReader, LengthReader, Pace, begin_body
 from cloud_relay.ingress.closing import EndingConnection, State
 from cloud_relay.ingress.push import Push
+from cloud_relay.sources import source_key
 from shared.errors import FAULTS
 from shared.http.chunked import BadChunk
 from shared.http.gate import BadRequest, check_unfinished_request_head, find_head_end
@@ -62,7 +63,7 @@ class SenderConnection(EndingConnection):
 
     __slots__ = (
         "_awaits_turn", "_is_advancing", "_memo", "_on_lost", "_on_made", "_owes_continue", "_rests_since", "_skipped",
-        "last_answer", "peer", "scheme",
+        "_was_refused", "last_answer", "peer", "scheme",
     )  # fmt: skip
 
     def __init__(
@@ -85,7 +86,7 @@ class SenderConnection(EndingConnection):
         self._skipped = 0
         self._rests_since = _FOR_EVER
         self._is_advancing = False
-        self._awaits_turn = False
+        self._awaits_turn = self._was_refused = False
         self._owes_continue = False
 
     def __repr__(self) -> str:
@@ -104,7 +105,7 @@ class SenderConnection(EndingConnection):
     def data_received(self, data: bytes) -> None:
         state = self._state
         try:
-            if state is _BODY or (state is _HEAD and not self._buffer):
+            if state is _BODY or (state is _HEAD and not self._buffer and not self._awaits_turn):
                 self._advance(data)
             elif state is _HEAD:
                 self._collect(data)
@@ -165,6 +166,11 @@ class SenderConnection(EndingConnection):
                 due = slow
         if due:
             self._timer.set(due)
+
+    def push_refused(self, *, keep: bool) -> None:
+        """`push_finished` with an answer of our own: what the sender says next waits for its turn."""
+        self._was_refused = True
+        self.push_finished(keep=keep)
 
     def push_finished(self, *, keep: bool) -> None:
         """The push is over and its answer written. `keep`: the connection may be used again."""
@@ -255,8 +261,12 @@ class SenderConnection(EndingConnection):
     def _await_turn(self, data: bytes) -> None:
         """So many requests at once are answered already: whoever else has something comes first."""
         self._keep(data)
+        self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        self._was_refused = False
         self._awaits_turn = True
-        self.ingress.loop.call_soon(self._take_turn)
+        self.ingress.refusals.join(source_key(self.source), self._take_turn)
 
     def _take_turn(self) -> None:
         try:
@@ -272,6 +282,9 @@ class SenderConnection(EndingConnection):
         else:
             now = self._rests_since = self.ingress.time()
             self._timer.set(now + self.settings.keep_alive_timeout)
+            if self._was_refused and not self._buffer:
+                self.pause_reading()
+                self._wait_for_turn()
 
     def _take_head(self, data: bytes) -> bytes:
         if self._is_write_blocked:  # the sender does not read its answers: the next push waits until it does

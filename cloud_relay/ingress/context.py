@@ -17,6 +17,7 @@ from cloud_relay.fair_queue import FairQueue
 from cloud_relay.handshake_turns import HandshakeTurns
 from cloud_relay.health import RelayState
 from cloud_relay.ingress.retry import RetryBudget
+from cloud_relay.loop_turns import LoopTurns
 from shared.errors import Fault
 from shared.logs import LogLimiter
 from shared.timers import precise_clock
@@ -110,6 +111,9 @@ class AccessLog(Protocol):
     def text(self, line: bytes) -> None: ...
 
 
+REFUSED_AT_ONCE: Final = 4
+"""Connections that are read again in one turn of the loop after their last request was refused."""
+
 STRANGERS_LINES: Final = 50
 """Access lines that one source may cause at once without ever being known for a sender; then one a second."""
 
@@ -169,13 +173,14 @@ class Ingress:
     every push gets 503 `starting`; while DRAINING pushes are served and each answer closes its connection. `on_bug` is
     told of every exception that our own code raised while it worked on a push: it logs with a traceback, rarely enough.
     `upgraded` are the pushes that live on as WebSockets, `certified` what ends with a client certificate. `handshakes`
-    says when those of new connections begin. `strangers` says, by source, which access lines are written of pushes that
-    no sender is known for.
+    says when those of new connections begin, `refusals` when it is looked what a connection says next whose last push
+    was refused: refusals are cheap to ask for, and hundreds of them in one turn would keep all others waiting.
+    `strangers` says, by source, which access lines are written of pushes that no sender is known for.
     """
 
     __slots__ = (
-        "_number", "_prefix", "certified", "context", "handshakes", "loop", "on_bug", "queue", "retries", "state",
-        "strangers", "time", "upgraded",
+        "_number", "_prefix", "certified", "context", "handshakes", "loop", "on_bug", "queue", "refusals", "retries",
+        "state", "strangers", "time", "upgraded",
     )  # fmt: skip
 
     def __init__(
@@ -195,6 +200,7 @@ class Ingress:
         self.retries = RetryBudget()
         self.queue = FairQueue(loop, context.limits, self.time)
         self.handshakes = HandshakeTurns(loop)
+        self.refusals = LoopTurns(loop, REFUSED_AT_ONCE)
         self.upgraded: set[UpgradedPush] = set()
         self.certified = CertificateWatch(loop, wall)
         self.strangers = LogLimiter(1.0, STRANGERS_LINES, max_keys=4096, clock=self.time)

@@ -175,7 +175,7 @@ class PushEnd:
             )
         )
         self._settle()
-        connection.push_finished(keep=keep)
+        connection.push_refused(keep=keep)
 
     def end_upgraded(self, fault: Fault | None, bytes_in: int, bytes_out: int) -> None:
         """The connection that the push became is over; `fault` is why it was cut off."""

@@ -142,12 +142,36 @@ async def test_a_flood_of_another_sender_harms_nobody(two_sinks, peer, record_pr
     await until(lambda: nobody_is_held_back(site), "the end of it")
 
 
-def start_flood(site: Site, wrk: Any, seconds: int) -> Program:
+async def test_a_flood_of_refusals_harms_nobody(two_sinks, peer, record_property):
+    """256 connections with a token that nobody gave out: each asks again as soon as it is refused."""
+    site: Site = two_sinks
+    await pace_for(Pace(site), 1.0)
+    measures: list[list[float]] = []
+    for _ in range(3):  # as above
+        alone, beside, done = Pace(site), Pace(site), asyncio.Event()
+        await pace_for(alone, 2.0)
+        flood = start_flood(site, peer("wrk"), seconds=4, token="Bearer nobodys")
+        await asyncio.sleep(1.0)
+        pace = asyncio.Task(beside.run(done))
+        assert await flood.ended() == 0, flood.err
+        done.set()
+        await pace
+        measures.append([round(one.p99_ms(), 1) for one in (alone, beside)])
+        record_property("p99 of one sender's pushes alone and beside refusals, ms", measures[-1])
+        counted = re.search(r"Non-2xx or 3xx responses: ([0-9]+)", flood.out)
+        assert counted is not None, flood.out
+        record_property("refusals a second", int(counted[1]) // 4)
+        if measures[-1][1] <= 2 * measures[-1][0] + SCHEDULER_MS:
+            break
+    assert measures[-1][1] <= 2 * measures[-1][0] + SCHEDULER_MS, measures
+
+
+def start_flood(site: Site, wrk: Any, seconds: int, token: str = "") -> Program:
     script = site.folder / "flood.lua"
     script.write_text(f"""
         wrk.method = "POST"
         wrk.headers["Host"] = "localhost"
-        wrk.headers["Authorization"] = "{site.bearer}"
+        wrk.headers["Authorization"] = "{token or site.bearer}"
         wrk.body = string.rep("f", 2048)
     """)
     url = f"http://127.0.0.1:{site.ports['plain']}/bulk"

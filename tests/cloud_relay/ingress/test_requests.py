@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from cloud_relay.health import RelayState
-from cloud_relay.ingress.context import IngressSettings
+from cloud_relay.ingress.context import REFUSED_AT_ONCE, IngressSettings
 from shared.errors import FAULTS
 from tests.cloud_relay.ingress.kit import Relay
 from tests.cloud_relay.ingress.wire import get, post, request
@@ -137,6 +137,54 @@ def test_pipelined_refusals_leave_the_loop_to_others():
     assert [status for status, _ in flood.answers()] == [404] * 3001
     relay.stream.answer(204)
     relay.assert_nothing_left()
+
+
+def test_refusals_on_many_connections_leave_the_loop_to_others():
+    """Each asks again as soon as it is answered; a push of somebody else is not behind all of them."""
+    relay = Relay()
+    flood, other = [relay.connect() for _ in range(50)], relay.connect()
+    for sender in flood:
+        sender.connection.data_received(get("/nowhere"))
+    assert [len(sender.answers()) for sender in flood] == [1] * 50
+    assert all(sender.transport.is_paused for sender in flood), "nothing more of them is even decrypted"
+    turns = 0
+    while any(sender.transport.is_paused for sender in flood):
+        relay.clock.turn()
+        turns += 1
+        asking = [sender for sender in flood if not sender.transport.is_paused]
+        assert len(asking) <= REFUSED_AT_ONCE * turns
+        if turns == 2:
+            other.connection.data_received(post(b"x"))
+            relay.stream.answer(204)
+            assert other.answers() == [(204, b"")]
+            assert not other.transport.is_paused
+    assert turns == -(-50 // REFUSED_AT_ONCE)
+    for sender in flood[:5]:
+        sender.send(get("/nowhere"))
+    assert [len(sender.answers()) for sender in flood[:5]] == [2] * 5
+    relay.assert_nothing_left()
+
+
+def test_what_comes_before_its_turn_is_kept():
+    relay = Relay()
+    sender = relay.connect()
+    sender.connection.data_received(get("/nowhere"))
+    sender.connection.data_received(post(b"x"))  # it was on its way already
+    assert relay.streams == []
+    relay.clock.run()
+    relay.stream.answer(204)
+    assert [status for status, _ in sender.answers()] == [404, 204]
+    assert not sender.transport.is_paused
+    relay.assert_nothing_left()
+
+
+def test_who_hangs_up_before_its_turn_is_gone():
+    relay = Relay()
+    sender = relay.connect()
+    sender.connection.data_received(get("/nowhere"))
+    sender.hang_up()
+    relay.assert_nothing_left()
+    relay.assert_all_closed()
 
 
 def test_who_hangs_up_amid_pipelined_refusals_is_gone():
