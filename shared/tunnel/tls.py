@@ -18,8 +18,8 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
-from typing import Final, cast
+from collections.abc import Callable, Iterator
+from typing import Any, Final, cast
 
 from shared.tunnel.endings import cut_off
 from shared.tunnel.transport import HIGH_WATER
@@ -258,7 +258,8 @@ class TlsStream(asyncio.BufferedProtocol):
             self._handshake()
             if not self._is_established:
                 return offset
-        read, plain, incoming = self._tls.read, self._plain, self._incoming
+        read: Callable[[int, memoryview], int] = cast(Any, self._tls.read)  # typeshed knows the other use alone
+        plain, incoming = self._plain, self._incoming
         try:
             # One call yields one record at most. Asking once too often costs an exception: look first.
             while incoming.pending:
@@ -266,7 +267,7 @@ class TlsStream(asyncio.BufferedProtocol):
                 if not got:
                     self._tls_error = EOFError("close_notify")
                     break
-                offset += cast(int, got)
+                offset += got
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
