@@ -4,6 +4,8 @@ What is in flight cannot be overtaken: it queues in the tunnels, in both program
 pile up there, and several senders are active, the pile is made small, and each tenant gets an equal part of it, and of
 that each of its senders (max-min, both times: those who need less keep what they need). What is beyond a sender's part
 waits in its own line (see fair_queue), where the others pass by. Nobody is held back alone, or where nothing piles up.
+Where several processes serve as one relay, each tells the others of some who push there: a flood at one of them piles
+up at connectors that serve all.
 
 Whether something piles up, late pings tell. Of a sender's pushes those are in the pile that end within the time that
 the pings of the locations that it pushes to are late by (Little's law); the others are on a long line or at a slow
@@ -93,6 +95,11 @@ class _Activity:
         self._rate = 0.0
         self._weight = 1.0  # of the first measure: there is nothing before it
 
+    @property
+    def name(self) -> tuple[str, str]:
+        """Tenant and name of the sender."""
+        return self.sender.tenant, self.sender.name
+
     def measure(self, queued: float, queue: FairQueue, now: float) -> None:
         """`queued` is what a push waits in one pass of both loops; it passes them twice."""
         done, since = self.sender.metrics.pushes, now - self._looked_at
@@ -132,6 +139,12 @@ class FairShare:
         self._active: list[_Activity] = []
         self._pings = LatePings()
         self._narrowed: set[Gate] = set()
+        self._told: list[tuple[str, str]] = []
+        self.elsewhere: Callable[[], set[tuple[str, str]]] = set
+        """Gives some of those who push at other processes of the relay, by tenant and name."""
+        self.on_active: Callable[[list[tuple[str, str]]], object] = _nobody
+        """Told of some of those who push here, when they are others than before."""
+        self._has_others = False
         self._calm = 0
         self._too_large = 0.0
         self.window = _INFINITE
@@ -199,12 +212,18 @@ class FairShare:
             for sender, (_, at) in self._pushes.items()
             if now - at < ACTIVE_FOR
         ]
+        # Two are enough for whoever hears of it to know one that is not its own.
+        some = [one.name for one in self._active[:2]]
+        if some != self._told:
+            self._told = some
+            self.on_active(some)
 
     def _is_contested(self, now: float) -> bool:
         """Whether there are several who push. Who was idle at the last scan may be the one that makes the crowd."""
         if len(self._active) < 2 and now - self._scanned_at >= SCAN_AGAIN:
             self._scan(now)
-        return len(self._active) > 1
+        self._has_others = not self.elsewhere() <= {one.name for one in self._active}
+        return len(self._active) > 1 or (self._has_others and len(self._active) > 0)
 
     def _adjust(self, *, is_late: bool) -> None:
         """Shrink while pings are late, grow while they are not."""
@@ -223,7 +242,8 @@ class FairShare:
         """Each gets what it needs up to the same level; those above it are held back, if there is anybody below."""
         parts = self._parts()
         above = [(one, part) for one, part in parts if one.demand > part]
-        if len(above) == len(self._active):  # for whose sake? One with far less, or a tenant with fewer senders
+        # Where all are above, for whose sake? One with far less, a tenant with fewer senders, or others elsewhere.
+        if len(above) == len(self._active) and not self._has_others:
             most, least = max(part for _, part in parts), min(one.demand for one in self._active)
             above = [(one, part) for one, part in above if part < most or one.demand > ALIKE * least]
         if not above:
@@ -283,6 +303,10 @@ def level_of(demands: Iterable[int], total: int) -> int:
             return part
         total -= demand
     return left[-1] if left else 0
+
+
+def _nobody(_active: list[tuple[str, str]]) -> None:
+    """There are no other processes."""
 
 
 def _passing(gate: Gate) -> int:

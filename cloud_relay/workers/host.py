@@ -12,6 +12,7 @@ the news (`lines`), both ways:
                  {"heard": number, "at": the loop's time}                      after a ping: when its last byte came
                  {"share": [tenant, kind, name], "of": share}                  of a quota: see `shares`
                  {"stored": number}                                            events were written, up to this one
+                 {"active": [[tenant, sender], …]}                             two at most of those who push here
                  {"blind": bool}                                               it serves nobody: see `blindness`
     from there   {"worker": number}                                            the first line: who this is
                  {"pressed": [[tenant, kind, name, pressure], …]}              its quotas
@@ -77,6 +78,7 @@ class Host:
         self._settings = settings or Settings()
         self._links: set[Link] = set()
         self._is_closed = self._is_blind = False
+        self._active: list[tuple[str, str]] = []
         self._is_empty = asyncio.Event()
         self._listeners: set[_Listener] = set()
         self._told: dict[Key, dict[str, list[Any]]] = {}
@@ -127,6 +129,8 @@ class Host:
             self._listeners.add(listener)
             if self._is_blind:
                 listener.tell({"blind": True})
+            if self._active:
+                listener.tell({"active": self._active})
             for session in self._registry.sessions():
                 listener.tell(_attached(session))
             for key, how in self._told.items():
@@ -217,6 +221,11 @@ class Host:
         """Tell all siblings, those that come later, too, that this worker serves nobody; or that it does again."""
         self._is_blind = is_blind
         self.tell({"blind": is_blind})
+
+    def tell_active(self, senders: list[tuple[str, str]]) -> None:
+        """Tell all siblings, those that come later, too, of some who push here; none: nobody does."""
+        self._active = senders
+        self.tell({"active": senders})
 
     def tell(self, record: Mapping[str, Any]) -> None:
         """Tell all siblings."""

@@ -85,6 +85,8 @@ class Sibling(QuietHandler):
         self.rivals: dict[int, Rival] = {}
         self.is_blind = False
         """Whether it serves nobody, since it cannot read the state."""
+        self.active: list[tuple[str, str]] = []
+        """Some of those who push there of late, by tenant and name."""
         self._loop = loop
         self._owner = owner
         self._budget = budget
@@ -201,6 +203,7 @@ class Sibling(QuietHandler):
     def on_closed(self, link: Link, code: str, detail: str) -> None:
         self._link = self._news = None
         self.is_blind = False
+        self.active = []
         self.keys.clear()
         self.how.clear()
         for key in list(self._doubted):
@@ -253,6 +256,8 @@ class Sibling(QuietHandler):
             self._owner.on_stored(record["stored"])
         elif "blind" in record:
             self.is_blind = record["blind"]
+        elif "active" in record:
+            self.active = [(tenant, name) for tenant, name in record["active"]]
         else:
             self._learn_session(record)
 

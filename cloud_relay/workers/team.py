@@ -128,6 +128,7 @@ class Team:
         self._app.probing.elsewhere = self.wide.states
         self.wide.rival_came, self.wide.rival_gone = tunnel.rival_came, tunnel.rival_gone
         self.wide.hint = tunnel.hint
+        self._app.share.elsewhere, self._app.share.on_active = self.wide.active, self.host.tell_active
         path = self._path(self.number, "link")
         path.unlink(missing_ok=True)
         self._server = await self._app.loop.create_unix_server(self._accept, str(path))

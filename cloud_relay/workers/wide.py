@@ -87,6 +87,10 @@ class WideRegistry:
         """Tunnels here by which a push for the key could go now, and siblings that have some."""
         return self.local.count(key) + sum(key in sibling.keys for sibling in self.siblings)
 
+    def active(self) -> set[tuple[str, str]]:
+        """Some of those who push at siblings, by tenant and name."""
+        return {one for sibling in self.siblings for one in sibling.active}
+
     def states(self, key: Key) -> list[tuple[str, str]]:
         """How a target is behind the connectors of each sibling, and why."""
         found = [sibling.how.get(key, {}) for sibling in self.siblings]

@@ -186,6 +186,28 @@ def test_alone_nobody_is_held_back():
     assert world.link.pings == 0
 
 
+def test_one_that_floods_alone_here_is_held_back_for_those_at_other_workers():
+    world = World()
+    told: list[list[tuple[str, str]]] = []
+    world.share.on_active = told.append
+    flood, _ = world.senders
+    world.share.elsewhere = lambda: {("acme", "s0")}  # the same sender, by other connections
+    world.flood(flood, 256)
+    world.run(1.0)
+    assert world.share.narrowed == 0
+    assert told == [[("acme", "s0")]]
+    world.share.elsewhere = lambda: {("acme", "s0"), ("acme", "another")}
+    world.run(1.0)
+    assert world.share.narrowed == 1
+    assert flood.gate.in_flight <= CROWD
+    world.share.elsewhere = set
+    world.run(1.0)
+    assert world.share.narrowed == 0
+    world.closed_loop.clear()
+    world.run(ACTIVE_FOR + 2.0)
+    assert told[-1] == []
+
+
 def test_those_who_flood_alike_are_left_alone():
     """For whose sake? Each only waits for the others, as it would in a line."""
     world = World(senders=4)

@@ -419,6 +419,15 @@ async def test_one_that_serves_nobody_says_so_to_those_that_come_later_too(two: 
     await until(lambda: not two.view.is_blind and not again.is_blind)
 
 
+async def test_who_pushes_there_is_told_to_those_that_come_later_too(two: Two) -> None:
+    two.far.host.tell_active([("acme", "s4"), ("globex", "ibp")])
+    await until(lambda: two.near.wide.active() == {("acme", "s4"), ("globex", "ibp")})
+    again = two.near.look_at(two.far, 2)
+    await until(lambda: again.active == [("acme", "s4"), ("globex", "ibp")])
+    two.far.host.tell_active([])
+    await until(lambda: not two.near.wide.active() and not again.active)
+
+
 async def test_what_ends_or_changes_is_told(two: Two) -> None:
     _, attendant = two.far.attach()
     await until(lambda: KEY in two.view.keys and len(two.view.rivals) == 1)
