@@ -1,7 +1,7 @@
 """The real programs that the tests run beside ours: where they are, and what their environment needs.
 
 `tools/peers.sh` unpacks them into `.peers/`. Tests ask for one by the fixture `peer` (in conftest.py), which leaves the
-test out, loudly, when it is missing, and fails it under CI.
+test out, loudly, when it is missing, and fails it under CI, where whatever can be unpacked is there.
 
 How they start without touching the system: nginx with `-p FOLDER -e FILE -c FILE -g 'daemon off;'` and all its
 temporary paths in the config; tinyproxy with `-d`; haproxy with `-db`; sshd by its whole path with `-D -e -f FILE`, and
@@ -28,7 +28,7 @@ NOT_UNPACKED: Final = {
     "kubectl": "install kubectl 1.27 or newer: Debian 12's knows no components of an overlay",
     "openssl": "install openssl",
 }
-"""Programs that `tools/peers.sh` leaves to the system, and what to do where one is missing."""
+"""Programs that `tools/peers.sh` cannot unpack, and what to do where one is missing: a CI may be without them."""
 
 
 class Peer(NamedTuple):
