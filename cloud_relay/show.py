@@ -253,11 +253,14 @@ def _workers(status: dict[str, Any]) -> str:
     if found is None:
         return ""
     missing = f"{found['answering']} of " if found["answering"] < found["count"] else ""
-    upgrade = found.get("upgrade")
-    is_told = upgrade is not None and upgrade["stage"] != "done"
-    blind = ", ".join(map(str, found.get("blind_workers", ())))
-    missing += f"(blind: {blind}; the state cannot be read) " if blind else ""
-    return f"{missing}{counted(found['count'], 'worker')}{f' (upgrade: {progress(upgrade)})' if is_told else ''}, "
+    remarks = []
+    if blind := found.get("blind_workers"):
+        remarks.append(f"the state cannot be read: {', '.join(map(str, blind))} serve nobody")
+    if (upgrade := found.get("upgrade")) is not None and upgrade["stage"] != "done":
+        why = f": {upgrade['error']['title']}" if upgrade["error"] else ""
+        remarks.append(f"upgrade: {progress(upgrade)}{why}")
+    shown = f" ({'; '.join(remarks)})" if remarks else ""
+    return f"{missing}{counted(found['count'], 'worker')}{shown}, "
 
 
 def _not_allowed_lines(status: dict[str, Any]) -> list[RenderableType]:

@@ -170,7 +170,8 @@ class Ingress:
     """The one mutable object that all listeners and connections of a process share.
 
     `context` is replaced by a reload (`use`). `state` moves on with the process: before SERVING, and from STOPPED on,
-    every push gets 503 `starting`; while DRAINING pushes are served and each answer closes its connection. `on_bug` is
+    every push gets 503 `starting`, or `cannot-judge-credential` if it is BLIND; while DRAINING pushes are served and
+    each answer closes its connection. `on_bug` is
     told of every exception that our own code raised while it worked on a push: it logs with a traceback, rarely enough.
     `upgraded` are the pushes that live on as WebSockets, `certified` what ends with a client certificate. `handshakes`
     says when those of new connections begin, `refusals` when it is looked what a connection says next whose last push

@@ -24,6 +24,7 @@ _QUEUED: Final = PushState.QUEUED
 
 _SERVING: Final = RelayState.SERVING
 _DRAINING: Final = RelayState.DRAINING
+_BLIND: Final = RelayState.BLIND
 _STARTING: Final = FAULTS["starting"]
 _UNKNOWN_HOST: Final = FAULTS["unknown-host"]
 _NO_ROUTE: Final = FAULTS["no-such-route"]
@@ -54,7 +55,7 @@ class Push(PushTries):
         head = self.head
         state = self._ingress.state
         if state is not _SERVING and state is not _DRAINING:
-            self._fail(_STARTING)
+            self._fail(_CANNOT_JUDGE if state is _BLIND else _STARTING)
             return
         routing = self._context.routing
         route = routing.lookup(head.host, head.path)

@@ -74,6 +74,17 @@ def test_starting_and_stopping(state):
     assert code_of(refused(relay)) == "starting"
 
 
+def test_one_that_cannot_read_who_is_switched_off_judges_nobody_and_keeps_no_connection():
+    relay = Relay()
+    relay.ingress.state = RelayState.BLIND
+    sender = relay.connect()
+    sender.send(post(b"x"))
+    assert code_of(sender.last) == "cannot-judge-credential"
+    assert sender.last.status == 503
+    assert sender.last.headers["connection"] == "close"
+    assert relay.streams == []
+
+
 # A hash that takes long.
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from cloud_relay import show
 from cloud_relay.workers.status import merge_status
 
 
@@ -99,3 +102,32 @@ def test_what_only_a_worker_with_another_config_knows_is_left_out() -> None:
     merged = merge_status({0: status(0), 1: status(1, route="new")}, 2)
     assert [row["route"] for row in merged["routes"]] == ["all"]
     assert merged["routes"][0]["pushes"] == 10
+
+
+@pytest.mark.parametrize(
+    ("workers", "said"),
+    [
+        (None, ""),
+        ({"count": 4, "answering": 4}, "4 workers, "),
+        ({"count": 4, "answering": 3}, "3 of 4 workers, "),
+        (
+            {"count": 4, "answering": 4, "blind_workers": [1, 2]},
+            "4 workers (the state cannot be read: 1, 2 serve nobody), ",
+        ),
+        (
+            {"count": 2, "answering": 1, "upgrade": {"stage": "leaving", "worker": 1, "error": None}},
+            "1 of 2 workers (upgrade: worker 1 of 2 (number 1) serves out its connections), ",
+        ),
+        ({"count": 2, "answering": 2, "upgrade": {"stage": "done", "error": None}}, "2 workers, "),
+        (
+            {"count": 2, "answering": 2, "upgrade": {"stage": "failed", "error": {"title": "it does not fit"}}},
+            "2 workers (upgrade: 0 of 2 workers are replaced, and no more will be: it does not fit), ",
+        ),
+    ],
+)
+def test_what_people_see_of_the_workers(workers: dict[str, Any] | None, said: str) -> None:
+    status: dict[str, Any] = {}
+    if workers is not None:
+        upgrade = {"workers": 2, "replaced": 0, "worker": None} | (workers.get("upgrade") or {})
+        status["workers"] = {"blind_workers": [], **workers, "upgrade": upgrade if "upgrade" in workers else None}
+    assert show._workers(status) == said
