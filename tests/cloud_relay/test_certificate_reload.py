@@ -155,7 +155,7 @@ async def test_what_is_broken_changes_nothing_until_it_is_mended(relay: Relay, w
         mount.put(**{file.replace(".", "__"): content})
         with pytest.raises(CommandError) as caught:
             await relay.reload()
-        assert caught.value.exit_code is ExitCode.REFUSED
+        assert caught.value.exit_code is ExitCode.CONFIG
         status = relay.app.status()["reload"]
         assert status["taken"] is False
         assert file in str(status["lines"])
