@@ -27,6 +27,7 @@ EXCEPT = (
 SINGLE = (
     "shared/access_log.py",
     "shared/metric_cells.py",
+    "shared/tcp/tls.py",
     "shared/timers.py",
     "shared/tunnel/gaps.py",
     "shared/tunnel/link.py",
@@ -47,6 +48,7 @@ SINGLE = (
     "connector_agent/dispatch.py",
     "connector_agent/metrics.py",
     "connector_agent/plan.py",
+    "connector_agent/tls_probe.py",
     "connector_agent/tunnel.py",
     "connector_agent/upgraded.py",
 )
