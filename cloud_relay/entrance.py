@@ -108,9 +108,13 @@ class Entrance:
         self._waiting.add(doorstep)
         return self._loop.call_later(self._time_limit, doorstep.abort)
 
-    def queue(self, source: str, turn: Callable[[], object]) -> None:
-        """Call `turn` when it has come."""
-        self._turns.join(source, turn)
+    def queue(self, source: str, doorstep: _Doorstep) -> None:
+        """Have it take its turn when that has come."""
+        self._turns.join(source, doorstep)
+
+    def waits(self, doorstep: _Doorstep) -> bool:
+        """Whether a connection still waits."""
+        return doorstep in self._waiting
 
     def has_waited(self, doorstep: _Doorstep) -> bool:
         """Whether a connection was one of those that wait; it is none of them any more."""
@@ -261,9 +265,15 @@ class _Doorstep(asyncio.Protocol):
     def _queue(self) -> None:
         if not self._is_queued:
             self._is_queued = True
-            self._entrance.queue(self._source, self._turn)
+            self._entrance.queue(self._source, self)
 
-    def _turn(self) -> None:
+    @property
+    def wants_turn(self) -> bool:
+        """See Waiter."""
+        return self._entrance.waits(self)
+
+    def take_turn(self) -> None:
+        """See Waiter."""
         if self._leave():
             self._entrance.begin(self._raw, self._source, self._peer, self._early)
 

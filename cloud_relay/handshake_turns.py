@@ -32,7 +32,7 @@ class Knock:
     The socket stays the caller's.
     """
 
-    __slots__ = ("_begin", "_has_given_up", "_loop", "_sock", "_source", "_turns")
+    __slots__ = ("_begin", "_loop", "_sock", "_source", "_turns", "has_heard", "wants_turn")
 
     def __init__(
         self, loop: Loop, turns: HandshakeTurns, sock: socket.socket, source: str, begin: Callable[[], object]
@@ -42,21 +42,24 @@ class Knock:
         self._sock = sock
         self._source = source
         self._begin = begin
-        self._has_given_up = False
+        self.has_heard = False
+        """Whether first bytes are here: it is not the sender who has others wait."""
+        self.wants_turn = True
         loop.add_reader(sock, self._on_hello)
 
     def give_up(self) -> None:
         """Wait no longer: `begin` is not called any more."""
-        self._has_given_up = True
+        self.wants_turn = False
         self._loop.remove_reader(self._sock)
 
     def _on_hello(self) -> None:
+        self.has_heard = True
         self._loop.remove_reader(self._sock)
-        self._turns.join(self._source, self._on_turn)
+        self._turns.join(self._source, self)
 
-    def _on_turn(self) -> None:
-        if not self._has_given_up:
-            self._begin()
+    def take_turn(self) -> None:
+        """See Waiter."""
+        self._begin()
 
 
 class HandshakeTurns(LoopTurns):

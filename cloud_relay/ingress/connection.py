@@ -62,8 +62,8 @@ class SenderConnection(EndingConnection):
     """
 
     __slots__ = (
-        "_awaits_turn", "_is_advancing", "_memo", "_on_lost", "_on_made", "_owes_continue", "_rests_since", "_skipped",
-        "_was_refused", "last_answer", "peer", "scheme",
+        "_awaits_turn", "_is_advancing", "_memo", "_on_lost", "_on_made", "_owes_continue", "_owes_turn",
+        "_rests_since", "_skipped", "last_answer", "peer", "scheme",
     )  # fmt: skip
 
     def __init__(
@@ -86,7 +86,7 @@ class SenderConnection(EndingConnection):
         self._skipped = 0
         self._rests_since = _FOR_EVER
         self._is_advancing = False
-        self._awaits_turn = self._was_refused = False
+        self._awaits_turn = self._owes_turn = False
         self._owes_continue = False
 
     def __repr__(self) -> str:
@@ -136,7 +136,7 @@ class SenderConnection(EndingConnection):
         try:
             if self._push is not None:
                 self._push.on_drained()
-            elif self._state is _HEAD:
+            elif self._state is _HEAD and not self._awaits_turn:
                 self._next()
         except Exception as error:  # noqa: BLE001 - as above
             self._fail(error)
@@ -169,7 +169,7 @@ class SenderConnection(EndingConnection):
 
     def push_refused(self, *, keep: bool) -> None:
         """`push_finished` with an answer of our own: what the sender says next waits for its turn."""
-        self._was_refused = True
+        self._owes_turn = True
         self.push_finished(keep=keep)
 
     def push_finished(self, *, keep: bool) -> None:
@@ -241,9 +241,10 @@ class SenderConnection(EndingConnection):
             while data:
                 state = self._state
                 if state is _HEAD:
-                    if heads == _AT_ONCE:
-                        self._await_turn(data)
-                        return
+                    if heads == _AT_ONCE:  # so many are answered already: whoever else has something comes first
+                        self._keep(data)
+                        self._owes_turn = True
+                        break
                     heads += 1
                     data = self._take_head(data)
                 elif state is _BODY:
@@ -255,36 +256,35 @@ class SenderConnection(EndingConnection):
                     return
         finally:
             self._is_advancing = False
-        if self._state is _HEAD and (not self._buffer or self._is_write_blocked):
+        if self._state is _HEAD and (not self._buffer or self._is_write_blocked or self._owes_turn):
             self._rest()
 
-    def _await_turn(self, data: bytes) -> None:
-        """So many requests at once are answered already: whoever else has something comes first."""
-        self._keep(data)
-        self._wait_for_turn()
+    @property
+    def wants_turn(self) -> bool:
+        """See Waiter."""
+        return self._awaits_turn and self._state is _HEAD
 
-    def _wait_for_turn(self) -> None:
-        self._was_refused = False
-        self._awaits_turn = True
-        self.ingress.refusals.join(source_key(self.source), self._take_turn)
-
-    def _take_turn(self) -> None:
+    def take_turn(self) -> None:
+        """See Waiter. One that does not read its answers keeps owing it: there is nothing to be had from it now."""
+        self._awaits_turn = False
+        self._owes_turn = self._is_write_blocked
         try:
-            if self._awaits_turn and self._state is _HEAD:
-                self._next()
+            self._next()
         except Exception as error:  # noqa: BLE001 - as above
             self._fail(error)
 
     def _rest(self) -> None:
-        """Between two requests, or while the sender does not read its answers: only the keep-alive time-out runs."""
+        """Between two requests, while the sender does not read its answers, or until its turn has come: only the
+        keep-alive time-out runs."""
         if self.ingress.state is not _SERVING:
             self._close()
         else:
             now = self._rests_since = self.ingress.time()
             self._timer.set(now + self.settings.keep_alive_timeout)
-            if self._was_refused and not self._buffer:
+            if self._owes_turn and not self._is_write_blocked:
+                self._awaits_turn = True
                 self.pause_reading()
-                self._wait_for_turn()
+                self.ingress.refusals.join(source_key(self.source), self)
 
     def _take_head(self, data: bytes) -> bytes:
         if self._is_write_blocked:  # the sender does not read its answers: the next push waits until it does
@@ -310,6 +310,7 @@ class SenderConnection(EndingConnection):
             return b""
         ingress = self.ingress
         now = ingress.time()
+        self._owes_turn = False
         push = self._push = Push(self, ingress, head, now, memo)
         if reader is None:
             self._state = _WAITING
@@ -376,10 +377,9 @@ class SenderConnection(EndingConnection):
 
     def _next(self) -> None:
         """Go on with what was kept while the last push was answered."""
-        self._awaits_turn = False
         self.resume_reading()
         buffer = self._buffer
-        if not buffer or self._is_write_blocked:
+        if not buffer or self._is_write_blocked or self._owes_turn:
             self._rest()
         else:
             data = bytes(buffer)

@@ -190,8 +190,8 @@ class _Arrival:
 
     @property
     def idle_since(self) -> float:
-        """See `Guest`. In its handshake it is not idle."""
-        return self._since if self._deadline is not None else FOR_EVER
+        """See `Guest`. From its first bytes on it is not idle: it waits for us, or is in its handshake."""
+        return FOR_EVER if self._knock is None or self._knock.has_heard else self._since
 
     def make_way(self) -> None:
         """End at once: it is idle."""

@@ -17,6 +17,7 @@ import pytest
 import uvloop
 
 from cloud_relay.handshake_turns import HandshakeTurns
+from cloud_relay.loop_turns import Waiter
 from tests.support.chain import Chain, chain, tcp_route
 from tests.support.development import Pki
 from tests.support.ends import EdgeEnd, dial, until
@@ -290,17 +291,17 @@ def test_a_handshake_that_never_ends_is_cut_off(run, tmp_path, monkeypatch):
 
 
 def test_a_handshake_begins_when_its_first_bytes_are_here_and_its_turn_has_come(run, tmp_path, monkeypatch):
-    joined: list[tuple[str, Callable[[], object]]] = []
+    joined: list[tuple[str, Waiter]] = []
     join = HandshakeTurns.join
 
     async def main() -> None:
         async with tls_world(tmp_path) as (made, port, _):
 
-            def note(turns: HandshakeTurns, source: str, begin: Callable[[], object]) -> None:
+            def note(turns: HandshakeTurns, source: str, waiter: Waiter) -> None:
                 if turns is made.doors.tcp.ingress.handshakes:
-                    joined.append((source, begin))
+                    joined.append((source, waiter))
                 else:  # a connector's
-                    join(turns, source, begin)
+                    join(turns, source, waiter)
 
             monkeypatch.setattr(HandshakeTurns, "join", note)
             connections = made.doors.tcp.connections
@@ -310,10 +311,10 @@ def test_a_handshake_begins_when_its_first_bytes_are_here_and_its_turn_has_come(
             assert joined == []
             near.send(REAL[:40])
             await until(lambda: joined)
-            ((source, begin),) = joined
+            ((source, waiter),) = joined
             assert source == "127.0.0.1"
             assert push._welcome.edge is None
-            begin()
+            waiter.take_turn()
             await until(lambda: push._welcome.edge is not None)
             late = await dial(port)
             late.send(REAL[:40])
@@ -323,7 +324,7 @@ def test_a_handshake_begins_when_its_first_bytes_are_here_and_its_turn_has_come(
             made.doors.tcp.abort()
             for end in (near, late, silent):
                 await until(lambda: end.events == ["reset"])  # noqa: B023 - awaited at once
-            joined[1][1]()
+            assert not joined[1][1].wants_turn
             assert not connections
 
     run(main)

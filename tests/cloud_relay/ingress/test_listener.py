@@ -11,12 +11,14 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import trustme
 import uvloop
 
+from cloud_relay.handshake_turns import HandshakeTurns
 from cloud_relay.health import RelayState
 from cloud_relay.ingress.connection import SenderConnection
 from cloud_relay.ingress.context import IngressSettings
@@ -368,6 +370,30 @@ def test_when_connections_run_short_the_idlest_makes_way(run, tls, monkeypatch):
     run(main)
 
 
+def test_one_that_waits_for_its_turn_makes_no_way(run, pki, monkeypatch):
+    """It has said hello, and it is us who have it wait."""
+    joined: list[str] = []
+    monkeypatch.setattr("cloud_relay.guests.PATIENCE", 0.0)
+    monkeypatch.setattr(HandshakeTurns, "join", lambda turns, source, waiter: joined.append(source))
+
+    async def main() -> None:
+        async with listening(pki, settings=IngressSettings(max_connections=1)) as (_, listener):
+            first = socket.create_connection(listener.addresses[0])
+            first.send(b"\x16")
+            await until(lambda: joined)
+            second = socket.create_connection(listener.addresses[0])
+            for sock in (first, second):
+                sock.settimeout(0.0)
+            await until(lambda: is_closed(second))
+            assert not is_closed(first)
+            assert listener.open_connections == 1
+            first.close()
+            second.close()
+        joined.clear()
+
+    run(main)
+
+
 def is_closed(sock: socket.socket) -> bool:
     """Whether the other side has ended it."""
     try:
@@ -404,7 +430,8 @@ def test_handshakes_take_turns_with_pushes(run, pki):
             handshakes = relay.ingress.handshakes
             begun: list[str] = []
             for source in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "198.51.100.1"):
-                handshakes.join(source, partial(begun.append, source))
+                waiter = SimpleNamespace(wants_turn=True, take_turn=partial(begun.append, source))
+                handshakes.join(source, cast(Any, waiter))
             assert begun == []
             kept.write(post(b"x"))
             await until(lambda: relay.streams)

@@ -349,3 +349,39 @@ def test_continue_is_said_once():
     relay.stream.fail("connector-overloaded", refused=True)
     assert len(relay.streams) == 2
     assert sender.received == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def test_a_part_of_the_next_request_does_not_stand_in_for_a_turn():
+    """Nor does one that always has the next request begun go before all others."""
+    relay = Relay()
+    flood, ask = [relay.connect() for _ in range(50)], get("/nowhere")
+    for sender in flood:
+        sender.connection.data_received(ask + ask[:9])
+    for sender in flood:
+        sender.connection.data_received(ask[9:] + ask[:9])  # it was on its way already
+    assert [len(sender.answers()) for sender in flood] == [1] * 50
+    assert all(sender.transport.is_paused for sender in flood)
+    relay.clock.turn()
+    assert [len(sender.answers()) for sender in flood].count(2) == REFUSED_AT_ONCE
+    relay.clock.run()
+    assert [len(sender.answers()) for sender in flood] == [2] * 50
+    relay.sleep(5.1)
+    assert all(sender.is_closed for sender in flood), "a head has its time as ever"
+
+
+def test_who_does_not_read_its_refusals_waits_for_its_turn_as_well():
+    relay = Relay()
+    flood = [relay.connect() for _ in range(50)]
+    for sender in flood:
+        sender.transport.room = 0
+        sender.connection.data_received(get("/nowhere") * 20)
+    relay.clock.run()
+    assert [len(sender.transport.writes) for sender in flood] == [1] * 50
+    for sender in flood:
+        sender.transport.drain()
+    assert [len(sender.transport.writes) for sender in flood] == [1] * 50
+    relay.clock.turn()
+    assert sum(len(sender.transport.writes) > 1 for sender in flood) == REFUSED_AT_ONCE
+    relay.clock.run()
+    assert [len(sender.answers()) for sender in flood] == [20] * 50
+    relay.assert_nothing_left()
