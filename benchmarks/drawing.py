@@ -131,7 +131,7 @@ def _finish(panel: Panel, grid: str = "y") -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 500 else (1.0, 2.0, 5.0)))
         axes.yaxis.set_minor_locator(NullLocator())
     if grid == "y":
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         if not panel.is_log:
             axes.set_gid(_FROM_ZERO)
     axes.set_xlabel(panel.along, fontsize=8.5, color=_QUIET)
