@@ -82,6 +82,7 @@ def list_senders(path: Path) -> list[dict[str, Any]]:
 def _switch_offline(path: Path, tenant: str, name: str, *, is_disabled: bool) -> dict[str, Any]:
     """No relay runs: write into its state, under the lock that it takes too."""
     from shared.owner import as_owner
+    from shared.pki.files import PkiError
 
     config, state = _offline(path)
     entry = config.tenants.get(tenant)
@@ -92,6 +93,8 @@ def _switch_offline(path: Path, tenant: str, name: str, *, is_disabled: bool) ->
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with as_owner(config.state_dir):  # root's, too, is a file that the relay's user can read
             has_changed = state.set_disabled((tenant, name), time.time() if is_disabled else None)
+    except PkiError as error:  # of another user than the one who asks
+        raise CommandError(ExitCode.FAILED, str(error), code="state-unusable") from error
     except OSError as error:
         message = f"{state.path} cannot be written: {error.strerror or error}"
         raise CommandError(ExitCode.FAILED, message, code="state-unusable") from error

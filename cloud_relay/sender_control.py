@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shared.control import ControlFault, ControlRequest, Handler, Routes
+from shared.pki.files import PkiError
 from shared.status import timestamp
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class SenderBook(Protocol):
         """All of them, for people."""
 
     def set_disabled(self, tenant: str, name: str, *, is_disabled: bool) -> bool:
-        """Switch one off or on; False if it was so already. LookupError if there is none, OSError if it cannot be."""
+        """Switch one off or on; False if it was so already. LookupError if there is none; PkiError, OSError if it
+        cannot be."""
 
 
 def senders_view(
@@ -81,6 +83,8 @@ def sender_routes(book: SenderBook) -> Routes:
                 raise ControlFault(
                     404, "unknown-sender", "the config has no such sender", "See 'cloud-relay senders list'."
                 ) from error
+            except PkiError as error:
+                raise ControlFault(500, "state-unusable", str(error), "Nothing was changed.") from error
             except OSError as error:
                 raise ControlFault(
                     500, "state-unusable", f"the state cannot be written: {error.strerror or error}",

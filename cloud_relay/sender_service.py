@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cloud_relay.hashing import HashingPool
@@ -11,7 +13,7 @@ from cloud_relay.oauth.fetch import KeyBook
 from cloud_relay.oauth.keys import SigningKeys
 from cloud_relay.oauth.tokens import AccessTokens
 from cloud_relay.realms import SenderServices
-from cloud_relay.sender_state import FILE, SenderFile, SenderKey, SenderState
+from cloud_relay.sender_state import FILE, SenderFile, SenderState
 from cloud_relay.throttle import FailureThrottle
 from shared.exits import CommandError, ExitCode
 from shared.logs import get_logger
@@ -40,18 +42,13 @@ class SenderService:
 
     def require(self, config: RelayConfig) -> None:
         """Read what the state holds. CommandError for a file that cannot be used."""
-        try:
+        with _required(config):
             self._file.load()
             self.open(config)
-        except PkiError as error:
-            raise CommandError(ExitCode.FAILED, str(error), code="state-unusable") from error
-        except OSError as error:
-            message = f"the state in {config.state_dir} cannot be used: {error.strerror or error}"
-            raise CommandError(ExitCode.FAILED, message, code="state-unusable") from error
 
     def open(self, config: RelayConfig) -> None:
         """Have a key to sign with, if this config has a token endpoint. PkiError or OSError if that cannot be."""
-        if any(tenant.token_endpoints for tenant in config.tenants.values()):
+        if _signs(config):
             self._keys.open(time.time())
 
     def rotate_keys(self, config: RelayConfig) -> None:
@@ -64,19 +61,42 @@ class SenderService:
         except OSError as error:
             _log.error("the token key cannot be renewed; the old one stays in use", cause=error.strerror or str(error))
 
-    def follow(self) -> set[SenderKey]:
-        """Take in what another process has written since; the senders that were switched off or on. PkiError, OSError:
-        a file cannot be read, and what was known of it stays."""
+    def follow(self) -> None:
+        """Take in what another process has written since. PkiError, OSError: a file cannot be read, and what was known
+        of it stays."""
         seen = (stamp(self._file.path), stamp(self._keys.path))
         if seen == self._seen:
-            return set()
-        before = dict(self._file.disabled())
+            return
         self._file.load()
         if self._keys.is_open:
             self._keys.reread()
         self._seen = seen
-        return before.keys() ^ self._file.disabled().keys()
 
     def close(self) -> None:
         """End what runs."""
         self.services.keys.close()
+
+
+def rehearse_senders(config: RelayConfig) -> None:
+    """Whether `require` would fail, beside a process that has the state: nothing is written. CommandError."""
+    keys = SigningKeys(config.state_dir / token_keys.FILE)
+    with _required(config):
+        SenderFile(config.state_dir / FILE).load()
+        if _signs(config) and keys.path.exists():
+            keys.reread()
+
+
+def _signs(config: RelayConfig) -> bool:
+    return any(tenant.token_endpoints for tenant in config.tenants.values())
+
+
+@contextmanager
+def _required(config: RelayConfig) -> Iterator[None]:
+    """CommandError for a state that cannot be used."""
+    try:
+        yield
+    except PkiError as error:
+        raise CommandError(ExitCode.FAILED, str(error), code="state-unusable") from error
+    except OSError as error:
+        message = f"the state in {config.state_dir} cannot be used: {error.strerror or error}"
+        raise CommandError(ExitCode.FAILED, message, code="state-unusable") from error

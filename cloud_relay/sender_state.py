@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 import orjson
 
-from shared.pki.files import PkiError, read_private, write_private
+from shared.pki.files import MissingError, PkiError, read_private, write_private
 
 FILE: Final = "senders.json"
 """Its name in the relay's state_dir."""
@@ -45,8 +45,18 @@ class SenderFile:
 
     def load(self) -> None:
         """Read the file; no file means that nobody is switched off. PkiError for one that cannot be used: to go on
-        without it would let in whom somebody has shut out."""
-        self._disabled = _parse(read_private(self.path, "sender state"), self.path) if self.path.exists() else {}
+        without it would let in whom somebody has shut out. So would one that is gone although somebody was."""
+        try:
+            data = read_private(self.path, "sender state")
+        except MissingError:
+            if self._disabled:
+                msg = (
+                    f"{self.path}: the sender state is gone: restore it from a backup, or restart the relay; then "
+                    "every sender that was switched off is on again"
+                )
+                raise PkiError(msg) from None
+        else:
+            self._disabled = _parse(data, self.path)
 
     def disabled(self) -> Mapping[SenderKey, float]:
         """See SenderState."""

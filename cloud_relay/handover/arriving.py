@@ -15,6 +15,7 @@ from cloud_relay.doors import require_contexts
 from cloud_relay.handover.predecessor import Predecessor
 from cloud_relay.identity.office import rehearse
 from cloud_relay.loading import check_state
+from cloud_relay.sender_service import rehearse_senders
 from shared.crash_points import reach
 from shared.listeners import Inherited
 from shared.logs import get_logger
@@ -145,3 +146,4 @@ class Arriving:
 def rehearse_serving(app: RelayApp) -> None:
     """Whether its config could be served with the state that another process holds. May block. CommandError."""
     require_contexts(app.config, lambda: rehearse(app.config, app.clock))
+    rehearse_senders(app.config)

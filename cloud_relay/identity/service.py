@@ -61,8 +61,10 @@ class IdentityService:
 
     def context(self) -> ssl.SSLContext:
         """The tunnel listener's side of TLS where the relay is its own CA. Raises PkiError."""
-        self._own_seen = stamp(self.office.own.path)
-        return self.office.own.context(self._app.clock.now())
+        seen = stamp(self.office.own.path)
+        context = self.office.own.context(self._app.clock.now())
+        self._own_seen = seen  # no sooner: what cannot be read now is tried again
+        return context
 
     async def follow(self) -> None:
         """Take in what another process has written: events, and the relay's own certificate, of which there is none.

@@ -1,6 +1,8 @@
 """Files that hold keys and certificates: written whole or not at all, read only if nobody else could have.
 
-PkiError    what is wrong with a key, a certificate or a bundle, where, and what to do
+PkiError             what is wrong with a key, a certificate or a bundle, where, and what to do
+├── MissingError     there is no such file
+└── UnreadableError  the system does not let it be read now: what is in it is not known
 """
 
 from __future__ import annotations
@@ -21,6 +23,14 @@ Stamp = tuple[int, int, int] | None
 
 class PkiError(ValueError):
     """A key, certificate or bundle cannot be used. The message names the path and the remedy; it holds no secret."""
+
+
+class MissingError(PkiError):
+    """There is no such file."""
+
+
+class UnreadableError(PkiError):
+    """The system does not let the file be read now, for want of a disk, a right or a descriptor."""
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -102,10 +112,10 @@ def _open(path: Path, what: str) -> _Descriptor:
         number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         msg = f"{path}: the {what} file is missing"
-        raise PkiError(msg) from None
+        raise MissingError(msg) from None
     except OSError as error:
         msg = f"{path}: the {what} file cannot be read: {error.strerror}"
-        raise PkiError(msg) from error
+        raise UnreadableError(msg) from error
     return _Descriptor(number, path, what)
 
 
