@@ -115,7 +115,7 @@ class FairQueue:
         self._lines: dict[Gate, Line] = {}
         self._of_sender: Counter[Gate] = Counter()
         self._of_tenant: Counter[str] = Counter()
-        self._open: set[Gate] = set()
+        self._open: dict[Gate, None] = {}  # in the order in which they had room
         self.waiting = 0
         self.queued = 0
         self.refused = 0
@@ -155,7 +155,7 @@ class FairQueue:
         """A push that held this gate ended: serve its line soon."""
         if not self._open:
             self._loop.call_soon(self._serve_open)
-        self._open.add(gate)
+        self._open[gate] = None
 
     def recheck(self) -> None:
         """The limits may be others: look at every line soon."""
@@ -163,7 +163,7 @@ class FairQueue:
             self.has_room(gate)
 
     def _serve_open(self) -> None:
-        gates, self._open = self._open, set()
+        gates, self._open = self._open, {}
         for gate in gates:
             self._serve(gate)
 
