@@ -66,6 +66,12 @@ def test_whoever_comes_after_a_flood_finds_a_place_and_then_its_share(limit: int
     assert max(world.held) - min(world.held) <= 1, world.held
 
 
+def test_what_a_flood_that_gives_nothing_back_leaves_to_others() -> None:
+    """As docs/senders/quotas.md says: a sixteenth, and a third of the rest."""
+    world = World(1600, 6)
+    assert [world.take(party, 1600) for party in range(5)] == [1400, 100, 34, 22, 15]
+
+
 def test_one_who_cannot_have_company_may_have_all() -> None:
     world = World(100, 1)
     assert world.take(0, 200) == 100
