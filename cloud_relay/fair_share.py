@@ -17,7 +17,7 @@ Nothing here is called for a push: the controller looks every 50 ms, at those wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cloud_relay.late_pings import LatePings, Link, Place
@@ -70,6 +70,12 @@ SCAN_AGAIN: Final = 0.1
 _SCANNED: Final = 1000
 """Senders that are looked at so often; more of them less often, for it takes some microseconds each."""
 
+_PER_LINK: Final = 2e-5
+"""Seconds from one choice of tunnels to the next, for each that there is: a choice takes a twentieth of that."""
+
+LATE_FOR: Final = CALM * STEP
+"""Seconds for which pings that were late once on a sender's way say that its pushes may be in the pile."""
+
 _INFINITE: Final = float("inf")
 
 log = get_logger("relay.senders")
@@ -85,7 +91,7 @@ class Loop(Protocol):
 class _Activity:
     """One sender that was active of late: of its pushes, how many are in the pile, and how many are elsewhere."""
 
-    __slots__ = ("_done", "_looked_at", "_rate", "_weight", "away", "demand", "piled", "sender")
+    __slots__ = ("_done", "_looked_at", "_rate", "_weight", "away", "demand", "late_at", "piled", "sender")
 
     def __init__(self, sender: Sender, now: float) -> None:
         self.sender = sender
@@ -93,6 +99,8 @@ class _Activity:
         self._done = sender.metrics.pushes
         self._looked_at = now
         self._rate = 0.0
+        self.late_at = -_INFINITE
+        """When pings were late last on one of its ways."""
         self._weight = 1.0  # of the first measure: there is nothing before it
 
     @property
@@ -124,7 +132,7 @@ class FairShare:
         limits: Limits,
         queue: FairQueue,
         senders: Callable[[], Iterable[Sender]],
-        links: Callable[[], Iterable[tuple[Place, Link]]],
+        links: Callable[[], Collection[tuple[Place, Link]]],
         is_on: Callable[[], bool],
     ) -> None:
         self._loop = loop
@@ -134,7 +142,7 @@ class FairShare:
         self._links = links
         self._is_on = is_on
         self._timer: Handle | None = None
-        self._scan_at = self._scanned_at = 0.0
+        self._scan_at = self._scanned_at = self._choose_at = 0.0
         self._pushes: dict[Sender, tuple[int, float]] = {}
         self._active: list[_Activity] = []
         self._pings = LatePings()
@@ -182,21 +190,27 @@ class FairShare:
         if limits.in_flight + queue.waiting <= CROWD or not self._is_on() or not self._is_contested(now):
             self._relax()
             return
-        if is_due or not self._pings.is_pinging:
-            self._pings.choose(self._links(), now)
-        is_late = self._pings.look(now)
+        pings = self._pings
+        if now >= self._choose_at and (is_due or self.window == _INFINITE or not pings.is_pinging):
+            links = self._links()
+            self._choose_at = now + len(links) * _PER_LINK
+            pings.choose(links, now)
+        is_late = pings.look(now)
         for one in self._active:
-            one.measure(self._pings.queued_of(one.sender.tenant, one.sender.locations), queue, now)
+            queued, is_way_late = pings.wait_of(one.sender.tenant, one.sender.locations)
+            one.measure(queued, queue, now)
+            if is_way_late:
+                one.late_at = now
         self._adjust(is_late=is_late)
         if self.window < sum(one.demand for one in self._active):
-            self._share_out()
+            self._share_out(now)
         else:
-            self._relax()
+            self._let_go()
 
     def _scan(self, now: float) -> None:
         """Who was active of late."""
         self._scanned_at = now
-        self._scan_at = now + _SCAN * max(1.0, len(self._pushes) / _SCANNED)
+        self._scan_at = now + self._slowed(_SCAN)
         before, self._pushes = self._pushes, {}
         for sender in self._senders():
             pushes, gate = sender.metrics.pushes, sender.gate
@@ -218,9 +232,12 @@ class FairShare:
             self._told = some
             self.on_active(some)
 
+    def _slowed(self, pause: float) -> float:
+        return pause * max(1.0, len(self._pushes) / _SCANNED)
+
     def _is_contested(self, now: float) -> bool:
         """Whether there are several who push. Who was idle at the last scan may be the one that makes the crowd."""
-        if len(self._active) < 2 and now - self._scanned_at >= SCAN_AGAIN:
+        if len(self._active) < 2 and now - self._scanned_at >= self._slowed(SCAN_AGAIN):
             self._scan(now)
         self._has_others = not self.elsewhere() <= {one.name for one in self._active}
         return len(self._active) > 1 or (self._has_others and len(self._active) > 0)
@@ -238,16 +255,19 @@ class FairShare:
             else:
                 self.window += 1 if self.window < self._too_large * 3 / 4 else 1 / SLOWLY
 
-    def _share_out(self) -> None:
-        """Each gets what it needs up to the same level; those above it are held back, if there is anybody below."""
+    def _share_out(self, now: float) -> None:
+        """Each gets what it needs up to the same level; those above it are held back, if there is anybody below.
+
+        Whose ways were not late has nothing in the pile, however much it has under way.
+        """
         parts = self._parts()
-        above = [(one, part) for one, part in parts if one.demand > part]
+        above = [(one, part) for one, part in parts if one.demand > part and now - one.late_at <= LATE_FOR]
         # Where all are above, for whose sake? One with far less, a tenant with fewer senders, or others elsewhere.
         if len(above) == len(self._active) and not self._has_others:
             most, least = max(part for _, part in parts), min(one.demand for one in self._active)
             above = [(one, part) for one, part in above if part < most or one.demand > ALIKE * least]
         if not above:
-            self._relax()
+            self._let_go()
             return
         narrowed = {one.sender.gate for one, _ in above}
         self._widen(self._narrowed - narrowed)
@@ -273,12 +293,17 @@ class FairShare:
             parts += [(one, part) for one in senders]
         return parts
 
-    def _relax(self) -> None:
+    def _let_go(self) -> None:
         """Nobody need be held back."""
         if self._narrowed:
             self._widen(self._narrowed)
             self._narrowed = set()
         self.window = _INFINITE
+        self._pings.pause()
+
+    def _relax(self) -> None:
+        """Nor could anybody come to harm: there is nothing to look for."""
+        self._let_go()
         self._pings.rest()
 
     def _widen(self, gates: Iterable[Gate]) -> None:

@@ -47,7 +47,7 @@ class Link(Protocol):
 class Path:
     """One tunnel that is pinged: how long that takes when it is quiet, and now."""
 
-    __slots__ = ("_asked_at", "_base", "_base_until", "_link", "_old_base", "queued")
+    __slots__ = ("_asked_at", "_base", "_base_until", "_link", "_old_base", "is_late", "queued")
 
     def __init__(self, link: Link, now: float) -> None:
         self._link = link
@@ -56,9 +56,15 @@ class Path:
         self._asked_at = _INFINITE
         self.queued = 0.0
         """Seconds that the last ping took longer than on a quiet path, or that the one under way does already."""
+        self.is_late = False
+        """Whether that is notable."""
 
     def look(self, now: float) -> bool:
         """Whether pings take notably longer than on a quiet path. Asks again, once the last one is answered."""
+        self.is_late = self._look(now)
+        return self.is_late
+
+    def _look(self, now: float) -> bool:
         took, came_at = self._link.last_ping
         if came_at < self._asked_at < _INFINITE:
             took = max(took, now - self._asked_at)
@@ -77,6 +83,7 @@ class Path:
         """It is not pinged for now: an answer that is still to come counts no more."""
         self._asked_at = _INFINITE
         self.queued = 0.0
+        self.is_late = False
 
     def _note(self, took: float, now: float) -> None:
         if now >= self._base_until:
@@ -88,26 +95,30 @@ class Path:
 class LatePings:
     """The tunnels that are pinged, each with the place that it leads to, and what is known of them from before."""
 
-    __slots__ = ("_known", "_paths")
+    __slots__ = ("_known", "_paths", "_waits")
 
     def __init__(self) -> None:
         self._known: dict[Link, Path] = {}
         self._paths: list[tuple[Place, Path]] = []
+        self._waits: dict[Place, tuple[float, bool]] = {}
+        """By place, what `wait_of` says of it."""
 
     @property
     def is_pinging(self) -> bool:
         """Whether there is any tunnel to ping."""
         return bool(self._paths)
 
-    def queued_of(self, tenant: str, locations: Collection[str] = ()) -> float:
+    def wait_of(self, tenant: str, locations: Collection[str] = ()) -> tuple[float, bool]:
         """Seconds that a push of this tenant waits in one pass of both loops, at the worst, on its way to one of these
-        locations (to any, if there are none); where no tunnel there is pinged, what all others wait at the least."""
-        worst = self._worst()
+        locations (to any, if there are none), and whether pings are late there, at the last look; where no tunnel
+        there is pinged, what all others wait at the least."""
         there = [
-            queued for (whose, where), queued in worst.items()
+            wait for (whose, where), wait in self._waits.items()
             if whose == tenant and (not locations or where in locations)
         ]  # fmt: skip
-        return max(there) if there else min(worst.values(), default=0.0)
+        if there:
+            return max(there)[0], any(is_late for _, is_late in there)
+        return min(self._waits.values(), default=(0.0, False))
 
     def choose(self, links: Iterable[tuple[Place, Link]], now: float) -> None:
         """Ping those of `links` that carry the most, and those that did so lately; forget what is not among them."""
@@ -125,23 +136,27 @@ class LatePings:
 
     def look(self, now: float) -> bool:
         """Whether pings are late in any of them. Each is asked again."""
-        late = [path.look(now) for _, path in self._paths]
-        return any(late)
+        self._waits = {}
+        for place, path in self._paths:
+            is_late = path.look(now)
+            queued, was_late = self._waits.get(place, (0.0, False))
+            self._waits[place] = max(queued, path.queued), was_late or is_late
+        return any(is_late for _, is_late in self._waits.values())
+
+    def pause(self) -> None:
+        """Count no answer that is still to come."""
+        for _, path in self._paths:
+            path.rest()
 
     def rest(self) -> None:
         """Ping nobody for now."""
-        for _, path in self._paths:
-            path.rest()
+        self.pause()
         self._paths = []
-
-    def _worst(self) -> dict[Place, float]:
-        worst: dict[Place, float] = {}
-        for place, path in self._paths:
-            worst[place] = max(worst.get(place, 0.0), path.queued)
-        return worst
+        self._waits = {}
 
     def __repr__(self) -> str:
-        return f"<LatePings {len(self._paths)} paths, {max(self._worst().values(), default=0.0) * 1e3:.1f} ms>"
+        worst = max((queued for queued, _ in self._waits.values()), default=0.0)
+        return f"<LatePings {len(self._paths)} paths, {worst * 1e3:.1f} ms>"
 
 
 def _busiest(links: list[tuple[Place, Link]]) -> list[tuple[Place, Link]]:

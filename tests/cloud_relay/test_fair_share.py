@@ -52,6 +52,14 @@ class FakeLink:
         self.last_ping = (took, self.world.clock.now)
 
 
+class QuietLink(FakeLink):
+    """A tunnel that carries nothing."""
+
+    @property
+    def in_flight(self) -> int:
+        return 0
+
+
 class World:
     """Pushes go through a pipeline of `capacity` a second, and then to a target that takes `target` seconds."""
 
@@ -363,8 +371,8 @@ def test_a_tenant_that_is_not_pinged_goes_by_what_all_wait_for():
     world.clock.sleep(0.45)
     world.clock.run()
     assert pings.look(world.clock.now)
-    assert pings.queued_of("t4") == pytest.approx(0.2, abs=0.01)
-    assert pings.queued_of("another") == pytest.approx(0.05, abs=0.01)
+    assert pings.wait_of("t4")[0] == pytest.approx(0.2, abs=0.01)
+    assert pings.wait_of("another")[0] == pytest.approx(0.05, abs=0.01)
 
 
 def test_who_was_active_long_ago_counts_no_more():
@@ -438,3 +446,58 @@ def test_the_level_is_the_fairest(demands, total):
 
 def test_steps_are_short():
     assert STEP <= 0.05
+
+
+def test_many_quiet_tunnels_are_not_looked_through_all_the_time():
+    world = World(target=0.1)
+    busy, light = world.senders
+    asked: list[float] = []
+
+    def links() -> list[tuple[Place, Link]]:
+        asked.append(world.clock.now)
+        return world.links
+
+    world.links.extend((("globex", f"l{n}"), QuietLink(world)) for n in range(20_000))
+    world.share._links = links
+    world.run(0.5, steady=light)
+    world.flood(busy, 100)
+    asked.clear()
+    world.run(2.0, steady=light)
+    assert 1 <= len(asked) <= 6
+    assert world.share.narrowed == 0
+
+
+def test_many_senders_of_whom_one_pushes_are_not_looked_through_all_the_time():
+    world = World(senders=10_000, target=0.1)
+    asked: list[float] = []
+
+    def senders() -> list[Sender]:
+        asked.append(world.clock.now)
+        return world.senders
+
+    world.share._senders = senders
+    world.flood(world.senders[0], 100)
+    world.run(2.0)
+    asked.clear()
+    world.run(4.0)
+    assert 1 <= len(asked) <= 5
+
+
+def test_a_connector_that_keeps_its_answers_takes_nothing_of_what_others_get_done():
+    """Thousands of pushes a second always have some under way: that is no pile, whatever another's pings say."""
+    world = World(senders=3, capacity=20_000.0, target=0.005)
+    busy, hostile, light = world.senders
+    hostile.tenant = light.tenant = "globex"
+    world.links.append((("globex", "berlin"), FakeLink(world, late=0.1)))
+    world.flood(busy, 60)
+    world.run(1.0)
+    before = len(world.latencies[busy])
+    world.run(1.0)
+    alone = len(world.latencies[busy]) - before
+    assert alone > 6000
+    world.flood(hostile, 20)
+    before = len(world.latencies[busy])
+    for _ in range(100):
+        world.run(STEP, steady=light)
+        assert busy.gate.share == 0
+    assert len(world.latencies[busy]) - before > 0.95 * 5 * alone
