@@ -36,6 +36,7 @@ SINGLE = (
     "shared/tunnel/websocket_client.py",
     "shared/tunnel/websocket_frames.py",
     "shared/tunnel/websocket_server.py",
+    "cloud_relay/gates.py",
     "cloud_relay/limits.py",
     "cloud_relay/metrics.py",
     "cloud_relay/places.py",

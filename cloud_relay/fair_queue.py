@@ -20,7 +20,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from cloud_relay.limits import Gate, Limits
+    from cloud_relay.gates import Gate
+    from cloud_relay.limits import Limits
     from cloud_relay.routing import Route
     from cloud_relay.senders import Sender
 

@@ -25,7 +25,8 @@ from shared.logs import get_logger, log_limited
 
 if TYPE_CHECKING:
     from cloud_relay.fair_queue import FairQueue, Handle
-    from cloud_relay.limits import Gate, Limits
+    from cloud_relay.gates import Gate
+    from cloud_relay.limits import Limits
     from cloud_relay.senders import Sender
 
 STEP: Final = 0.05

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from shared.errors import Fault
 
 if TYPE_CHECKING:
-    from cloud_relay.limits import Gate
+    from cloud_relay.gates import Gate
     from cloud_relay.metrics import RouteMetrics
     from cloud_relay.oauth.endpoint import TokenEndpoint
     from cloud_relay.senders import Realm, Sender

@@ -22,7 +22,7 @@ from shared.errors import FAULTS, Fault
 
 if TYPE_CHECKING:
     from cloud_relay.certificates import PeerCertificate, SenderCertificates
-    from cloud_relay.limits import Gate
+    from cloud_relay.gates import Gate
     from cloud_relay.metrics import SenderMetrics
     from cloud_relay.routing import Route
     from shared.http.requests import RequestHead

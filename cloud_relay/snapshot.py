@@ -14,7 +14,8 @@ from cloud_relay.certificates import SenderCertificates
 from cloud_relay.config.models import RelayConfig, RouteConfig, SenderConfig, TenantConfig
 from cloud_relay.config.parts import SenderLimitsConfig
 from cloud_relay.config.tcp import TcpRouteConfig
-from cloud_relay.limits import Gate, Limits
+from cloud_relay.gates import Gate
+from cloud_relay.limits import Limits
 from cloud_relay.metrics import RelayMetrics, SenderMetrics
 from cloud_relay.oauth.endpoint import TokenEndpoint
 from cloud_relay.oauth.form import MAX_FORM

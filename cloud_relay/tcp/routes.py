@@ -13,7 +13,7 @@ from shared.errors import FAULTS, Fault
 
 if TYPE_CHECKING:
     from cloud_relay.certificates import PeerCertificate, SenderCertificates
-    from cloud_relay.limits import Gate
+    from cloud_relay.gates import Gate
     from cloud_relay.senders import Sender
     from cloud_relay.tcp.metrics import TcpRouteMetrics
 

@@ -17,7 +17,7 @@ from cloud_relay.certificates import (
     SenderCertificates,
     read_peer,
 )
-from cloud_relay.limits import Gate
+from cloud_relay.gates import Gate
 from cloud_relay.metrics import SenderMetrics
 from cloud_relay.senders import Sender
 from shared.pki import issue, tls

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_relay.fair_queue import AT_ONCE, FULL_FOR, FairQueue, Ticket
-from cloud_relay.limits import Gate, Limits
+from cloud_relay.gates import Gate
+from cloud_relay.limits import Limits
 from cloud_relay.metrics import RelayMetrics, SenderMetrics
 from cloud_relay.routing import Route
 from cloud_relay.senders import Realm, Sender

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from cloud_relay.fair_queue import FairQueue
 from cloud_relay.fair_share import ACTIVE_FOR, CROWD, FLOOR, LEAST, STEP, FairShare, _Activity, level_of
+from cloud_relay.gates import Gate
 from cloud_relay.late_pings import PINGED, LatePings, Link, Place
-from cloud_relay.limits import Gate, Limits
+from cloud_relay.limits import Limits
 from cloud_relay.metrics import RelayMetrics, SenderMetrics
 from cloud_relay.routing import Route
 from cloud_relay.senders import Realm, Sender

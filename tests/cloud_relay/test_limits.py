@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_relay.limits import LONGEST_RETRY_AFTER, Gate, Limits
+from cloud_relay.gates import Gate
+from cloud_relay.limits import LONGEST_RETRY_AFTER, Limits
 from cloud_relay.metrics import RelayMetrics, SenderMetrics
 from cloud_relay.routing import Route
 from cloud_relay.senders import Realm, Sender

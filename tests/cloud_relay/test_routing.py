@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cloud_relay.limits import Gate
+from cloud_relay.gates import Gate
 from cloud_relay.metrics import RelayMetrics
 from cloud_relay.routing import Route, RoutingTable
 from cloud_relay.senders import Realm

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_relay.credentials import Basic, Bearer, BearerToken, KnownPassword, Passwords, PasswordUser
+from cloud_relay.gates import Gate
 from cloud_relay.hashing import HashingPool
-from cloud_relay.limits import Gate
 from cloud_relay.metrics import RelayMetrics, SenderMetrics
 from cloud_relay.routing import Route
 from cloud_relay.senders import Authenticator, Realm, Remembered, Sender

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from cloud_relay.gates import Gate
 from cloud_relay.health import RelayState
 from cloud_relay.ingress.connection import SenderConnection
 from cloud_relay.ingress.context import Ingress, IngressContext, IngressSettings
-from cloud_relay.limits import Gate, Limits
+from cloud_relay.limits import Limits
 from cloud_relay.metrics import ListenerMetrics, RelayMetrics, SenderMetrics
 from cloud_relay.routing import Route, RoutingTable
 from cloud_relay.senders import Realm, Sender

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
+from cloud_relay.gates import Gate
 from cloud_relay.ingress.context import IngressSettings
-from cloud_relay.limits import Gate
 from cloud_relay.metrics import SenderMetrics
 from cloud_relay.senders import Sender
 from tests.cloud_relay.ingress.kit import Relay, SenderSide

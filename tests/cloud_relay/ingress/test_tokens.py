@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from cloud_relay.limits import Gate
+from cloud_relay.gates import Gate
 from cloud_relay.metrics import RelayMetrics
 from cloud_relay.oauth.endpoint import LocalAnswer
 from cloud_relay.routing import Route, RoutingTable

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_relay.credentials import KnownPassword, Passwords, PasswordUser
+from cloud_relay.gates import Gate
 from cloud_relay.hashing import Claim, HashingPool
-from cloud_relay.limits import Gate
 from cloud_relay.metrics import SenderMetrics
 from cloud_relay.oauth.endpoint import LocalAnswer, TokenEndpoint
 from cloud_relay.oauth.form import TokenError, read_form

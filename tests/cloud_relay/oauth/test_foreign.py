@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_relay.limits import Gate
+from cloud_relay.gates import Gate
 from cloud_relay.metrics import SenderMetrics
 from cloud_relay.oauth.compact import read_outside
 from cloud_relay.oauth.foreign import Claimant, ForeignTokens, Issuer

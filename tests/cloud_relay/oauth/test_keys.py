@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from cloud_relay.limits import Gate
+from cloud_relay.gates import Gate
 from cloud_relay.metrics import SenderMetrics
 from cloud_relay.oauth.keys import LEEWAY, LONGEST_LIFETIME, SigningKeys
 from cloud_relay.oauth.tokens import AccessTokens, Client

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from cloud_relay.limits import Gate, Limits
+from cloud_relay.gates import Gate
+from cloud_relay.limits import Limits
 from cloud_relay.workers.lines import MAX_LINE, Lines, line
 from cloud_relay.workers.quotas import Dividing, Obeying
 from cloud_relay.workers.shares import INTERVAL
