@@ -41,14 +41,17 @@ class State(enum.Enum):
 _INTERNAL: Final = FAULTS["internal-error"]
 _GONE: Final = FAULTS["sender-gone"]
 _INCOMPLETE: Final = FAULTS["incomplete-body"]
+_STARTING: Final = FAULTS["starting"]
+
+_FOR_EVER: Final = float("inf")
 
 
 class EndingConnection(asyncio.Protocol):
     """The lower half of a sender's connection: transport, state, timer, and the endings."""
 
     __slots__ = (
-        "_body", "_buffer", "_is_paused", "_is_write_blocked", "_linger_left", "_pace", "_push", "_state", "_timer",
-        "ingress", "metrics", "settings", "source", "transport",
+        "_body", "_buffer", "_is_paused", "_is_write_blocked", "_linger_left", "_pace", "_push", "_rests_since",
+        "_state", "_timer", "ingress", "metrics", "settings", "source", "transport",
     )  # fmt: skip
 
     def __init__(self, ingress: Ingress, metrics: ListenerMetrics, source: str, on_timer: Callable[[], None]) -> None:
@@ -65,6 +68,7 @@ class EndingConnection(asyncio.Protocol):
         self._linger_left = 0
         self._is_paused = False
         self._is_write_blocked = False
+        self._rests_since = _FOR_EVER
         self._timer = LazyTimer(ingress.loop, on_timer)
 
     @property
@@ -81,6 +85,25 @@ class EndingConnection(asyncio.Protocol):
     def has_kept(self) -> bool:
         """Whether the sender has said more than the request that is under way."""
         return bool(self._buffer)
+
+    @property
+    def idle_since(self) -> float:
+        """Since when it waits for a request of which nothing has come, infinite while it does not."""
+        is_busy = self._state is not State.HEAD or self._buffer or self._is_write_blocked
+        return _FOR_EVER if is_busy else self._rests_since
+
+    def make_way(self) -> None:
+        """End at once, and without a word: it is idle, and others need its place."""
+        self._give_up()
+
+    def give_up(self) -> None:
+        """The process ends soon: answer a push that has no answer yet."""
+        push = self._push
+        if push is not None:
+            try:
+                push.give_up(_STARTING)
+            except Exception as error:  # noqa: BLE001 - reported by on_bug; a bug in one push must harm no other
+                self._fail(error)
 
     def close_if_idle(self) -> None:
         """Close unless a request is under way."""

@@ -14,6 +14,9 @@ the sender hanging up. LINGERING has answered for the last time and throws input
 
 A push that becomes a WebSocket takes the transport along (`hand_over`): what follows is not HTTP, see upgraded.py.
 
+The classes stand on one another: EndingConnection (closing.py) is below requests and answers, ServingConnection
+(serving.py) is what a push calls, SenderConnection here reads and is what the transport calls.
+
 Nothing here knows routes, tunnels or statuses: see push.py. Bytes of one request never reach the parser of another.
 """
 
@@ -25,10 +28,10 @@ from typing import TYPE_CHECKING, Final, cast
 
 from cloud_relay.health import RelayState
 from cloud_relay.ingress.access import log_refused
-from cloud_relay.ingress.answer import AnswerMemo
-from cloud_relay.ingress.body import BodyReader, LengthReader, Pace, begin_body
-from cloud_relay.ingress.closing import EndingConnection, State
+from cloud_relay.ingress.body import BodyReader, Pace, begin_body
+from cloud_relay.ingress.closing import State
 from cloud_relay.ingress.push import Push
+from cloud_relay.ingress.serving import ServingConnection
 from cloud_relay.sources import source_key
 from shared.errors import FAULTS
 from shared.http.chunked import BadChunk
@@ -37,7 +40,6 @@ from shared.http.memo import RequestMemo, remember_request
 from shared.http.requests import parse_request_head
 
 if TYPE_CHECKING:
-    from cloud_relay.certificates import PeerCertificate
     from cloud_relay.ingress.context import Ingress
     from cloud_relay.metrics import ListenerMetrics
 
@@ -47,24 +49,18 @@ _HEAD, _BODY, _WAITING, _LINGERING, _CLOSED = State
 
 _SERVING: Final = RelayState.SERVING
 _TOO_SLOW: Final = FAULTS["sender-too-slow"]
-_STARTING: Final = FAULTS["starting"]
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-_FOR_EVER: Final = float("inf")
 _AT_ONCE: Final = 8
 """Pipelined requests that are answered without leaving the loop to others, where we answer at once: refusals."""
 
 
-class SenderConnection(EndingConnection):
+class SenderConnection(ServingConnection):
     """The ingress's side of one connection. `on_made` is called first, `on_lost` as the last thing, once.
 
     `source` is the sender's address, `scheme` "http" or "https", `peer` the client certificate that TLS has verified.
     """
 
-    __slots__ = (
-        "_awaits_turn", "_is_advancing", "_memo", "_on_lost", "_on_made", "_owes_continue", "_owes_turn",
-        "_rests_since", "_skipped", "last_answer", "peer", "scheme",
-    )  # fmt: skip
+    __slots__ = ("_awaits_turn", "_memo", "_on_lost", "_on_made")
 
     def __init__(
         self,
@@ -76,18 +72,11 @@ class SenderConnection(EndingConnection):
         scheme: str,
         on_made: Callable[[SenderConnection], None] | None = None,
     ) -> None:
-        super().__init__(ingress, metrics, source, self._on_timer)
-        self.peer: PeerCertificate | None = None
-        self.scheme = scheme
+        super().__init__(ingress, metrics, source, scheme, self._on_timer)
         self._on_lost = on_lost
         self._on_made = on_made
         self._memo: RequestMemo | None = None
-        self.last_answer: AnswerMemo | None = None
-        self._skipped = 0
-        self._rests_since = _FOR_EVER
-        self._is_advancing = False
-        self._awaits_turn = self._owes_turn = False
-        self._owes_continue = False
+        self._awaits_turn = False
 
     def __repr__(self) -> str:
         return f"<SenderConnection {self._state.value} buffer={len(self._buffer)} push={self._push!r}>"
@@ -140,96 +129,6 @@ class SenderConnection(EndingConnection):
                 self._next()
         except Exception as error:  # noqa: BLE001 - as above
             self._fail(error)
-
-    # ---------------------------------------------------------------- what the push calls
-
-    def can_skip_body(self) -> bool:
-        """Whether what is missing of the body is little enough to be read and thrown away, to keep the connection."""
-        body = self._body
-        return self._state is _WAITING or (type(body) is LengthReader and body.remaining <= self.settings.skip_body)
-
-    def body_is_wanted(self) -> None:
-        """The push has a place to go: a sender that asked first may send its body."""
-        if self._owes_continue:
-            self._owes_continue = False
-            if self._state is _BODY:
-                self.transport.write(_CONTINUE)
-                if self._pace is not None:
-                    self._pace.resume(self.ingress.time())
-
-    def arm(self) -> None:
-        """Set the timer to the earliest thing that can become due while a request is in hand."""
-        due = self._push.due if self._push is not None else 0.0
-        if self._pace is not None and self._state is _BODY:
-            slow = self._pace.due(self.ingress.time())
-            if not due or slow < due:
-                due = slow
-        if due:
-            self._timer.set(due)
-
-    def push_refused(self, *, keep: bool) -> None:
-        """`push_finished` with an answer of our own: what the sender says next waits for its turn."""
-        self._owes_turn = True
-        self.push_finished(keep=keep)
-
-    def push_finished(self, *, keep: bool) -> None:
-        """The push is over and its answer written. `keep`: the connection may be used again."""
-        self._push = None
-        if self._state is _CLOSED:
-            return
-        if not keep:
-            if self._state is _WAITING and not self._buffer and not self._is_paused:
-                self._close()
-            else:
-                self._linger()
-        elif self._state is _BODY:
-            self._skipped = 0
-            self.resume_reading()
-            self.arm()
-        else:
-            self._state = _HEAD
-            if not self._is_advancing:
-                self._next()
-
-    def cut_off(self) -> None:
-        """End with a RST: an answer has begun and cannot be completed."""
-        self._push = None
-        self._cut()
-
-    def hand_over(self, protocol: asyncio.Protocol) -> bytes:
-        """The connection has become something else than HTTP: let `protocol` have it, and give what came early."""
-        self._timer.cancel()
-        early = bytes(self._buffer)
-        self._buffer.clear()
-        self.resume_reading()
-        self.transport.set_protocol(protocol)
-        return early
-
-    def upgrade_is_over(self) -> None:
-        """What the connection became has ended; `connection_lost` follows."""
-        self._push = None
-        self._state = _CLOSED
-
-    # ---------------------------------------------------------------- what the listener calls
-
-    @property
-    def idle_since(self) -> float:
-        """Since when it waits for a request of which nothing has come, infinite while it does not."""
-        is_busy = self._state is not _HEAD or self._buffer or self._is_write_blocked
-        return _FOR_EVER if is_busy else self._rests_since
-
-    def make_way(self) -> None:
-        """End at once, and without a word: it is idle, and others need its place."""
-        self._give_up()
-
-    def give_up(self) -> None:
-        """The process ends soon: answer a push that has no answer yet."""
-        push = self._push
-        if push is not None:
-            try:
-                push.give_up(_STARTING)
-            except Exception as error:  # noqa: BLE001 - as above
-                self._fail(error)
 
     # ---------------------------------------------------------------- reading
 
