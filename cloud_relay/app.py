@@ -210,7 +210,7 @@ class RelayApp:
         if await self.leaving.drain():
             return
         self.arriving.leaves("leaving")
-        self.ingress.state = RelayState.DRAINING
+        self._drains()
         log.info("draining", in_flight=self.limits.in_flight, delay=drain.delay, timeout=drain.timeout)
         await asyncio.sleep(drain.delay)
         await self.drain_rest()
@@ -321,7 +321,7 @@ class RelayApp:
 
     def relieve(self) -> None:
         """Another process serves in this one's place. From here on each answer closes its connection."""
-        self.ingress.state = RelayState.DRAINING
+        self._drains()
         self._is_relieved = True
 
     def serve_again(self) -> None:
@@ -330,6 +330,11 @@ class RelayApp:
         self._is_relieved = False
 
     # --- parts
+
+    def _drains(self) -> None:
+        self.ingress.state = RelayState.DRAINING
+        if self.team is not None:
+            self.team.blindness.keep_shut()
 
     def _desk(self) -> Desk | None:
         return self.identity.desk if self.identity is not None else None

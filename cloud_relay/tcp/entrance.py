@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from shared.tcp.head import Ends
 
 _STARTING: Final = FAULTS["starting"]
+_CANNOT_JUDGE: Final = FAULTS["cannot-judge-credential"]
 _NETWORK: Final = FAULTS["sender-network-refused"]
 _OVERLOADED: Final = FAULTS["overloaded"]
 _CONNECTIONS: Final = FAULTS["too-many-connections"]
@@ -49,7 +50,7 @@ class TcpEntrance:
     def _judge(self, ends: Ends) -> Fault | None:
         route, state = self.route, self._context.ingress.state
         if state is not RelayState.SERVING and state is not RelayState.DRAINING:
-            return _STARTING
+            return _CANNOT_JUDGE if state is RelayState.BLIND else _STARTING
         if not route.lets_in(ends.source):
             return _NETWORK
         held = route.state

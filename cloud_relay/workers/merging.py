@@ -16,6 +16,7 @@ _OF_ONE_PROCESS: Final = ("process_", "python_")
 
 _NOT_ADDED: Final = (
     "_seconds", "_up", "_unknown", "_passed_over", "_soon", "_info", "_ratio", "_stage", "_generation", "_connectors",
+    "_unfit",
 )  # fmt: skip
 """Ends of gauges' names that no sum makes sense of: times, states, and what every worker counts alike. The largest
 counts."""

@@ -86,6 +86,7 @@ class Team:
             if number != self.number
         ]
         self.blindness = Blindness(app, self.number, self._follower, self.host, self.wide)
+        self.blindness.add_gauges(app.metrics)
 
     def __repr__(self) -> str:
         return f"<Team of {self.workers}, this is {self.number}>"
@@ -286,8 +287,10 @@ class Team:
             self._channel.send({"say": "alive"})
 
     async def _leave(self) -> None:
-        await serve_out(self._app)
-        self._stop()
+        try:
+            await serve_out(self._app)
+        finally:  # else the upgrade would wait for ever
+            self._stop()
 
     def _on_message(self, said: Message, sock: socket.socket | None) -> None:
         if said["say"] == "take" and sock is not None:
