@@ -140,7 +140,8 @@ class SenderConnection(ServingConnection):
             while data:
                 state = self._state
                 if state is _HEAD:
-                    if heads == _AT_ONCE:  # so many are answered already: whoever else has something comes first
+                    # So many are answered already, or the last one before this part of its body: others come first.
+                    if heads == _AT_ONCE or (self._owes_turn and not heads):
                         self._keep(data)
                         self._owes_turn = True
                         break

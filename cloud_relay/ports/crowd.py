@@ -41,8 +41,7 @@ class Crowd(Generic[One]):
     def join(self, one: One, key: str, share: int) -> None:
         """One more, of those under `key`, which may be `share` at once."""
         self._make_room(key, share)
-        largest = self._tally.largest()
-        if len(self._keys) >= self._limit and largest is not None:
+        if len(self._keys) >= self._limit and (largest := self._tally.largest()) is not None:
             next(iter(self._groups[largest])).make_way()
         self._count(one, key)
 

@@ -385,3 +385,21 @@ def test_who_does_not_read_its_refusals_waits_for_its_turn_as_well():
     relay.clock.run()
     assert [len(sender.answers()) for sender in flood] == [20] * 50
     relay.assert_nothing_left()
+
+
+def test_a_part_of_a_body_does_not_stand_in_for_a_turn():
+    relay = Relay()
+    flood, ask = [relay.connect() for _ in range(50)], post(b"0123456789", "/nowhere")
+    for sender in flood:
+        sender.connection.data_received(ask[:-5])
+    for sender in flood:
+        sender.connection.data_received(ask[-5:] + ask[:-5])
+    assert [len(sender.answers()) for sender in flood] == [1] * 50
+    assert all(sender.transport.is_paused for sender in flood)
+    relay.clock.turn()
+    assert [len(sender.answers()) for sender in flood].count(2) == REFUSED_AT_ONCE
+    relay.clock.run()
+    for sender in flood:
+        sender.send(ask[-5:] + get("/nowhere"))
+    assert [len(sender.answers()) for sender in flood] == [3] * 50
+    relay.assert_nothing_left()
