@@ -35,8 +35,8 @@ USE_PATIENCE: Final = 15.0
 """Seconds for it to use what it has read. One that takes longer hangs, and begins anew."""
 
 MAX_LINES: Final = 100
-MAX_LINE: Final = 500
-"""Problems and changes in a message, and characters of each."""
+MAX_LINE: Final = 300
+"""Problems and changes in a message, and characters of each: together they fit, in whatever script."""
 
 log = get_logger("relay.workers")
 
@@ -68,12 +68,11 @@ class Agreement:
         self._tried = {}
         try:
             await asyncio.to_thread(self._write, edition.to_bytes())
+            await self._ask(workers, "try", TRY_PATIENCE)
         except OSError as error:
             return Outcome.refused([f"{self._path} cannot be written: {error.strerror or error}"])
-        try:
-            await self._ask(workers, "try", TRY_PATIENCE)
         finally:
-            self._path.unlink(missing_ok=True)
+            self.tidy()
         late = [worker for worker in workers if worker in self._missing]
         problems = _problems(self._tried) + [
             f"worker {one.number} did not try it in {TRY_PATIENCE:g} s" for one in late
@@ -86,6 +85,10 @@ class Agreement:
         changes = next(iter(self._tried.values())).changes  # before one ends
         await self._use(list(self._tried), edition)
         return Outcome.taken(changes)
+
+    def tidy(self) -> None:
+        """Leave no copy of a config, nor one of a supervisor that was killed: it is as secret as the config."""
+        self._path.unlink(missing_ok=True)
 
     def heard(self, worker: Worker, said: Message) -> None:
         """A worker has answered: "tried" or "used"."""

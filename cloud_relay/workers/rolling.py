@@ -77,19 +77,20 @@ class Rolling:
         self.stage = Stage.REHEARSING
         self.leaving: Worker | None = None
         """Who is being replaced."""
+        self.replaced = 0
+        """How many were."""
         self._crew = crew
-        self._replaced = 0
         self._version = ""
         self._problem: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
-        return f"<Rolling {self.number} {self.stage.value} {self._replaced}>"
+        return f"<Rolling {self.number} {self.stage.value} {self.replaced}>"
 
     def describe(self) -> dict[str, Any]:
         """How far it is, JSON-able. `worker` is who is being replaced, `error` a problem object."""
         return {
             "number": self.number, "stage": self.stage.value, "workers": len(self._crew.workers),
-            "replaced": self._replaced, "worker": self.leaving.number if self.leaving is not None else None,
+            "replaced": self.replaced, "worker": self.leaving.number if self.leaving is not None else None,
             "version": self._version, "error": self._problem,
         }  # fmt: skip
 
@@ -97,7 +98,7 @@ class Rolling:
         """How far it is, for people."""
         if self.leaving is None:
             return f"an upgrade: {self.stage.value}"
-        return f"an upgrade: worker {self._replaced + 1} of {len(self._crew.workers)} {self.stage.value}"
+        return f"an upgrade: worker {self.replaced + 1} of {len(self._crew.workers)} {self.stage.value}"
 
     async def run(self) -> None:
         """Replace all workers, the first one, which is asked, last. What goes wrong is told, not raised."""
@@ -119,7 +120,7 @@ class Rolling:
             log.info("all workers are replaced", workers=len(crew.workers), version=self._version)
             self.leaving = None
             self._tell(Stage.DONE)
-        if self.stage is Stage.DONE or not self._replaced:
+        if self.stage is Stage.DONE or not self.replaced:
             crew.settle()
 
     async def _replace(self, worker: Worker) -> None:
@@ -137,7 +138,7 @@ class Rolling:
             worker.signal(signal.SIGKILL)
         if not worker.is_ready.is_set():
             raise _failure(worker)
-        self._replaced += 1
+        self.replaced += 1
 
     def _fail(self, error: Exception) -> None:
         fault = error if isinstance(error, CommandError) else _as_fault(error)
@@ -148,7 +149,7 @@ class Rolling:
             for name, value in fault.problem().items()
             if name in {"title", "code", "remedy", "detail", "exit_code"}
         }
-        log.error("the upgrade has failed", cause=fault.message, replaced=self._replaced)
+        log.error("the upgrade has failed", cause=fault.message, replaced=self.replaced)
         self._tell(Stage.FAILED)
 
     def _tell(self, stage: Stage) -> None:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from cloud_relay.config import RelayConfig
+from cloud_relay.config import RelayConfig, find_changes
 from cloud_relay.identity.store import StateLock
 from cloud_relay.loading import check_state, load
 from cloud_relay.workers.agreement import Agreement, capped
@@ -34,6 +34,7 @@ from shared.exits import CommandError, ExitCode
 from shared.listeners import Inherited
 from shared.logs import get_logger
 from shared.outcome import Outcome
+from shared.reload import Change, OnChange, ReloadWatcher
 from shared.reloading import Reloader
 from shared.service_manager import ServiceManager
 from shared.tasks import cancel, spawn
@@ -81,13 +82,14 @@ class Supervisor:
         self._manager = manager or ServiceManager()
         self._lock = StateLock(state_dir)
         self._agreement = Agreement(state_dir / FOLDER)
-        self._reloader = Reloader(path, loaded, RelayConfig, self._apply, get_logger("relay"), told=self._reloading)
+        self._reloader = Reloader(
+            path, loaded, RelayConfig, self._apply, get_logger("relay"), self._watcher, told=self._reloading
+        )
         self._changing = asyncio.Lock()
         self._tasks: list[asyncio.Task[Any]] = []
         self._started, self._ending = asyncio.Event(), asyncio.Event()
         self._upgrade: Rolling | None = None
         self._rolling: asyncio.Task[None] | None = None
-        self._has_missed_reload = False
         self._stop_request: Callable[[], None] = lambda: None
         self._failed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -102,6 +104,7 @@ class Supervisor:
         self._stop_request = stop_request
         self._loaded.config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock.acquire()
+        self._agreement.tidy()
         self._reloader.prime()
         await self._ports.bind(self._loaded.config)
         self._tasks = [spawn(self._keep(worker), f"worker {worker.number}") for worker in self.workers]
@@ -208,21 +211,47 @@ class Supervisor:
     async def _apply(self, loaded: Loaded[RelayConfig]) -> Outcome:
         """Have all workers use it, or none."""
         if self._is_rolling:
-            self._has_missed_reload = True
+            self._reloader.request()
             return Outcome.refused([UPGRADING])
         async with self._changing:
-            outcome = await self._agreement.put([one for one in self.workers if one.is_ready.is_set()], loaded.edition)
+            ready = [one for one in self.workers if one.is_ready.is_set()]
+            outcome = await (self._agreement.put(ready, loaded.edition) if ready else self._try_alone(loaded))
             if outcome.is_taken:
                 self._loaded = loaded
-                for worker in self.workers:
-                    self._end_if_old(worker)
+                self._end_old()
+            if not ready:
+                self.settle()
         return outcome
+
+    async def _try_alone(self, loaded: Loaded[RelayConfig]) -> Outcome:
+        """Where no worker serves that could try it, maybe because of the config in force: a rehearsal finds out."""
+        try:
+            check_state(loaded.config.state_dir, self._loaded.config.state_dir)
+            await self._ports.bind(loaded.config)
+            await self.rehearse(loaded)
+        except CommandError as error:
+            return (Outcome.invalid if error.exit_code == ExitCode.CONFIG else Outcome.refused)([error])
+        return Outcome.taken(find_changes(self._loaded.config, loaded.config))
+
+    def _end_old(self) -> None:
+        for worker in self.workers:
+            self._end_if_old(worker)
 
     def _end_if_old(self, worker: Worker) -> None:
         """One that has come to serve while the others took a new config begins anew, with that."""
         if worker.is_ready.is_set() and worker.edition is not self._loaded.edition:
             log.warning("a worker has begun with an older config, and begins anew", worker=worker.number)
             worker.signal(signal.SIGTERM)
+
+    def _watcher(self, paths: Callable[[], Iterable[Path]], on_change: OnChange) -> ReloadWatcher:
+        """What has changed during an upgrade is read once that is through."""
+
+        async def when_through(change: Change) -> None:
+            if self._rolling is not None:
+                await asyncio.wait((self._rolling,))
+            await on_change(change)
+
+        return ReloadWatcher(paths, when_through)
 
     @contextmanager
     def _reloading(self) -> Iterator[None]:
@@ -235,7 +264,7 @@ class Supervisor:
 
     async def _reload_for(self, worker: Worker, number: int) -> None:
         if self._is_rolling:
-            self._has_missed_reload = True
+            self._reloader.request()
             outcome = Outcome.refused([UPGRADING])
         else:
             outcome = await self._reloader.reload()
@@ -270,9 +299,10 @@ class Supervisor:
         await upgrade.run()
         if upgrade.stage is Stage.DONE:
             self._reloader.note(Outcome.taken(()), self._loaded)
-        if self._has_missed_reload:
-            self._has_missed_reload = False
+        elif upgrade.replaced:  # some have the config that was read then, and others the one before
             self._reloader.request()
+        else:  # whoever died meanwhile may have begun with the one that is not to be
+            self._end_old()
 
     @property
     def _is_rolling(self) -> bool:

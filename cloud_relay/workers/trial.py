@@ -97,6 +97,9 @@ class Trial:
             found = Outcome.invalid([error])
         except (CommandError, OSError, ValueError) as error:
             found = Outcome.refused([error])
+        except Exception as error:  # whatever it is, the supervisor must not wait for an answer
+            log.exception("a config could not be tried")
+            found = Outcome.refused([f"{type(error).__name__}: {error}"])
         if isinstance(found, Outcome):
             outcome = found
         else:

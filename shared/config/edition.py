@@ -7,7 +7,6 @@ Edition.from_bytes(edition.to_bytes())      # knows these files and no others
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,11 +45,6 @@ class Edition:
         """All of it. As secret as the files are."""
         files: dict[str, Any] = {path: data.decode("latin-1") for path, data in self._files.items()}
         return orjson.dumps({"files": files, "found": self._found}, option=orjson.OPT_SORT_KEYS)
-
-    @property
-    def digest(self) -> str:
-        """The same for the same files with the same content."""
-        return hashlib.blake2b(self.to_bytes(), digest_size=16).hexdigest()
 
     def read(self, path: Path) -> bytes:
         """What the file holds. ConfigError if it cannot be read, or was not when the edition was made."""

@@ -13,12 +13,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from cloud_relay.loading import load
 from cloud_relay.workers import agreement, place, starting, supervisor
 from cloud_relay.workers.bound import BoundPorts
 from cloud_relay.workers.supervisor import Supervisor
+from shared.channel import MAX_MESSAGE
 from shared.exits import CommandError, ExitCode
 from shared.listeners import Inherited, Listening
 from shared.process import StopRequest
@@ -26,7 +28,7 @@ from tests.support.ends import until
 from tests.support.ports import free_port
 
 WORKER = """
-import json, os, pathlib, signal, socket, sys
+import json, os, pathlib, signal, socket, sys, time
 given = json.loads(os.environ["QANAT_WORKER"])
 folder, number = pathlib.Path(sys.argv[1]), given["number"]
 channel = socket.socket(fileno=given["channel"])
@@ -35,8 +37,9 @@ say("hello", version="2.0")
 kind = "rehearsed" if given["rehearsal"] else "started"
 with open(folder / kind, "a") as log:
     log.write(f"{number}\\n")
-if (folder / f"broken.{kind}").exists():
-    code = int((folder / f"broken.{kind}").read_text())
+broken = [path for path in (folder / f"broken.{kind}", folder / f"broken.{kind}.{number}") if path.exists()]
+if broken:
+    code = int(broken[0].read_text())
     say("failed", problem={"title": "its libraries do not fit", "code": "no-fit", "exit_code": code})
     sys.exit(code)
 if given["rehearsal"]:
@@ -63,6 +66,8 @@ while data := channel.recv(65536):
     elif said in ("refused", "reloaded"):
         (folder / f"{said}.{number}").write_text(json.dumps(message))
     elif said == "leave":
+        while (folder / "stays").exists():
+            time.sleep(0.01)
         say("closed")
     elif said == "all-closed":
         sys.exit(0)
@@ -71,17 +76,18 @@ while data := channel.recv(65536):
 
 
 class Ground:
-    """A folder, a config, and the supervisor of two workers."""
+    """A folder, a config, and the supervisor of two workers or more."""
 
     def __init__(self, folder: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self.path = path
+        self.workers = 2
         self._changes = 0
         monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 0.3)
 
     def supervisor(self, *command: str) -> Supervisor:
         argv = command or (sys.executable, "-ISc", WORKER, str(self.folder))
-        return Supervisor(self.path, load(self.path), 2, argv, os.environ, Inherited())
+        return Supervisor(self.path, load(self.path), self.workers, argv, os.environ, Inherited())
 
     def change(self) -> str:
         """Have another config in the file; a word that only this one has."""
@@ -288,6 +294,82 @@ async def test_no_reload_is_taken_during_an_upgrade_and_it_is_made_up_for(ground
         outcome = await one._reloader.reload()
         assert outcome.lines == (supervisor.UPGRADING,)
         await until(lambda: all(word in ground.used_by(number) for number in (0, 1)))
+
+
+async def test_what_changes_during_an_upgrade_is_read_when_it_is_through_and_nobody_is_told_of_a_refusal(
+    ground: Ground,
+) -> None:
+    async with ground.running() as one:
+        one._on_message(one.workers[0], {"say": "roll"}, None)
+        one.request_reload()
+        await until(lambda: one.workers[1].is_leaving)
+        word = ground.change()
+        await until(lambda: all(word in ground.used_by(number) for number in (0, 1)))
+        assert not list(ground.folder.glob("refused.*"))
+        assert one._reloader.last is not None
+        assert one._reloader.last.is_taken
+
+
+async def test_an_upgrade_that_fails_half_way_leaves_one_config_if_the_others_can_take_it(ground: Ground) -> None:
+    ground.workers = 3
+    async with ground.running() as one:
+        (ground.folder / "refuses.0").touch()
+        word = ground.change()
+        assert not (await one._reloader.reload()).is_taken
+        (ground.folder / "refuses.0").unlink()
+        ground.breaks(3, "started.1")
+        upgrade = await rolled(one)
+        assert (upgrade["stage"], upgrade["replaced"], upgrade["worker"]) == ("failed", 1, 1)
+        assert word in ground.used_by(2)
+        await until(lambda: word in ground.used_by(0))
+
+
+async def test_one_that_dies_during_an_upgrade_that_fails_goes_back_with_the_others(ground: Ground) -> None:
+    async with ground.running() as one:
+        before = ground.used_by(0)
+        ground.breaks(3, "started.1")
+        word = ground.change()
+        (ground.folder / "stays").touch()
+        one._on_message(one.workers[0], {"say": "roll"}, None)
+        await until(lambda: one.workers[1].is_leaving)
+        os.kill(pid(one, 0), signal.SIGKILL)
+        await until(lambda: word in ground.used_by(0) and one.workers[0].is_ready.is_set())
+        (ground.folder / "stays").unlink()
+        await until(lambda: one._upgrade is not None and one._upgrade.stage.is_over)
+        await until(lambda: ground.used_by(0) == before)
+
+
+async def test_where_no_worker_can_start_with_the_config_in_force_the_next_one_is_taken_all_the_same(
+    ground: Ground,
+) -> None:
+    async with ground.running() as one:
+        ground.breaks(3)
+        for number in (0, 1):
+            os.kill(pid(one, number), signal.SIGKILL)
+        await until(lambda: len(ground.starts) > 2 and not any(worker.is_ready.is_set() for worker in one.workers))
+        ground.breaks(3, "rehearsed")
+        word = ground.change()
+        outcome = await one._reloader.reload()
+        assert outcome.is_invalid
+        assert "its libraries do not fit" in outcome.lines[0]
+        (ground.folder / "broken.rehearsed").unlink()
+        assert (await one._reloader.reload()).is_taken
+        ground.mend()
+        await until(lambda: all(worker.is_ready.is_set() for worker in one.workers))
+        assert all(word in ground.used_by(number) for number in (0, 1))
+
+
+async def test_no_copy_of_a_config_outlives_a_supervisor_that_was_killed(ground: Ground) -> None:
+    left = ground.folder / "state" / "workers" / "config"
+    left.parent.mkdir(parents=True)
+    left.write_text("secret")
+    async with ground.running():
+        assert not left.exists()
+
+
+def test_problems_fit_into_a_message_in_whatever_script() -> None:
+    lines = agreement.capped(["\N{GRINNING FACE}" * 1000] * 1000)
+    assert len(orjson.dumps({"say": "tried", "problems": lines, "changes": []})) < MAX_MESSAGE
 
 
 async def test_an_upgrade_has_the_addresses_of_the_config_as_it_is_then(ground: Ground) -> None:
