@@ -45,9 +45,10 @@ build/compiled/stamp: .venv/stamp setup.py $(shell find shared cloud_relay conne
 	@PYTHONPATH=build/compiled $(BIN)/python -P -c 'import shared.tunnel.link as m; assert m.__file__.endswith(".so"), m'
 	@touch $@
 
-test-compiled: compile  ## the tests of the three packages, against the compiled build
+test-compiled: compile  ## the tests of the three packages and of real processes, against the compiled build
 	PYTHONPATH=build/compiled $(PYTEST) -o pythonpath='build/compiled .' -n 2 --dist loadgroup -m 'not system' -q \
 		tests/shared tests/cloud_relay tests/connector_agent
+	QANAT_BUILD=$(CURDIR)/build/compiled $(PYTEST) -n 3 --dist worksteal -m 'system and not timing' -q
 
 # Coverage-guided: what reads bytes from outside may refuse them, and nothing else.
 fuzz: .venv/stamp  ## fuzz every parser for FUZZ_SECONDS (60) each; FUZZ_TARGETS names some of them

@@ -47,7 +47,8 @@ def listens(port: int) -> bool:
 def environment(**more: str) -> dict[str, str]:
     """Ours without the machine's proxies, and with `more`."""
     ours = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
-    return ours | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"} | more
+    path = os.pathsep.join(filter(None, (os.environ.get("QANAT_BUILD"), str(ROOT))))
+    return ours | {"PYTHONPATH": path, "PYTHONWARNINGS": "default"} | more
 
 
 def command(name: str) -> str:
