@@ -63,8 +63,11 @@ class Starter:
             log.error("a worker cannot be started", worker=worker.number, command=self._command[0], cause=str(error))
             worker.failure = _not_there(self._command[0], error).problem()
             return ExitCode.FAILED
-        code = await process.wait()
-        await _until(is_silent, LAST_WORDS)
+        try:
+            code = await process.wait()
+            await _until(is_silent, LAST_WORDS)
+        finally:
+            await _kill(process)  # cancelled: it began while all others were ended
         return code
 
     async def rehearse(self, edition: Edition) -> str:
@@ -96,10 +99,8 @@ class Starter:
             raise _not_there(self._command[0], error) from error
         finally:
             channel.close()
-            if process is not None and process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(signal.SIGKILL)
-                await process.wait()
+            if process is not None:
+                await _kill(process)
         if "failed" in said:
             raise refusal_of(said["failed"]["problem"], "a new worker could not serve")
         if code or "hello" not in said:
@@ -124,6 +125,13 @@ def _not_there(command: str, error: OSError) -> CommandError:
         ExitCode.FAILED, f"{command} cannot be started: {error.strerror or error}",
         "Install it where the relay was started from.", "cannot-start",
     )  # fmt: skip
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGKILL)
+        await process.wait()
 
 
 async def _until(event: asyncio.Event, seconds: float) -> None:
