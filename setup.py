@@ -27,15 +27,10 @@ EXCEPT = (
 SINGLE = (
     "shared/access_log.py",
     "shared/metric_cells.py",
-    "shared/tcp/tls.py",
     "shared/timers.py",
     "shared/tunnel/gaps.py",
     "shared/tunnel/link.py",
-    "shared/tunnel/tls.py",
-    "shared/tunnel/websocket.py",
-    "shared/tunnel/websocket_client.py",
     "shared/tunnel/websocket_frames.py",
-    "shared/tunnel/websocket_server.py",
     "cloud_relay/gates.py",
     "cloud_relay/limits.py",
     "cloud_relay/metrics.py",
@@ -49,7 +44,6 @@ SINGLE = (
     "connector_agent/dispatch.py",
     "connector_agent/metrics.py",
     "connector_agent/plan.py",
-    "connector_agent/tls_probe.py",
     "connector_agent/tunnel.py",
     "connector_agent/upgraded.py",
 )
