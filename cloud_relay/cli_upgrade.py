@@ -23,7 +23,8 @@ Answer = dict[str, Any]
 def follow(
     answer: Answer, ask: Callable[[], Answer], tell: Callable[[str], None], sleep: Callable[[float], None] = time.sleep
 ) -> Answer:
-    """The last answer about the upgrade that `answer` tells of. `tell` gets each step, as a sentence.
+    """The last answer about the upgrade that `answer` tells of. `tell` gets each step that is seen, as a
+    sentence.
 
     CommandError if it has failed, or if nobody knows of it any more.
     """

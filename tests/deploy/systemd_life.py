@@ -23,13 +23,13 @@ WantedBy=multi-user.target
 def install(site: Site) -> str:
     """The wheel, the units, and a target to push to."""
     machine = site.machine
-    machine.run("mkdir -p /opt/trial /root/wheels")
+    machine.run("mkdir -p /opt/trial /opt/wheels")
     for file in site.wheels.iterdir():
-        shutil.copy(file, machine.path / "root" / "wheels")
+        shutil.copy(file, machine.path / "opt" / "wheels")
     for version in VERSIONS:
-        machine.run(f"cp wheels/qanat-{version}-py3-none-any.whl .")
+        machine.run(f"cp /opt/wheels/qanat-{version}-py3-none-any.whl .")
     shutil.copy(IN_MACHINE, machine.path / "opt" / "trial")
-    machine.set(PIP_NO_INDEX="1", PIP_FIND_LINKS="/root/wheels")
+    machine.set(PIP_NO_INDEX="1", PIP_FIND_LINKS="/opt/wheels")
     machine.run(site.docs["install"])
     machine.run("systemd-analyze verify /etc/systemd/system/qanat-*.service")
     units = ["qanat-relay", "qanat-connector", "qanat-connector@berlin"]

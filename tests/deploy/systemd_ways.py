@@ -33,8 +33,8 @@ def second_connector(site: Site) -> str:
 def secrets(site: Site) -> str:
     """A join token and the CA's passphrase that are systemd's from the first start on, on a state of their own."""
     machine = site.machine
-    machine.run("systemctl stop qanat-relay qanat-connector; mkdir /root/kept")
-    machine.run("mv /etc/qanat /var/lib/qanat-relay /var/lib/qanat-connector /root/kept; systemd-tmpfiles --create")
+    machine.run("systemctl stop qanat-relay qanat-connector; mkdir kept")
+    machine.run("mv /etc/qanat /var/lib/qanat-relay /var/lib/qanat-connector kept; systemd-tmpfiles --create")
     machine.run(site.docs["passphrase"])
     machine.run("systemctl start qanat-relay")
     machine.run("umask 077; cloud-relay tokens create acme/walldorf/c1 > /etc/credstore/qanat-connector.join-token")
@@ -50,7 +50,7 @@ def secrets(site: Site) -> str:
     seen = machine.run("ls /run/credentials; ls -l /run/credentials/qanat-relay.service")
     machine.run("systemctl stop qanat-relay qanat-connector")
     machine.run("rm -r /etc/qanat /var/lib/qanat-relay /var/lib/qanat-connector /etc/credstore/qanat-*")
-    machine.run("mv /root/kept/qanat /etc/; mv /root/kept/qanat-* /var/lib/")
+    machine.run("mv kept/qanat /etc/; mv kept/qanat-* /var/lib/")
     machine.run("systemctl start qanat-relay qanat-connector")
     site.whole()
     assert "qanat-relay.passphrase" in seen
