@@ -2,6 +2,9 @@
 
 SIGTERM, SIGINT   drain, then end; the second one ends at once
 SIGHUP            reload
+
+A process that a supervisor of ours has started gets SIGTERM from that one, and from a service manager that signals all
+processes of the service: any number of them says: drain, then end. SIGINT says: at once.
 """
 
 from __future__ import annotations
@@ -62,15 +65,23 @@ class StopRequest:
             self.is_urgent.set()
         self.is_wanted.set()
 
+    def hurry(self) -> None:
+        """At once, whatever was asked before."""
+        self.is_wanted.set()
+        self.is_urgent.set()
 
-def run_program(make: Callable[[], Program], manager: ServiceManager | None = None) -> None:
+
+def run_program(
+    make: Callable[[], Program], manager: ServiceManager | None = None, *, is_supervised: bool = False
+) -> None:
     """Make a program inside a fresh event loop, run it until a signal or a request ends it, and clean up.
 
-    `manager` is told when it serves, how it is, and when it ends. What `start` raises passes through.
+    `manager` is told when it serves, how it is, and when it ends. `is_supervised`: a supervisor of ours has started it.
+    What `start` raises passes through.
     """
     raise_file_limit()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_supervise(make, manager or ServiceManager()))
+        runner.run(_run(make, manager or ServiceManager(), is_supervised=is_supervised))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -101,13 +112,13 @@ def tune_gc() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
-async def _supervise(make: Callable[[], Program], manager: ServiceManager) -> None:
+async def _run(make: Callable[[], Program], manager: ServiceManager, *, is_supervised: bool) -> None:
     loop = asyncio.get_running_loop()
     program = make()
     stop_request = StopRequest()
     handlers: dict[int, Callable[[], None]] = {
-        signal.SIGTERM: stop_request,
-        signal.SIGINT: stop_request,
+        signal.SIGTERM: stop_request.is_wanted.set if is_supervised else stop_request,
+        signal.SIGINT: stop_request.hurry if is_supervised else stop_request,
         signal.SIGHUP: program.request_reload,
     }
     for number, handler in handlers.items():

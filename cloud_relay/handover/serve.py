@@ -54,7 +54,7 @@ def serve_config(path: Path, passed: Passed | None, workers: int = 1) -> Launche
         if assignment is not None and assignment.is_rehearsal:
             asyncio.run(_rehearse(path, loaded))
         elif assignment is not None:
-            run_program(lambda: RelayApp(path, loaded, assignment=assignment))
+            run_program(lambda: RelayApp(path, loaded, assignment=assignment), is_supervised=True)
         elif workers > 1:
             run_program(lambda: Supervisor(path, loaded, workers, command, os.environ, activated, manager), manager)
         else:

@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -27,6 +28,9 @@ STATE_FILE: Final = "state.db"
 LOCK_FILE: Final = "state.lock"
 KEEP_LEAVES: Final = 24 * 3600.0
 """Seconds for which an answer to the same token and key, or to the same renewal, is the same certificate."""
+
+PATIENCE: Final = 5.0
+"""Seconds to wait for others that open the file."""
 
 _VERSION: Final = 1
 _SCHEMA: Final = """
@@ -167,21 +171,27 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files get its mode
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    except (OSError, sqlite3.Error) as error:
-        raise StateError(f"{path}: {error}") from error
+    """All workers of a new relay make the file at once, and SQLite lets nobody wait for the change to WAL (`busy`)."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return _open_now(path)
+        except (OSError, sqlite3.Error) as error:
+            if not _is_busy(error) or time.monotonic() >= until:
+                raise StateError(f"{path}: {_cause(error)}") from error
+            time.sleep(0.01)
+
+
+def _open_now(path: Path) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's other files get its mode
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         _check_version(connection, path)
         connection.executescript(_SCHEMA)
         connection.execute(f"PRAGMA user_version={_VERSION}")
-    except sqlite3.Error as error:
-        connection.close()
-        raise StateError(f"{path}: {_cause(error)}") from error
-    except StateError:
+    except BaseException:
         connection.close()
         raise
     return connection
@@ -237,7 +247,11 @@ def _leaf(connection: sqlite3.Connection, fingerprint: str, at: float) -> bytes 
     return None if row is None else bytes(row[0])
 
 
-def _cause(error: sqlite3.Error) -> str:
+def _is_busy(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def _cause(error: Exception) -> str:
     name = getattr(error, "sqlite_errorname", "")
     if name == "SQLITE_FULL":
         return "the disk is full"

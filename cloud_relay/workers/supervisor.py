@@ -139,8 +139,8 @@ class Supervisor:
         self._ending.set()
         await cancel(self._rolling)
         for worker in self.workers:
-            worker.signal(signal.SIGTERM)
-            worker.signal(signal.SIGTERM)  # the second one says: at once
+            worker.signal(signal.SIGTERM)  # enough for one that has only begun
+            worker.signal(signal.SIGINT)  # at once
         await asyncio.gather(*(worker.end(END_GRACE) for worker in self.workers))
         await cancel(*self._tasks)
         self._ports.close()

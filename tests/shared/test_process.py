@@ -96,6 +96,19 @@ def test_the_second_signal_ends_at_once() -> None:
     assert program.log == ["start", "drain", "drain cancelled", "stop"]
 
 
+def test_a_supervised_one_drains_however_many_tell_it_to_end() -> None:
+    program = Script(signal.SIGTERM, signal.SIGTERM, signal.SIGTERM, drains_for=0.05)
+    run_program(lambda: program, is_supervised=True)
+    assert program.log == ["start", "drain", "drained", "stop"]
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGINT)])
+def test_a_supervised_one_ends_at_once_when_told_so(signals: tuple[int, ...]) -> None:
+    program = Script(*signals, drains_for=60)
+    run_program(lambda: program, is_supervised=True)
+    assert program.log[-2:] == ["drain cancelled", "stop"]
+
+
 def test_hangup_reloads() -> None:
     program = Script(signal.SIGHUP, signal.SIGTERM)
     run_program(lambda: program)

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from shared.exits import CommandError
@@ -336,3 +337,37 @@ async def upgraded(site: Site) -> tuple[dict[str, Any], str]:
     assert process.returncode == 0, err.decode()
     upgrade: dict[str, Any] = json.loads(out)["upgrade"]
     return upgrade, err.decode()
+
+
+async def test_a_service_manager_that_signals_every_process_ends_them_in_good_order(site: Site, target: Target) -> None:
+    """systemd's KillMode=control-group: each worker gets its own SIGTERM and the supervisor's."""
+    site.workers = 2
+    site.expose(target)
+    await site.start()
+    await until(lambda: all_covered(site), "a tunnel to each worker")
+    slow = [asyncio.Task(site.push("/slow/1.5", headers={"Connection": "close"})) for _ in range(20)]
+    await until(lambda: len(target.received) == 20, "pushes in flight")
+    for pid in [*children(site.relay.pid), site.relay.pid]:
+        os.kill(pid, signal.SIGTERM)
+    assert [answer.status for answer in await asyncio.gather(*slow)] == [200] * 20
+    assert await site.relay.ended(10) == 0
+    told = [line["event"] for line in site.connector.log_lines if line["logger"] == "connector.tunnels"]
+    assert "tunnel lost" not in told, told
+    assert told.count("the relay drains a tunnel") == 2, told
+
+
+async def test_a_second_request_to_end_is_passed_on_to_all_workers(site: Site, target: Target) -> None:
+    site.workers = 2
+    site.expose(target)
+    await site.start()
+    await until(lambda: all_covered(site), "a tunnel to each worker")
+    stuck = [asyncio.Task(site.push("/hang", headers={"Connection": "close"})) for _ in range(8)]
+    await until(lambda: target.begun == 8, "pushes in flight")
+    site.relay.signal(signal.SIGTERM)
+    await until(lambda: site.relay.err.count("draining") == 2, "the drain")
+    began = time.monotonic()
+    site.relay.signal(signal.SIGTERM)
+    assert await site.relay.ended(5) == 0
+    assert time.monotonic() - began < 3
+    for answer in await asyncio.gather(*stuck, return_exceptions=True):
+        assert isinstance(answer, aiohttp.ClientError), answer

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sqlite3
 import stat
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from cloud_relay.identity import store as store_module
 from cloud_relay.identity.events import Kind, load, new_event
 from cloud_relay.identity.store import Conflict, SqliteStore, StateError, StateLock
 from shared.exits import CommandError
@@ -39,6 +43,29 @@ async def test_both_ways(store, tmp_path):
     assert await again.leaf("cd", NOW) is None
     assert await again.leaf("ab", NOW + timedelta(hours=25)) is None
     await again.close()
+
+
+def test_many_may_make_the_file_at_the_same_moment(tmp_path):
+    for number in range(20):
+        path, all_are_there = tmp_path / f"{number}.db", threading.Barrier(6)
+
+        def opened(path: Path = path, all_are_there: threading.Barrier = all_are_there) -> SqliteStore:
+            all_are_there.wait()
+            return SqliteStore(path)
+
+        with ThreadPoolExecutor(6) as workers:
+            stores = [worker.result() for worker in [workers.submit(opened) for _ in range(6)]]
+        for one in stores:
+            asyncio.run(one.close())
+
+
+def test_a_file_that_somebody_holds_for_good_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "PATIENCE", 0.1)
+    holder = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StateError, match=r"state\.db: database is locked"):
+        SqliteStore(tmp_path / "state.db")
+    holder.close()
 
 
 async def test_compare_and_set(store):
