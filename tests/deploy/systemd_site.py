@@ -98,6 +98,12 @@ class Site:
         assert not lost, f"acknowledged, and not at the target: {lost}"
         return sent
 
+    def outlived(self, script: str) -> None:
+        """A push of 4 s begins, then `script` runs: the push gets its answer."""
+        push = f"python3 /opt/trial/in_machine.py push {self.token} drained /slow"
+        self.machine.run(f"{push} > /run/slow & sleep 1; {script}; wait")
+        assert self.machine.run("cat /run/slow").strip() == "204"
+
     def restarted(self, unit: str, times: int) -> None:
         """Until systemd has started it anew so many times."""
         until(lambda: self.machine.show(unit, "NRestarts") == [str(times)], f"{unit} is started anew")
