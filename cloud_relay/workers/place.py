@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 LOOK: Final = 1.0
 """Seconds between two looks at who is silent. Looks are counted, not seconds: while the machine sleeps nobody looks."""
 
+STARTING: Final = 60
+"""Looks within which a process must have come to serve, on a busy machine."""
+
 MERCY: Final = 2
 """Looks between SIGABRT, which makes a process whose loop hangs say where, and SIGKILL."""
 
@@ -62,6 +65,7 @@ class Worker:
         self.edition = edition
         self.failure = {}
         self.is_closed = self.is_leaving = self._is_watched = False
+        self._silent = 0
         self.is_settled.clear()
         self.has_begun.set()
 
@@ -88,20 +92,25 @@ class Worker:
         self.is_ready.set()
         self.is_settled.set()
         self.has_served = self._is_watched = True
-
-    def heard(self) -> None:
-        """It has said something."""
         self._silent = 0
 
+    def heard(self) -> None:
+        """It has said something. Before it serves, that does not count."""
+        if self._is_watched:
+            self._silent = 0
+
     def look(self) -> None:
-        """To be called every LOOK seconds: one whose loop does not turn is ended, and another will take its place."""
+        """To be called every LOOK seconds: one whose loop does not turn, or that does not come to serve, is ended, and
+        another will take its place."""
         self._silent += 1
-        if not self._is_watched or not self.is_running:
+        if not self.is_running:
             return
-        if self._silent == SILENCE:
-            log.error("a worker is silent, and is ended", worker=self.number, seconds=SILENCE)
+        patience = SILENCE if self._is_watched else STARTING
+        if self._silent == patience:
+            what = "is silent" if self._is_watched else "has not come to serve"
+            log.error("a worker hangs, and is ended", worker=self.number, cause=f"it {what} for {patience} s")
             self.signal(signal.SIGABRT)
-        elif self._silent >= SILENCE + MERCY:
+        elif self._silent >= patience + MERCY:
             self.signal(signal.SIGKILL)
 
     def say(self, message: Message) -> None:

@@ -12,11 +12,9 @@ can be done beside workers that serve, and ends.
 
 from __future__ import annotations
 
-import asyncio
 import enum
-import signal
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shared.config import ConfigError
 from shared.exits import CommandError, ExitCode
@@ -26,9 +24,6 @@ if TYPE_CHECKING:
     from cloud_relay.config import RelayConfig
     from cloud_relay.workers.place import Worker
     from shared.config import Loaded
-
-START_TIMEOUT: Final = 60.0
-"""Seconds for a new process to start, on a busy machine."""
 
 log = get_logger("relay.workers")
 
@@ -131,11 +126,7 @@ class Rolling:
         worker.leave()
         await worker.has_begun.wait()
         self._tell(Stage.STARTING)
-        try:
-            async with asyncio.timeout(START_TIMEOUT):
-                await worker.is_settled.wait()
-        except TimeoutError:
-            worker.signal(signal.SIGKILL)
+        await worker.is_settled.wait()
         if not worker.is_ready.is_set():
             raise _failure(worker)
         self.replaced += 1

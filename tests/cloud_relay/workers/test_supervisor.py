@@ -44,6 +44,8 @@ if broken:
     sys.exit(code)
 if given["rehearsal"]:
     sys.exit(0)
+while (folder / f"hesitates.{number}").exists():
+    time.sleep(0.01)
 config = os.fdopen(given["config"], "rb").read()
 (folder / f"config.{number}").write_bytes(config)
 for descriptor in given["sockets"]:
@@ -168,6 +170,31 @@ async def test_one_that_hangs_is_ended_and_replaced(ground: Ground, monkeypatch:
         stopped = pid(one, 0)
         os.kill(stopped, signal.SIGSTOP)
         await until(lambda: pid(one, 0) != stopped and one.workers[0].is_ready.is_set())
+
+
+async def test_one_that_hangs_before_it_serves_is_ended_and_replaced(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "LOOK", 0.05)
+    monkeypatch.setattr(place, "STARTING", 10)
+    async with ground.running() as one:
+        (ground.folder / "hesitates.1").touch()
+        upgrade = await rolled(one)
+        assert (upgrade["stage"], upgrade["worker"]) == ("failed", 1)
+        await until(lambda: ground.starts.count(1) >= 3)
+        assert not one.workers[1].is_ready.is_set()
+        (ground.folder / "hesitates.1").unlink()
+        await until(one.workers[1].is_ready.is_set)
+
+
+async def test_a_start_in_which_one_hangs_fails(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "LOOK", 0.05)
+    monkeypatch.setattr(place, "STARTING", 10)
+    (ground.folder / "hesitates.0").touch()
+    one = ground.supervisor()
+    with pytest.raises(CommandError, match="a worker did not start"):
+        await asyncio.wait_for(one.start(StopRequest()), 10)
+    await one.stop()
 
 
 async def test_a_program_that_cannot_serve_is_found_out_before_anybody_leaves(ground: Ground) -> None:
