@@ -20,7 +20,7 @@ from shared.cli import (
     JsonOption,
     emit,
     make_app,
-    make_table,
+    make_pairs,
     note,
     run,
 )
@@ -121,7 +121,7 @@ def secrets_new(as_json: JsonOption = False) -> None:
 
     secret = new_secret()
     data = {"secret": secret, "hash": hash_secret(secret)}
-    table = make_table(("", ""), [("for the sender", secret), ("for the config", data["hash"])])
+    table = make_pairs([("for the sender", secret), ("for the config", data["hash"])])
     emit(data, schema="qanat.secret.v1", json=as_json, table=table)
 
 
@@ -147,11 +147,12 @@ def secrets_hash(
 
 @routes_app.command("test")
 def routes_test(
-    method: Annotated[str, typer.Argument(help="As the sender would use it: POST. CONNECT for TCP routes.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="As the sender would use it: POST. CONNECT for TCP.")],
     url: Annotated[
         str,
         typer.Argument(
-            help="As the sender would push to: https://push.example.com/sap/frun, tcp://…:514, tls://…:6514"
+            metavar="URL",
+            help="As the sender would push to: https://push.example.com/sap/frun, tcp://…:514, tls://…:6514",
         ),
     ],
     source: Annotated[
@@ -162,7 +163,7 @@ def routes_test(
     as_json: JsonOption = False,
 ) -> None:
     """Say which route of the config a push would take, and to which target. Sends nothing."""
-    from cloud_relay.show import find_route, find_tcp_route, route_table, tcp_route_table
+    from cloud_relay.show_routes import find_route, find_tcp_route, route_table, tcp_route_table
 
     if url.startswith(("tcp://", "tls://")):
         way = find_tcp_route(load(config).config, url, source)

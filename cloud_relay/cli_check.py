@@ -39,7 +39,7 @@ def add_check_command(app: typer.Typer, default_config: Path) -> None:
 
         found = load(config).config
         require_contexts(found, lambda: checked_context(found))
-        warnings = warnings_of(found)
+        warnings = [*warnings_of(found), *_doubts(found)]
         tenants = found.tenants
         routes = sum(len(tenant.routes) + len(tenant.tcp_routes) for tenant in tenants.values())
         data: dict[str, Any] = {
@@ -54,6 +54,17 @@ def add_check_command(app: typer.Typer, default_config: Path) -> None:
         data |= prechecks_view(rows)
         emit(data, schema="qanat.relay.check.v1", json=as_json, table=lambda: prechecks_table(rows))
         return exit_code_of(rows)
+
+
+def _doubts(config: RelayConfig) -> list[dict[str, str]]:
+    """What the state of a relay with its own CA gives to think. CommandError if it could not start with it."""
+    from cloud_relay.identity.office import doubts
+    from shared.owner import as_owner
+
+    if config.tunnel.tls is not None:
+        return []
+    with as_owner(config.state_dir):
+        return [{"key": "state_dir", "message": text} for text in doubts(config)]
 
 
 def checks_for_diag(path: Path, config: RelayConfig) -> list[Precheck]:

@@ -110,7 +110,9 @@ def _certs(default: Path) -> typer.Typer:
 
     @app.command("revoke")
     def revoke(
-        name: Annotated[str, typer.Argument(help="A SHA-256's first digits, TENANT/LOCATION/NAME, T/L, or T.")],
+        name: Annotated[
+            str, typer.Argument(metavar="WHOSE", help="A SHA-256's first digits, TENANT/LOCATION/NAME, T/L, or T.")
+        ],
         scope: Annotated[str | None, typer.Option(help="certificate, connector, location or tenant.")] = None,
         reason: ReasonOption = "",
         config: ConfigOption = default,
@@ -189,6 +191,8 @@ def _connectors(default: Path) -> typer.Typer:
         """Bar a connector by name, whatever it shows: its tunnels end at once, and it gets no certificate."""
         done = call(config, "connectors-block", connector=connector, reason=reason)
         text = f"{done['connector']} is blocked" + ("." if done["changed"] else " already.")
+        if not done["known"]:  # it may be meant so; but who bars one in a hurry should see that the name is mistyped
+            text += "\nNone of this name has joined: if one should have, look at 'cloud-relay connectors list'."
         emit(done, schema="qanat.relay.block.v1", json=as_json, table=text)
 
     @app.command("unblock")
@@ -258,7 +262,7 @@ def _ca(default: Path) -> typer.Typer:
     def accept_clock(config: ConfigOption = default, as_json: JsonOption = False) -> None:
         """Say that this host's clock is right, after it was wrong: the relay issues nothing before its last event."""
         done = call(config, "ca-accept-clock")
-        text = f"The last event was of {done['last_event']}; from now on it is {done['now']}."
+        text = f"The clock counts as right: it is {done['now']}, and the last event was of {done['last_event']}."
         emit(done, schema="qanat.relay.clock.v1", json=as_json, table=text)
 
     return app

@@ -81,14 +81,16 @@ def list_senders(path: Path) -> list[dict[str, Any]]:
 
 def _switch_offline(path: Path, tenant: str, name: str, *, is_disabled: bool) -> dict[str, Any]:
     """No relay runs: write into its state, under the lock that it takes too."""
+    from cloud_relay.sender_control import unknown_sender
+    from shared.control import as_command_error
     from shared.owner import as_owner
     from shared.pki.files import PkiError
 
     config, state = _offline(path)
     entry = config.tenants.get(tenant)
     if entry is None or name not in {one.name for one in entry.senders}:
-        remedy = "See 'cloud-relay senders list'."
-        raise CommandError(ExitCode.NOT_FOUND, "the config has no such sender", remedy, "unknown-sender")
+        known = (f"{tenant}/{one.name}" for tenant, entry in config.tenants.items() for one in entry.senders)
+        raise as_command_error(unknown_sender(f"{tenant}/{name}", known))
     try:
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with as_owner(config.state_dir):  # root's, too, is a file that the relay's user can read

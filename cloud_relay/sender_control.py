@@ -7,10 +7,11 @@ POST /v1/senders/{tenant}/{sender}/enable   and on again
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shared.control import ControlFault, ControlRequest, Handler, Routes
+from shared.names import suggestion
 from shared.pki.files import PkiError
 from shared.status import timestamp
 
@@ -68,6 +69,12 @@ def kinds_of(sender: SenderConfig) -> list[str]:
     return [kind for kind in KINDS if getattr(sender, kind) is not None]
 
 
+def unknown_sender(wanted: str, known: Iterable[str]) -> ControlFault:
+    """What whoever asks for a sender (TENANT/NAME) is told that is none of the `known` ones."""
+    near = suggestion(wanted, known) or "See 'cloud-relay senders list'."
+    return ControlFault(404, "unknown-sender", f"the config has no sender {wanted}", near)
+
+
 def sender_routes(book: SenderBook) -> Routes:
     """The handlers, bound to one relay."""
 
@@ -80,9 +87,8 @@ def sender_routes(book: SenderBook) -> Routes:
             try:
                 has_changed = book.set_disabled(tenant, sender, is_disabled=is_disabled)
             except LookupError as error:
-                raise ControlFault(
-                    404, "unknown-sender", "the config has no such sender", "See 'cloud-relay senders list'."
-                ) from error
+                known = (f"{one['tenant']}/{one['sender']}" for one in book.listed())
+                raise unknown_sender(f"{tenant}/{sender}", known) from error
             except PkiError as error:
                 raise ControlFault(500, "state-unusable", str(error), "Nothing was changed.") from error
             except OSError as error:

@@ -38,6 +38,7 @@ __all__ = [
     "invoke",
     "is_journal",
     "make_app",
+    "make_pairs",
     "make_table",
     "note",
     "read_own_config",
@@ -46,7 +47,10 @@ __all__ = [
 ]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object; errors as problem JSON on stderr.")]
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The config file.", show_default=True)]
+# What cannot be read is told by whoever reads it, with the exit code of a config that cannot be used.
+ConfigOption = Annotated[
+    Path, typer.Option("--config", "-c", help="The config file.", show_default=True, readable=False)
+]
 
 Model = TypeVar("Model", bound=ConfigModel)
 
@@ -200,11 +204,18 @@ def expected_fault(error: Exception) -> CommandError | None:
         count = len(error.problems)
         places = [{**problem._asdict(), "path": str(problem.path)} for problem in error.problems]
         message = f"the config has {count} problems" if count > 1 else "the config has a problem"
-        return CommandError(ExitCode.CONFIG, message, problems=places, detail=str(error))
+        remedy = "Name another one with --config." if _is_missing(error) else ""
+        return CommandError(ExitCode.CONFIG, message, remedy, problems=places, detail=str(error))
     if isinstance(error, OSError) and error.errno in _EXPECTED_ERRNO:
         where = f"{error.filename}: " if error.filename else ""
         return CommandError(ExitCode.FAILED, f"{where}{error.strerror}")
     return None
+
+
+def _is_missing(error: ConfigError) -> bool:
+    """Whether what is wrong with the config is that the file itself is not there."""
+    (problem, *others) = error.problems
+    return not others and not problem.key and problem.line is None and isinstance(error.__cause__, FileNotFoundError)
 
 
 def _tell(fault: CommandError | None, as_json: bool, error: Exception) -> int:

@@ -69,7 +69,7 @@ def add_common_commands(app: typer.Typer, program: Program) -> None:
 
     @app.command(help="Say what an error code means, and what to do: explain no-connector.")
     def explain(
-        code: Annotated[str, typer.Argument(help="As in a log, in a status, or in Qanat-Error of an answer.")],
+        code: Annotated[str, typer.Argument(metavar="CODE", help="As in a log, a status, or Qanat-Error.")],
         as_json: JsonOption = False,
     ) -> None:
         data, text = explain_fault(code)
@@ -83,7 +83,9 @@ def add_common_commands(app: typer.Typer, program: Program) -> None:
         emit({"profiles": shown}, schema="qanat.profiles.v1", json=as_json, table=lambda: profile_blocks(shown))
 
     @app.command(help=f"Print what makes a shell complete this command: source <({program.name} completion bash)")
-    def completion(shell: Annotated[Shell, typer.Argument(help="The shell that is to load it.")]) -> None:
+    def completion(
+        shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="The one that is to load it: bash, zsh, fish.")],
+    ) -> None:
         sys.stdout.write(f"{completion_script(program.name, shell)}\n")
 
     @app.callback()

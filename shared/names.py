@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from typing import Annotated, Final
 
 from pydantic import AfterValidator
@@ -19,6 +21,14 @@ NAME_RULE: Final = "1 to 63 characters of a-z, 0-9 and '-', the first of them no
 def is_name(text: str) -> bool:
     """Whether `text` is a name. Nothing is stripped or folded first: 'A', 'a ' and 'a\\n' are none."""
     return _NAME.fullmatch(text) is not None
+
+
+def suggestion(name: str, known: Iterable[str], most: int = 5) -> str:
+    """A sentence about what may have been meant by a name that nobody has; "" where nothing is known."""
+    names = sorted(set(known))
+    if near := difflib.get_close_matches(name, names, n=1):
+        return f"Did you mean {near[0]}?"
+    return f"Known here: {', '.join(names[:most])}{', …' if len(names) > most else ''}." if names else ""
 
 
 def check_name(text: str) -> str:

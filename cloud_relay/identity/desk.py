@@ -17,7 +17,7 @@ from cloud_relay.identity import describe
 from cloud_relay.identity.events import Kind, Scope, new_event
 from cloud_relay.identity.ledger import IdentityFault
 from cloud_relay.identity.office import Office
-from cloud_relay.identity.records import CertificateRecord, ConnectorKey, Stage
+from cloud_relay.identity.records import CertificateRecord, ConnectorKey, Stage, TokenState
 from cloud_relay.identity.revocation import block, revoke, unblock
 from cloud_relay.identity.rollover import WrongStage
 from cloud_relay.identity.store import StateError
@@ -25,7 +25,7 @@ from cloud_relay.identity.tokens import DEFAULT_LIFETIME, MAX_LIFETIME, create_t
 from cloud_relay.identity.upkeep import Upkeep
 from shared.clock import rfc3339
 from shared.control import ControlFault, ControlRequest, Routes
-from shared.names import is_name
+from shared.names import NAME_RULE, is_name, suggestion
 from shared.pki.files import PkiError
 
 MAX_EVENTS: Final = 10_000
@@ -61,6 +61,8 @@ Command = Callable[[Desk, Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 async def tokens_create(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
     _require_built_in_ca(desk)
+    key = parse_connector(asked.get("connector"))
+    _require_location(desk, key)
     relays = desk.config().tunnel.advertise
     if not relays:
         raise ControlFault(409, "no-address", "the config does not say how connectors reach this relay",
@@ -72,9 +74,8 @@ async def tokens_create(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
     for target in targets or ():
         _check_name(target, "target")
     token, record = await create_token(
-        desk.office.registrar, parse_connector(asked.get("connector")), relays, lifetime=lifetime, targets=targets,
-        by=_by(asked),
-    )  # fmt: skip
+        desk.office.registrar, key, relays, lifetime=lifetime, targets=targets, by=_by(asked)
+    )
     return {"join_token": str(token)} | describe_token(record, desk.now)
 
 
@@ -87,6 +88,10 @@ async def tokens_revoke(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
     if token not in desk.office.book.tokens:
         raise ControlFault(404, "no-such-token", f"there is no join token {token[:40]!r}", "See 'tokens list'.")
     record = await revoke_token(desk.office.registrar, token, _by(asked))
+    if record.state(desk.now) is TokenState.USED:
+        connector = "/".join(record.connector)
+        raise ControlFault(409, "token-used", f"the join token {token} was used already, by {connector}",
+                           f"To end what it was used for: cloud-relay certs revoke {connector}")  # fmt: skip
     return describe_token(record, desk.now)
 
 
@@ -150,8 +155,9 @@ async def connectors_show(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any
 
 async def connectors_block(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
     key = parse_connector(asked.get("connector"))
+    is_known = key in desk.office.book.connectors
     changed = await block(desk.office.registrar, key, str(asked.get("reason") or "")[:200], _by(asked))
-    return {"connector": "/".join(key), "blocked": True, "changed": changed}
+    return {"connector": "/".join(key), "blocked": True, "changed": changed, "known": is_known}
 
 
 async def connectors_unblock(desk: Desk, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,7 +272,8 @@ def parse_connector(value: object) -> ConnectorKey:
     """TENANT/LOCATION/NAME. ControlFault otherwise."""
     parts = str(value).split("/")
     if len(parts) != 3 or not all(is_name(part) for part in parts):
-        raise ControlFault(400, "bad-name", f"{str(value)[:200]!r} names no connector", "Write TENANT/LOCATION/NAME.")
+        raise ControlFault(400, "bad-name", f"{str(value)[:200]!r} names no connector",
+                           f"Write TENANT/LOCATION/NAME, each of {NAME_RULE}.")  # fmt: skip
     return parts[0], parts[1], parts[2]
 
 
@@ -287,11 +294,26 @@ def _parse_kind_of_scope(value: object) -> Scope:
         raise ControlFault(400, "bad-scope", f"{str(value)[:40]!r} is not one of {', '.join(Scope)}") from None
 
 
+def _require_location(desk: Desk, key: ConnectorKey) -> None:
+    """ControlFault unless the config in force has tenant and location; it says which of the two is not there."""
+    tenant, location, _ = key
+    if desk.office.registrar.knows(tenant, location):
+        return
+    tenants = desk.config().tenants
+    if tenant in tenants:
+        message = f"tenant {tenant!r} has no location {location!r}"
+        near = suggestion(location, tenants[tenant].locations)
+    else:
+        message, near = f"the config has no tenant {tenant!r}", suggestion(tenant, tenants)
+    raise ControlFault(404, "unknown-location", message, f"{near} Else add it to the relay's config.".lstrip())
+
+
 def _known(desk: Desk, value: object) -> ConnectorKey:
     key = parse_connector(value)
     if key not in desk.office.book.connectors:
+        near = suggestion("/".join(key), ("/".join(one) for one in desk.office.book.connectors))
         raise ControlFault(404, "no-such-connector", f"there is no connector {'/'.join(key)}",
-                           "See 'cloud-relay connectors list'.")  # fmt: skip
+                           near or "See 'cloud-relay connectors list'.")  # fmt: skip
     return key
 
 

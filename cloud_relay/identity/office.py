@@ -136,17 +136,39 @@ def rehearse(config: RelayConfig, clock: TrustedClock) -> ssl.SSLContext:
     """
     state_dir = config.state_dir
     passphrase = read_passphrase(config.identity.passphrase_file)
-    book = Book(timedelta(seconds=config.identity.renewal_grace))
-    try:
-        for event in read_events(state_dir / STATE_FILE):
-            book.apply(event)
-    except StateError as error:
-        raise CommandError(ExitCode.FAILED, str(error), code="state-unusable") from error
-    check_fits(config, book)
+    book = _looked_at(config)
     if config.tunnel.tls is not None:
         return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     roots = book.trust(clock.now()).client_roots
     return managed_server_context(state_dir / OWN_FILE, roots, passphrase)
+
+
+def doubts(config: RelayConfig) -> list[str]:
+    """What is doubtful in the relay's own CA, in a state that another process may hold: nothing is written.
+
+    CommandError where `open_office` would fail with this config.
+    """
+    keys = KeyFolder(config.state_dir, read_passphrase(config.identity.passphrase_file))
+    generation = _looked_at(config).generation
+    found = []
+    for load in (keys.issuing, keys.root) if keys.has_root(generation) else (keys.issuing,):
+        try:
+            load(generation)
+        except PkiError as error:
+            found.append(f"no certificate can be signed: {error}" if load == keys.issuing else str(error))
+    return found
+
+
+def _looked_at(config: RelayConfig) -> Book:
+    """The book of the state as it is on disk, without a lock. CommandError if it is none for this config."""
+    book = Book(timedelta(seconds=config.identity.renewal_grace))
+    try:
+        for event in read_events(config.state_dir / STATE_FILE):
+            book.apply(event)
+    except StateError as error:
+        raise CommandError(ExitCode.FAILED, str(error), code="state-unusable") from error
+    check_fits(config, book)
+    return book
 
 
 def check_fits(config: RelayConfig, book: Book) -> None:

@@ -91,6 +91,8 @@ ROUTE_CASES = [
     (["https://push.example.com/write", "--sender", "ibp"], 5, "sender-not-allowed"),
     (["https://push.example.com/write/x"], 4, "no-such-route"),
     (["https://elsewhere.example.com/"], 4, "unknown-host"),
+    (["https://push.example.com/sap/../frun"], 5, "bad-path"),
+    (["https://push.example.com/write", "--sender", "ipb"], 4, "unknown-sender"),
     (["push.example.com/write"], 2, "usage"),
     (["https://[push/"], 2, "usage"),
 ]
@@ -101,7 +103,7 @@ TCP_CASES = [
     (["tls://otlp.example.com:6514"], 0, "otlp"),
     (["tls://x.sealed.example.com:6514"], 0, "otlp"),
     (["tls://other.example.com:6514"], 4, "unknown-server-name"),
-    (["tcp://relay.example.com:2004"], 4, "unknown-server-name"),
+    (["tcp://relay.example.com:2004"], 4, "no-such-route"),
     (["tcp://relay.example.com:2003", "--source", "10.1.2.3"], 0, "graphite"),
     (["tcp://relay.example.com:2003", "--source", "192.0.2.1"], 5, "sender-network-refused"),
     (["tcp://relay.example.com"], 2, "usage"),
@@ -151,6 +153,28 @@ def test_a_route_for_people(config: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_method_is_a_word(config: Path) -> None:
     assert invoke(app, ["routes", "test", "post it", "https://push.example.com/", "-c", str(config)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["https://pusch.example.com/sap/frun"], "Did you mean push.example.com?"),
+        (["https://push.example.com/sap/frunn"], "Did you mean /sap/frun?"),
+        (["https://push.example.com/write", "--sender", "ipb"], "Did you mean ibp?"),
+    ],
+)
+def test_what_may_have_been_meant(
+    arguments: list[str], hint: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(app, ["routes", "test", "POST", *arguments, "-c", str(config)]) == 4
+    assert hint in capsys.readouterr().err
+
+
+def test_a_config_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke(app, ["status", "-c", str(tmp_path / "nowhere.yaml")]) == 3
+    shown = capsys.readouterr().err
+    assert "No such file" in shown
+    assert "--config" in shown
 
 
 def test_explain(capsys: pytest.CaptureFixture[str]) -> None:

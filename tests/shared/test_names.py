@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from shared.names import Name, check_name, is_name
+from shared.names import Name, check_name, is_name, suggestion
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
 
@@ -52,3 +52,10 @@ def test_in_a_model():
     assert adapter.validate_python("focused-run") == "focused-run"
     with pytest.raises(ValidationError, match="is not a name"):
         adapter.validate_python("Focused Run")
+
+
+def test_what_may_have_been_meant():
+    assert suggestion("waldorf", ["walldorf", "paris"]) == "Did you mean walldorf?"
+    assert suggestion("x", ["paris", "berlin"]) == "Known here: berlin, paris."
+    assert suggestion("x", map(str, range(9))) == "Known here: 0, 1, 2, 3, 4, …."
+    assert suggestion("x", []) == ""

@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from connector_agent.identity.store import IdentityStore
 from shared.crash_points import CONNECTOR_POINTS, RELAY_POINTS
+from shared.exits import CommandError
 from shared.pki.issue import fingerprint
 from tests.system.managed import ManagedSite, connector_name
 from tests.system.programs import command, until
@@ -103,6 +104,10 @@ async def _joins_and_nobody_else_does(site: ManagedSite) -> None:
     thief.write_text((site.folder / "c1.yaml").read_text().replace("c1-state", "thief-state"))
     problem = await site.connector_says("thief", "enroll", "--token-file", "c1.token", exit_code=7)
     assert problem["code"] == "token-used"
+    (token,) = [one for one in (await site.ask("tokens-list"))["tokens"] if one["connector"] == connector_name("c1")]
+    with pytest.raises(CommandError, match="used already") as refused:  # nobody should believe that this ended anything
+        await site.ask("tokens-revoke", token=token["token"])
+    assert "certs revoke" in refused.value.remedy
     (known,) = (await site.ask("connectors-show", connector=connector_name("c1")))["certificates"]
     identity = IdentityStore(site.folder / "c1-state").load_identity()
     assert identity is not None

@@ -61,7 +61,8 @@ def test_tokens(shell):
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "code"),
     [
-        (("tokens", "create", "acme/nowhere/c1"), 5, "unknown-location"),
+        (("tokens", "create", "acme/nowhere/c1"), 4, "unknown-location"),
+        (("tokens", "create", "acne/walldorf/c1"), 4, "unknown-location"),
         (("tokens", "create", "c1"), 2, "bad-name"),
         (("tokens", "create", "acme/walldorf/c1", "--lifetime", "90d"), 2, "bad-lifetime"),
         (("tokens", "create", "acme/walldorf/c1", "--targets", "No Name"), 2, "bad-name"),
@@ -76,6 +77,45 @@ def test_tokens(shell):
 )
 def test_what_is_refused(shell, arguments, exit_code, code):
     assert shell.problem(exit_code, *arguments)["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("name", "cause", "hint"),
+    [
+        ("acne/walldorf/c1", "no tenant 'acne'", "Did you mean acme?"),
+        ("acme/waldorf/c1", "no location 'waldorf'", "Did you mean walldorf?"),
+        ("Acme/walldorf/c1", "names no connector", "a-z, 0-9"),
+    ],
+)
+def test_a_mistyped_name_is_told_apart(shell, name, cause, hint):
+    code, _, err = shell.run("tokens", "create", name)
+    assert code in {2, 4}
+    assert cause in err
+    assert hint in err
+
+
+def test_whoever_bars_a_name_that_never_joined_is_told(shell):
+    told = shell.json("connectors", "block", "acme/walldorf/c1")
+    assert not told["known"]
+    assert "None of this name has joined" in shell.run("connectors", "block", "acme/walldorf/c2")[1]
+    assert "None of this name" not in shell.run("connectors", "block", "acme/walldorf/c2")[1]
+    assert "c1" in shell.problem(4, "connectors", "show", "acme/waldorf/c1")["remedy"]
+
+
+def test_check_looks_at_the_state(shell):
+    assert shell.json("check")["warnings"] == []
+    (key,) = (shell.config.parent / "state" / "ca").glob("issuing-*.key")
+    key.chmod(0o644)
+    (warning,) = shell.json("check")["warnings"]
+    assert "no certificate can be signed" in warning["message"]
+    assert "chmod 600" in warning["message"]
+    key.chmod(0o600)
+    written = shell.config.read_text()
+    shell.config.write_text(written.replace('"localhost"', '"other.test"'))
+    assert shell.problem(3, "check")["code"] == "trust-domain-changed"
+    shell.config.write_text(written)
+    (shell.config.parent / "state" / "state.db").write_bytes(b"nothing of the kind" * 300)
+    assert shell.problem(1, "check")["code"] == "state-unusable"
 
 
 def test_a_connector_can_be_barred_before_it_ever_came(shell):
