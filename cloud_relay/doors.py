@@ -23,7 +23,7 @@ from cloud_relay.tcp import TcpContext, TcpEntrance
 from cloud_relay.trust import NO_TRUST, SenderTrust, asked_for, load_trust
 from cloud_relay.tunnels import TunnelListener
 from shared.exits import CommandError, ExitCode
-from shared.listeners import Listening
+from shared.listeners import Listening, listen_remedy
 from shared.observe import NAME as OBSERVE
 from shared.observe import ObserveServer
 from shared.pki.files import PkiError
@@ -342,6 +342,6 @@ def cannot_listen(address: Listen, key: str, error: OSError) -> CommandError:
     return CommandError(
         ExitCode.FAILED,
         f"cannot listen on {address} ({key}): {reason}",
-        "Stop what listens there already, or choose another address; ports below 1024 need CAP_NET_BIND_SERVICE.",
+        listen_remedy(error),
         "cannot-listen",
     )

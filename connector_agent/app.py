@@ -35,6 +35,7 @@ from shared.control import CONTROL_SOCKET, ControlServer
 from shared.control_api import control_routes
 from shared.errors import LocalFault
 from shared.exits import CommandError, ExitCode
+from shared.listeners import listen_remedy
 from shared.logs import get_logger, log_limited
 from shared.observe import HealthReport, ObserveServer
 from shared.outcome import Outcome
@@ -308,7 +309,7 @@ class ConnectorApp:
             raise CommandError(
                 ExitCode.FAILED,
                 f"cannot listen on {listen} (observe.listen): {error.strerror or error}",
-                "Stop what listens there already, or choose another address.",
+                listen_remedy(error),
                 "cannot-listen",
             ) from error
         self._observe = observe

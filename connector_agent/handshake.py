@@ -32,6 +32,9 @@ REFUSALS: Final = frozenset(
 """Codes of the relay after which trying again soon is of no use. None that we may fail a tunnel with ourselves: what
 the network or a single odd frame broke may well be whole the next time."""
 
+_OF_THE_INGRESS: Final = frozenset({"unknown-host", "no-such-route", "unauthenticated"})
+"""Codes that only the listener for senders answers with: the connector dialled the wrong port."""
+
 _ABOUT_OUR_CERTIFICATE: Final = frozenset(
     {
         "TLSV1_ALERT_UNKNOWN_CA", "SSLV3_ALERT_BAD_CERTIFICATE", "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
@@ -117,6 +120,10 @@ def explain_refusal(error: HandshakeRefused) -> DialError:
     if fault is None:
         return DialError("not-a-relay", f"HTTP {error.status} from something that is no Qanat relay.",
                          "Look at what stands between here and the relay.", is_refusal=error.status < 500)  # fmt: skip
+    if code in _OF_THE_INGRESS:
+        return DialError("not-a-relay", f"What answers there (HTTP {error.status}, {code}) is a relay's ingress for "
+                         "senders, not its listener for connectors.",
+                         "Name the port of the relay's tunnel.advertise in relays.", is_refusal=True)  # fmt: skip
     text = f"The relay refuses (HTTP {error.status}): {fault.title}"
     told = detail.removesuffix(fault.remedy).strip()
     return DialError(code, f"{text} {told}".rstrip(), fault.remedy, is_refusal=code in REFUSALS)

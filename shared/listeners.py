@@ -11,6 +11,7 @@ the kernel resets what waits in the one that is closed.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import socket
@@ -29,8 +30,19 @@ _VARIABLES: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 _COUNT: Final = re.compile(r"[1-9][0-9]{0,3}", re.ASCII)
 _IP: Final = (socket.AF_INET, socket.AF_INET6)
 
+_LISTEN_REMEDIES: Final = {
+    errno.EADDRINUSE: "Stop what listens there already ('ss -ltnp' shows it), or choose another port.",
+    errno.EADDRNOTAVAIL: "No interface of this host has the address: choose one that 'ip address' shows, or none.",
+    errno.EACCES: "Ports below 1024 need the capability CAP_NET_BIND_SERVICE: grant it, or choose another port.",
+}
+
 Address = tuple[Any, ...]
 """As a socket gives it: of IPv6 (host, port, flow, scope)."""
+
+
+def listen_remedy(error: OSError) -> str:
+    """What to do where an address cannot be listened on."""
+    return _LISTEN_REMEDIES.get(error.errno or 0, "Choose another address.")
 
 
 class Listening(NamedTuple):

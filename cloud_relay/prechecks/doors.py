@@ -13,6 +13,7 @@ from cryptography import x509
 from cloud_relay.prechecks.reach import CONNECT, REFUSED, reason, shake_hands
 from shared.config import Listen
 from shared.config.model import parse_host_port
+from shared.listeners import listen_remedy
 from shared.pki.files import PkiError
 from shared.pki.issue import fingerprint
 from shared.pki.tls import load_certificates
@@ -95,8 +96,7 @@ def _check_free(listen: Listen, kind: str) -> Iterator[Precheck]:
             probe.bind((listen.host, listen.port))
         except OSError as error:
             checks.failed("bound", f"the relay does not run, and this cannot be listened on: {error.strerror or error}",
-                          "Stop what listens there already, or choose another address; ports below 1024 need "
-                          "CAP_NET_BIND_SERVICE.", code="cannot-listen")  # fmt: skip
+                          listen_remedy(error), code="cannot-listen")  # fmt: skip
         else:
             checks.skipped("the relay does not run; the port is free", "bound", "TCP")
     yield from checks.rows

@@ -238,6 +238,8 @@ def _refusal(answer: Mapping[str, object]) -> DialError:
     code, detail = answer.get("error"), answer.get("detail")
     fault = FAULTS.get(code) if isinstance(code, str) else None
     told = handshake.printable(detail) if isinstance(detail, str) else ""
+    if fault is not None and told == fault.title:
+        told = ""  # the relay knows no more than the catalogue
     if fault is None:
         return DialError("not-a-relay", f"An answer that this version does not know: {told}",
                          "Upgrade the connector.", is_refusal=True)  # fmt: skip

@@ -205,7 +205,8 @@ class Renewer:
         fault = FAULTS.get(answer["error"])
         if fault is None:
             raise RenewalFailed("unknown-refusal", f"The relay refuses to renew {before.id}: {answer['detail']}")
-        raise RenewalFailed(fault.code, f"The relay refuses: {fault.title} {answer['detail']}".rstrip(), fault.remedy)
+        told = answer["detail"] if answer["detail"] != fault.title else ""
+        raise RenewalFailed(fault.code, f"The relay refuses: {fault.title} {told}".rstrip(), fault.remedy)
 
     def _pick(self) -> Link | None:
         """The tunnel that is asked: any that offers it, by chance, so that one bad relay keeps us from no other."""

@@ -130,6 +130,8 @@ def parse_tree(text: str, path: Path) -> Tree:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         message = f"is not valid YAML: {error.problem or error.context}"
+        if mark is not None and "\t" in "".join(text.splitlines()[mark.line : mark.line + 1]):
+            message += "; this line holds a tab, YAML is indented by spaces"
         raise ConfigError([Problem(path, mark.line + 1 if mark else None, "", message)]) from error
     except yaml.YAMLError as error:
         raise ConfigError([Problem(path, None, "", f"is not valid YAML: {str(error).splitlines()[0]}")]) from error

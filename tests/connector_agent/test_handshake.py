@@ -75,6 +75,16 @@ def test_the_relays_own_words(code):
     assert found.is_refusal == (code != "overloaded")
 
 
+@pytest.mark.parametrize("code", ["unknown-host", "no-such-route", "unauthenticated"])
+def test_the_ingress_is_told_from_the_tunnels_listener(code):
+    fault = FAULTS[code]
+    body = problem_response(fault, "", keep_alive=False).partition(b"\r\n\r\n")[2]
+    found = explain_refusal(HandshakeRefused(fault.status or 0, {}, body))
+    assert (found.code, found.is_refusal) == ("not-a-relay", True)
+    assert "ingress" in found.text
+    assert "tunnel.advertise" in found.remedy
+
+
 @pytest.mark.parametrize("status", [200, 302, 403, 407, 502])
 def test_anything_else_is_no_relay(status):
     found = explain_refusal(HandshakeRefused(status, {}, b"<html>Blocked by policy</html>"))

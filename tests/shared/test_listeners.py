@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import sys
 import pytest
 
 from shared.exits import CommandError, ExitCode
-from shared.listeners import Inherited, Listening, adopt, open_sockets
+from shared.listeners import Inherited, Listening, adopt, listen_remedy, open_sockets
 
 
 def listening(host: str = "127.0.0.1", port: int = 0, *, dual: bool = False) -> socket.socket:
@@ -150,3 +151,12 @@ def test_variables_that_say_nothing(count: str) -> None:
     environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count}
     assert len(Inherited.from_service_manager(environ)) == 0
     assert environ == {}
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.EADDRINUSE, "already"), (errno.EADDRNOTAVAIL, "No interface"), (errno.EACCES, "CAP_NET_BIND_SERVICE")],
+)
+def test_what_to_do_where_nothing_can_be_bound(number, remedy):
+    assert remedy in listen_remedy(OSError(number, "no"))
+    assert listen_remedy(OSError("no such name")) == "Choose another address."

@@ -25,6 +25,7 @@ from connector_agent.wiring import check_identity, make_tunnels
 from shared.cli import invoke
 from shared.config import HostPort, load_config, read_config
 from shared.control import control_request
+from shared.errors import FAULTS
 from shared.exits import CommandError
 from shared.pki import issue
 from shared.pki.files import write_private
@@ -137,11 +138,12 @@ async def test_a_token_is_never_taken_from_the_command_line(tmp_path: Path) -> N
 @pytest.mark.parametrize("code", ["token-used", "token-expired", "connector-blocked"])
 async def test_a_refused_token_is_exit_code_7(tmp_path: Path, capsys: pytest.CaptureFixture[str], code: str) -> None:
     async with relay_double(tmp_path) as relay:
-        relay.refusal = {"error": code, "detail": ""}
+        relay.refusal = {"error": code, "detail": FAULTS[code].title}
         path = config_file(tmp_path)
         assert await run("enroll", "--token-file", token_file(tmp_path, relay), "--config", path, "--json") == 7
         problem = json.loads(capsys.readouterr().err.splitlines()[-1])
         assert problem["code"] == code
+        assert problem["title"] == f"The relay refuses: {FAULTS[code].title}"
         assert problem["remedy"]
 
 

@@ -88,6 +88,10 @@ class TestRefused:
     def test_what_is_no_yaml(self, text):
         assert "is not valid YAML" in problem_of(text)
 
+    def test_a_tab_is_named(self):
+        assert "holds a tab" in problem_of("a:\n\tb: 1\n")
+        assert "tab" not in problem_of("a: [1\n")
+
     @pytest.mark.parametrize("text", ["- a", "text", "5", "[]"])
     def test_what_is_no_mapping(self, text):
         assert problem_of(text) == "c.yaml:1: must be a mapping of keys to values"
