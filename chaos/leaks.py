@@ -1,12 +1,14 @@
-"""What a process keeps when it is at rest: descriptors, tasks, memory. More than after its start is a leak."""
+"""What a program keeps when it is at rest: descriptors, tasks, memory. More than after its start is a leak."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from dataclasses import dataclass
 from typing import Any, Final
 
+from benchmarks.procfs import read_rss_mib
 from chaos.configs import BUDGET_MIB, CONNECTORS
 from chaos.site import RELAY, Site
 
@@ -23,15 +25,16 @@ _PATIENCE: Final = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Of one process at rest. Descriptors of tunnels, and of pooled connections to targets, are not counted."""
+    """Of a program at rest, all its processes together. Descriptors of tunnels, and of pooled connections to targets,
+    are not counted."""
 
-    pid: int
+    pids: tuple[int, ...]
     descriptors: int
     tasks: int
     rss_mib: float
 
     def beyond(self, first: Footprint) -> list[str]:
-        """What has grown since the first footprint of this process."""
+        """What has grown since the first footprint of these processes."""
         found = [
             f"{now - then} {what} more than at its start ({then})"
             for what, then, now in (
@@ -64,13 +67,14 @@ class Leaks:
             await asyncio.sleep(0.2)
 
     async def _look(self, name: str) -> list[str]:
-        program, status = self._site.programs[name], await self._site.status(name)
+        status, pids = await self._site.status(name), tuple(self._site.processes(name))
         if status is None:
             return [f"{name} does not answer"]
         explained = _tunnels(status) + _pooled(status)
-        now = Footprint(program.pid, program.open_files - explained, int(status["tasks"]), program.rss_mib)
+        files = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
+        now = Footprint(pids, files - explained, int(status["tasks"]), sum(map(read_rss_mib, pids)))
         first = self._firsts.get(name)
-        if first is None or first.pid != now.pid:
+        if first is None or first.pids != now.pids:
             first = self._firsts[name] = now
         self.grown_mib[name] = round(now.rss_mib - first.rss_mib, 1)
         return [f"{name} has {text}" for text in now.beyond(first)]

@@ -3,10 +3,12 @@ it is acknowledged, as real senders do.
 
     python -m chaos.sender SPEC_FILE
 
-Orders are a journal too: {"do": "push", "run": "r7", "rate": 40.0, "largest": 1000000} begins, {"do": "flood",
-"pushes": 24, "size": 4000000} pushes so many large ones beside them, {"do": "settle",
-"patience": S} stops making new ones, waits for those under way, closes all connections and writes {"event": "settled",
-"unsettled": […]}.
+Orders are a journal too:
+
+    {"do": "push", "run": "r7", "rate": 40.0, "largest": 1000000, "idle": 30.0}   begins
+    {"do": "flood", "pushes": 24, "size": 4000000}   pushes so many large ones beside them
+    {"do": "settle", "patience": S}   stops making new ones, waits for those under way, closes all connections, and
+                                      writes {"event": "settled", "unsettled": […]}
 """
 
 from __future__ import annotations
@@ -89,9 +91,12 @@ class Senders:
         self._pushes: dict[asyncio.Task[None], str] = {}
         self._floods = 0
 
-    def push(self, run: str, rate: float, largest: int) -> None:
-        """Begin: `rate` pushes a second with bodies up to `largest` bytes, a fifth on connections of their own."""
-        connector = aiohttp.TCPConnector(limit=0, ssl=self._trust, keepalive_timeout=30.0)
+    def push(self, run: str, rate: float, largest: int, idle: float) -> None:
+        """Begin: `rate` pushes a second with bodies up to `largest` bytes, a fifth on connections of their own.
+
+        `idle` is for how many seconds a connection is kept.
+        """
+        connector = aiohttp.TCPConnector(limit=0, ssl=self._trust, keepalive_timeout=idle)
         self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
         self._clock = spawn(self._make(run, rate, largest), f"clock of {run}")
 
@@ -189,7 +194,7 @@ async def obey(senders: Senders, orders: Reader) -> None:
     while True:
         for order in orders.read():
             if order["do"] == "push":
-                senders.push(order["run"], order["rate"], order["largest"])
+                senders.push(order["run"], order["rate"], order["largest"], order["idle"])
             elif order["do"] == "flood":
                 senders.flood(order["pushes"], order["size"])
             else:

@@ -62,6 +62,15 @@ def why_no_clock() -> str:
 class Site:
     """One relay and all around it, in `folder`, whose path must be short: it holds control sockets."""
 
+    options: tuple[str, ...] = ()
+    """Of `cloud-relay serve`."""
+
+    tunnels = TUNNELS
+    """Of each connector."""
+
+    held = 0
+    """Bytes of the budget that are used while nothing is under way."""
+
     def __init__(self, folder: Path, network: Network = LOOPBACK) -> None:
         self.folder = folder
         self.network = network
@@ -117,7 +126,7 @@ class Site:
 
     def launch_relay(self) -> Program:
         """Start the relay, and do not wait for it."""
-        argv = (command("cloud-relay"), "serve", "--config", str(self._config(RELAY)))
+        argv = (command("cloud-relay"), "serve", *self.options, "--config", str(self._config(RELAY)))
         return self.run(RELAY, self.network.cloud, *argv, variables=self._variables(RELAY))
 
     def launch_connector(self, name: str) -> Program:
@@ -142,6 +151,24 @@ class Site:
         spec.write(path)
         self._orders[tenant] = Writer(orders)
         self.run(name, self.network.senders, sys.executable, "-m", "chaos.sender", str(path))
+
+    def processes(self, name: str) -> list[int]:
+        """A program's process, and those that it has started, by their age."""
+        pid = self.programs[name].pid
+        try:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        except OSError:  # it is gone
+            return []
+        return [pid, *sorted(map(int, children.split()))]
+
+    async def upgrade_relay(self) -> str:
+        """`cloud-relay upgrade`; "", or what it said when it failed."""
+        argv = self.network.cloud.command([command("cloud-relay"), "upgrade", "--config", str(self._config(RELAY))])
+        process = await asyncio.create_subprocess_exec(
+            *argv, env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        said, _ = await process.communicate()
+        return said.decode() if process.returncode else ""
 
     async def relay_listens(self) -> float:
         """Until the relay takes senders' connections; when that was."""
@@ -173,7 +200,7 @@ class Site:
     def push(self, run: str, load: Load) -> None:
         """All senders begin."""
         for orders in self._orders.values():
-            orders.write(do="push", run=run, rate=load.rate, largest=load.largest)
+            orders.write(do="push", run=run, rate=load.rate, largest=load.largest, idle=load.idle)
 
     def flood(self, tenant: str, pushes: int, size: int) -> None:
         """A tenant's senders make so many large pushes at once."""
@@ -232,12 +259,12 @@ class Site:
         found = [
             f"{name} has tunnels {open_tunnels.get(name, [])}"
             for name in CONNECTORS
-            if open_tunnels.get(name, []) != ["open"] * TUNNELS
+            if open_tunnels.get(name, []) != ["open"] * self.tunnels
         ]
         connections = sum(one.get("connections", 0) for one in status["listeners"])
         for text, count in (
             ("pushes in flight", status["in_flight"]),
-            ("bytes held", status["memory"]["used"]),
+            ("bytes held", max(0, status["memory"]["used"] - self.held)),
             ("sender connections", connections),
         ):
             if count:

@@ -204,17 +204,20 @@ class Team:
 
     async def _ask_all(self, method: str, url: str) -> dict[int, dict[str, Any]]:
         """The siblings' answers by number."""
-        numbers = [sibling.number for sibling in self.wide.siblings]
+        siblings = self.wide.siblings
         answers = await asyncio.gather(
-            *(control_request(self._control(number), method, url, patience=PATIENCE) for number in numbers),
+            *(control_request(self._control(one.number), method, url, patience=PATIENCE) for one in siblings),
             return_exceptions=True,
         )
         found = {}
-        for number, answer in zip(numbers, answers, strict=True):
+        for sibling, answer in zip(siblings, answers, strict=True):
+            number = sibling.number
             if isinstance(answer, CommandError):
+                # One whose news are not heard begins or leaves just now, of which the supervisor tells.
                 log_limited(
-                    log, "warning", f"ask {number}", "a worker does not answer", sibling=number, cause=str(answer)
-                )
+                    log, "warning" if sibling.is_connected else "debug", f"ask {number}", "a worker does not answer",
+                    sibling=number, cause=str(answer),
+                )  # fmt: skip
             elif isinstance(answer, BaseException):
                 raise answer
             else:
