@@ -84,8 +84,8 @@ def upgrade(
 ) -> None:
     """Let the running relay hand over to a new process, of what is installed now, with its config read anew.
 
-    No push is lost. Where the new process cannot take over, the old one serves on, and this says why. Several workers
-    are replaced one after the other.
+    No push is lost. Where the new process cannot take over, the old one serves
+    on, and this says why. Several workers are replaced one after the other.
     """
     from cloud_relay.cli_upgrade import follow
     from cloud_relay.show import upgrade_text

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, emit, make_app, make_table
+from shared.cli import CommandError, ConfigOption, ExitCode, JsonOption, emit, make_app
+from shared.tables import Rows
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -130,4 +131,4 @@ def _table(senders: list[dict[str, Any]]) -> RenderableType:
         )
         for one in senders
     ]
-    return make_table(("SENDER", "STATE", "KNOWN BY", "ROUTES", "PUSHES", "LAST DELIVERED"), rows)
+    return Rows(("sender", "state", "known by", "routes", "pushes", "last delivered"), rows, "senders")

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from cloud_relay.cli_upgrade import progress
 from cloud_relay.show_health import state_text, targets_table
-from shared.cli import counted, make_table
+from shared.cli import counted
+from shared.tables import Rows
 from shared.units import format_duration, format_size
 
 _COLORS: Final = {"green": "green", "red": "red", "open": "green", "suspect": "yellow"}
@@ -74,10 +75,10 @@ def status_tables(status: dict[str, Any]) -> RenderableType:
         for one in status.get("draining", ())
     ]
     parts += identity_lines(status.get("identity"))
-    listeners = [(d["kind"], ", ".join(d["bound"]), "TLS" if d["tls"] else "plain") for d in status["listeners"]]
-    parts += [Text(), make_table(("LISTENER", "ADDRESS", ""), listeners)]
-    parts += [Text(), make_table(("TENANT", "LOCATION", "CONNECTOR", "TUNNEL", "AGE", "RTT", "IN FLIGHT", "TARGETS"),
-                                 _tunnel_rows(status))]  # fmt: skip
+    listeners = [(d["kind"], ", ".join(d["bound"]), "yes" if d["tls"] else "no") for d in status["listeners"]]
+    parts += [Text(), Rows(("listener", "address", "TLS"), listeners, "listeners")]
+    columns = ("tenant", "location", "connector", "tunnel", "age", "rtt", "in flight", "targets")
+    parts += [Text(), Rows(columns, _tunnel_rows(status), "tenants")]
     targets = targets_table(status)
     parts += [Text(), targets] if targets is not None else []
     parts += _not_allowed_lines(status)
@@ -93,7 +94,7 @@ def status_tables(status: dict[str, Any]) -> RenderableType:
         )
         for r in status["routes"]
     ]
-    parts += [Text(), make_table(("ROUTE", "STATE", "MATCHES", "TO", "IN FLIGHT", "PUSHES", "ANSWERS"), routes)]
+    parts += [Text(), Rows(("route", "state", "matches", "to", "in flight", "pushes", "answers"), routes, "routes")]
     if status["tcp_routes"]:
         parts += [Text(), _tcp_table(status["tcp_routes"])]
     return Group(*parts)
@@ -140,7 +141,7 @@ def _tcp_table(routes: list[dict[str, Any]]) -> RenderableType:
         )
         for r in routes
     ]
-    return make_table(("TCP ROUTE", "STATE", "ARRIVES AT", "TO", "OPEN", "CONNECTIONS", "IN / OUT"), rows)
+    return Rows(("TCP route", "state", "arrives at", "to", "open", "connections", "in / out"), rows, "TCP routes")
 
 
 def _tunnel_rows(status: dict[str, Any]) -> list[tuple[object, ...]]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from rich.console import RenderableType
 from rich.text import Text
 
-from shared.cli import make_table
+from shared.tables import Rows
 from shared.units import format_duration
 
 _COLORS: Final = {"green": "green", "red": "red", "unknown": "yellow"}
@@ -43,7 +43,7 @@ def targets_table(status: dict[str, Any]) -> RenderableType | None:
         for connector in location["connectors"]
         for target in connector["targets"]
     ]
-    return make_table(("CONNECTOR", "TARGET", "STATE", "TOOK", ""), rows) if rows else None
+    return Rows(("connector", "target", "state", "took", "remark"), rows, "targets") if rows else None
 
 
 def _note(target: dict[str, Any]) -> str:
@@ -51,4 +51,4 @@ def _note(target: dict[str, Any]) -> str:
         return f"pushes failed: others come first for {format_duration(target['taken_out_s'])} at least"
     if target["passed_over"]:
         return "others come first"
-    return f"no answer: {target['unanswered']}" if target["unanswered"] else ""
+    return f"no answer: {target['unanswered']}" if target["unanswered"] else "-"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.table import Table
+from rich.console import Group, RenderableType
 
 from shared.cli import counted, make_table
+from shared.tables import Rows, block
 
 SHORT: Final = 16
 """Characters shown of a SHA-256, enough to name one."""
@@ -21,32 +20,6 @@ _STAGES: Final = {
 }
 _ANY_IF_NONE: Final = frozenset({"targets"})
 _DIGESTS: Final = frozenset({"fingerprint", "key", "pin"})
-
-
-class Rows(NamedTuple):
-    """A table if it is not wider than the terminal, else each row as a block. `what` is said where there is none."""
-
-    columns: Sequence[str]
-    cells: Sequence[Sequence[str]]
-    what: str
-
-    @property
-    def width(self) -> int:
-        """Columns of a terminal in which the table stands without breaking a cell."""
-        widest = [max(map(cell_len, column)) for column in zip(self.columns, *self.cells, strict=True)]
-        return sum(widest) + 2 * (len(widest) - 1)  # as make_table sets them apart
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """For rich."""
-        if not self.cells:
-            yield f"no {self.what}"
-        elif self.width <= options.max_width:
-            yield make_table(self.columns, self.cells)
-        else:
-            for number, row in enumerate(self.cells):
-                if number:
-                    yield ""
-                yield _block(zip(self.columns, row, strict=True))
 
 
 def tokens_table(found: Mapping[str, Any]) -> RenderableType:
@@ -102,7 +75,7 @@ def events_table(found: Mapping[str, Any]) -> RenderableType:
 
 def pairs(found: Mapping[str, Any]) -> RenderableType:
     """One thing, a line for each of its values; lists of other things are left out."""
-    return _block(
+    return block(
         (_title(name), _shown(name, value, whole=True))
         for name, value in found.items()
         if not isinstance(value, list) or not value or isinstance(value[0], str)
@@ -142,12 +115,6 @@ def _details(event: Mapping[str, Any]) -> str:
 def _rows(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], what: str) -> Rows:
     cells = [tuple(_shown(column, row[column]) for column in columns) for row in rows]
     return Rows(tuple(map(_title, columns)), cells, what)
-
-
-def _block(lines: Any) -> Table:
-    table = make_table(("", ""), lines)
-    table.show_header = False
-    return table
 
 
 def _title(column: str) -> str:

@@ -7,7 +7,8 @@ from typing import Any, Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from shared.cli import counted, make_table
+from shared.cli import counted
+from shared.tables import Rows
 from shared.units import format_duration
 
 _COLORS: Final = {"ok": "green", "failing": "red", "open": "green"}
@@ -34,7 +35,7 @@ def certs_table(shown: dict[str, Any]) -> RenderableType:
     rows = [tuple(one[key] for key in ("kind", "name", "not_after", "issuer")) for one in shown["certificates"]]
     parts: list[RenderableType] = [Text(line) for line in _identity(shown["identity"])]
     parts += [Text(f"warning: {text}", style="red") for text in shown["warnings"]]
-    return Group(*parts, Text(), make_table(("kind", "name", "valid until", "issuer"), rows))
+    return Group(*parts, Text(), Rows(("kind", "name", "valid until", "issuer"), rows, "certificates"))
 
 
 def _identity(identity: dict[str, Any] | None) -> list[str]:
@@ -55,10 +56,17 @@ def _identity(identity: dict[str, Any] | None) -> list[str]:
 
 def _tunnels(tunnels: list[dict[str, Any]]) -> RenderableType:
     rows = [
-        (_colored(str(one.get("state"))), *(one.get(key) for key in ("relay", "age_s", "rtt_ms", "in_flight", "error")))
+        (
+            _colored(str(one.get("state"))),
+            one.get("relay"),
+            "-" if one.get("age_s") is None else format_duration(one["age_s"]),
+            "-" if one.get("rtt_ms") is None else f"{one['rtt_ms']} ms",
+            one.get("in_flight"),
+            one.get("error") or "-",
+        )
         for one in tunnels
     ]
-    return make_table(("state", "relay", "age s", "rtt ms", "in flight", "last error"), rows)
+    return Rows(("tunnel", "relay", "age", "rtt", "in flight", "last error"), rows, "tunnels")
 
 
 def _targets(targets: list[dict[str, Any]]) -> RenderableType:
@@ -73,7 +81,7 @@ def _targets(targets: list[dict[str, Any]]) -> RenderableType:
             one["target"], one["url"], _colored(one["state"]), _probe(one.get("probe", {})), one["pushes"],
             answers or "-", told,
         ))  # fmt: skip
-    return make_table(("target", "url", "state", "probe", "pushes", "answers", "last"), rows)
+    return Rows(("target", "url", "state", "probe", "pushes", "answers", "last"), rows, "targets")
 
 
 def _probe(probe: dict[str, Any]) -> Text:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from cloud_relay import show_identity
 from shared.cli import printable
+from shared.tables import Rows
 
 FINGERPRINT = "ab" * 32
 CERTIFICATE = {
@@ -44,7 +45,7 @@ def test_a_narrow_one_gets_a_block_for_each_and_no_broken_cell(width):
 
 @pytest.mark.parametrize("width", range(40, 70))
 def test_a_table_is_chosen_only_if_no_cell_breaks(width):
-    rows = show_identity.Rows(("a", "b"), [("x" * 30, "é漢字" * 3), ("y", "z" * 25)], "things")
+    rows = Rows(("a", "b"), [("x" * 30, "é漢字" * 3), ("y", "z" * 25)], "things")
     lines = shown(rows, width)
     assert (lines[0].split() == ["a", "b"]) == (rows.width <= width)
     assert rows.width > width or any("x" * 30 in line for line in lines)
