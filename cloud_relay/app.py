@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 FORGET_AFTER: Final = 600.0
 """Seconds. A good credential that was not used for one to two of these is judged anew."""
 
+UPGRADE: Final = "'cloud-relay upgrade' brings what changes only with a restart, and loses no push."
+"""What a reload is told that asks for too much."""
+
 TUNNEL_GRACE: Final = 2.0
 """Seconds that tunnels get at the end, to say goodbye in good order."""
 
@@ -160,7 +163,7 @@ class RelayApp:
         await self.arriving.prepare(self, stop_request)
         self.sender_service.require(config)
         routes: Routes = {
-            **control_routes(self, stop_request), **desk_routes(self._desk), **sender_routes(self.senders),
+            **control_routes(self, stop_request, UPGRADE), **desk_routes(self._desk), **sender_routes(self.senders),
             **self.leaving.routes(stop_request),
         }  # fmt: skip
         path = config.state_dir / CONTROL_SOCKET

@@ -40,8 +40,8 @@ class Controlled(Protocol):
         """What /metrics answers."""
 
 
-def control_routes(app: Controlled, stop_request: StopRequest) -> Routes:
-    """The handlers, bound to one program."""
+def control_routes(app: Controlled, stop_request: StopRequest, restart: str = "Restart it to change that.") -> Routes:
+    """The handlers, bound to one program. `restart` says how it comes by what a reload cannot change."""
 
     async def status(_request: ControlRequest) -> dict[str, Any]:
         return app.status()
@@ -49,9 +49,13 @@ def control_routes(app: Controlled, stop_request: StopRequest) -> Routes:
     async def reload(_request: ControlRequest) -> dict[str, Any]:
         outcome = await app.reload()
         if not outcome.is_taken:
+            remedy = (
+                "Mend the config; the old one stays in force." if outcome.is_invalid else "The old one stays in force."
+            )
+            if outcome.needs_a_restart:
+                remedy = f"{remedy} {restart}"
             raise ControlFault(
-                409, "config-not-taken", "; ".join(outcome.lines),
-                "Mend the config; the old one stays in force." if outcome.is_invalid else "The old one stays in force.",
+                409, "config-not-taken", "; ".join(outcome.lines), remedy,
                 exit_code=ExitCode.CONFIG if outcome.is_invalid else ExitCode.REFUSED,
             )  # fmt: skip
         return {"changes": list(outcome.lines)}

@@ -11,13 +11,15 @@ from typing import NamedTuple, Protocol
 class Outcome(NamedTuple):
     """The end of a reload: taken with these changes, or refused for these problems. `at` is Unix time.
 
-    `is_invalid`: refused since the config is not good, or a file that it names; else since the process cannot have it.
+    `is_invalid`: refused since the config is not good, or a file that it names; else since the process cannot have it,
+    which a new process can if it `needs_a_restart`.
     """
 
     is_taken: bool
     lines: tuple[str, ...]
     at: float
     is_invalid: bool = False
+    needs_a_restart: bool = False
 
     @classmethod
     def taken(cls, changes: Iterable[object]) -> Outcome:
@@ -37,7 +39,7 @@ class Outcome(NamedTuple):
     @classmethod
     def needs_restart(cls, keys: Iterable[str]) -> Outcome:
         """Refused for keys that cannot change while the program runs."""
-        return cls.refused(f"{key} changes only with a restart" for key in keys)
+        return cls.refused(f"{key} changes only with a restart" for key in keys)._replace(needs_a_restart=True)
 
 
 class Logger(Protocol):

@@ -55,7 +55,7 @@ async def restore_backup(
     manifest = json.loads(files.pop(MANIFEST))
     folder = config.state_dir
     make_state_dir(folder)
-    with as_owner(folder), held(folder):
+    with as_owner(folder), held(folder, "Stop the relay first, or wait for the command that has it."):
         _refuse_occupied(folder, replace)
         old = await _old(folder)
         try:

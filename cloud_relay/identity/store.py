@@ -29,6 +29,9 @@ LOCK_FILE: Final = "state.lock"
 KEEP_LEAVES: Final = 24 * 3600.0
 """Seconds for which an answer to the same token and key, or to the same renewal, is the same certificate."""
 
+WAIT: Final = "Wait for the other command, or let the running relay answer at its control socket."
+"""What to do where somebody else has the state."""
+
 PATIENCE: Final = 5.0
 """Seconds to wait for others that open the file."""
 
@@ -81,8 +84,8 @@ class StateLock:
         self.path = state_dir / LOCK_FILE
         self._number: int | None = None
 
-    def acquire(self) -> None:
-        """Hold it. CommandError if another process does."""
+    def acquire(self, remedy: str = WAIT) -> None:
+        """Hold it. CommandError with this remedy if another process does."""
         number = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,7 +94,7 @@ class StateLock:
             raise CommandError(
                 ExitCode.REFUSED,
                 f"another process holds the state in {self.path.parent}",
-                "Wait for the other command, or let the running relay answer at its control socket.",
+                remedy,
                 "state-locked",
             ) from error
         self._number = number
@@ -104,10 +107,10 @@ class StateLock:
 
 
 @contextmanager
-def held(state_dir: Path) -> Iterator[None]:
-    """Be the one process that has the state meanwhile. CommandError if another has it."""
+def held(state_dir: Path, remedy: str = WAIT) -> Iterator[None]:
+    """Be the one process that has the state meanwhile. CommandError with this remedy if another has it."""
     lock = StateLock(state_dir)
-    lock.acquire()
+    lock.acquire(remedy)
     try:
         yield
     finally:

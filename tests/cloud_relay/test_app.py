@@ -292,6 +292,7 @@ async def test_a_bad_file_changes_nothing(
     with pytest.raises(CommandError, match=message) as caught:
         await world.ask("POST", "/v1/reload")
     assert caught.value.exit_code is (ExitCode.REFUSED if "restart" in message else ExitCode.CONFIG)
+    assert ("cloud-relay upgrade" in caught.value.remedy) == ("restart" in message)
     assert world.app.snapshot is before
     async with attached(world.pki, world.port("tunnel"), {"focused-run": "http"}):
         assert (await world.push(session))[0] == 200

@@ -259,6 +259,7 @@ async def test_a_reload_that_is_refused_changes_nothing(site: Site, change: tupl
             await control_request(site.control, "POST", "/v1/reload")
         assert caught.value.code == "config-not-taken"
         is_good = "restart" in line
+        assert ("Restart it" in caught.value.remedy) == is_good
         assert caught.value.exit_code == (ExitCode.REFUSED if is_good else ExitCode.CONFIG)
 
 

@@ -16,6 +16,7 @@ from cloud_relay.identity import backup as backup_module
 from cloud_relay.identity import restore as restore_module
 from cloud_relay.identity.backup import MANIFEST, make_backup, open_backup
 from cloud_relay.identity.keys import KeyFolder
+from cloud_relay.identity.store import held
 from cloud_relay.sender_state import SenderFile
 from shared.config import read_config
 from shared.exits import CommandError
@@ -110,6 +111,11 @@ def test_a_refused_restore_changes_nothing(shell, passphrase, file, state):
     assert content(state) == before
     shell.config.write_text(config)
     assert shell.json("connectors", "list")["connectors"][0]["state"] == "blocked"
+
+
+def test_whoever_restores_beside_a_running_relay_is_told_to_stop_it(shell, passphrase, file, state):
+    with held(state):
+        assert "Stop the relay" in shell.problem(5, "restore", file, *passphrase, "--replace")["remedy"]
 
 
 def test_a_full_disk_changes_nothing(shell, passphrase, file, state, monkeypatch):
