@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from connector_agent.identity.store import IdentityStore
     from shared.pki.join_token import JoinToken
 
+MAKE_ANOTHER: Final = "Make a new one if it is lost: it counts only once."
 MAX_INPUT: Final = 16 * 1024
 """Characters that are read where a token should be."""
 
@@ -92,10 +93,11 @@ def read_given_token(path: Path | None) -> JoinToken:
             )  # fmt: skip
         return parse_join_token(given)
     except PkiError as error:
-        raise CommandError(ExitCode.FAILED, str(error)) from error
+        if isinstance(error.__cause__, ValueError):  # the file holds something else, as standard input may
+            raise CommandError(ExitCode.CREDENTIAL, str(error), MAKE_ANOTHER, "token-unreadable") from error
+        raise CommandError(ExitCode.CONFIG, str(error)) from error
     except ValueError as error:
-        raise CommandError(ExitCode.CREDENTIAL, str(error), "Make a new one if it is lost: it counts only once.",
-                           "token-unreadable") from error  # fmt: skip
+        raise CommandError(ExitCode.CREDENTIAL, str(error), MAKE_ANOTHER, "token-unreadable") from error
 
 
 def write_config(path: Path, token: JoinToken, default_config: Path) -> None:

@@ -183,8 +183,22 @@ async def test_a_token_that_others_may_read_is_refused(tmp_path: Path, capsys: p
     async with relay_double(tmp_path) as relay:
         token = token_file(tmp_path, relay)
         token.chmod(0o644)
-        assert await run("enroll", "--token-file", token, "--config", config_file(tmp_path)) == 1
+        assert await run("enroll", "--token-file", token, "--config", config_file(tmp_path)) == 3
         assert "others may read" in capsys.readouterr().err
+
+
+async def test_a_token_file_is_told_apart_from_what_is_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = tmp_path / "c1.token"
+    assert await run("enroll", "--token-file", token, "--config", config_file(tmp_path)) == 3
+    assert "missing" in capsys.readouterr().err
+    write_private(token, b"not a token\n")
+    assert await run("enroll", "--token-file", token, "--config", config_file(tmp_path), "--json") == 7
+    problem = json.loads(capsys.readouterr().err)
+    assert problem["code"] == "token-unreadable"
+    assert str(token) in problem["title"]
+    assert problem["remedy"]
 
 
 async def test_an_identity_is_replaced_only_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
