@@ -77,6 +77,7 @@ class TlsStream(asyncio.BufferedProtocol):
         "_incoming",
         "_is_established",
         "_is_finished",
+        "_joins",
         "_outgoing",
         "_peer",
         "_plain",
@@ -108,6 +109,10 @@ class TlsStream(asyncio.BufferedProtocol):
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
         if protocol is not None:
             context.set_alpn_protocols([])
+        # From 3.12 on plain asyncio has a writelines() of its own. It does not always call pause_writing(), and then
+        # never resume_writing() (gh-127655: up to 3.12.8 and 3.13.1); and it goes on when the connection is lost
+        # (gh-136234).
+        self._joins = isinstance(loop, asyncio.BaseEventLoop)
         self._is_established = False
         self._is_finished = False
         self._tls_error: BaseException | None = None
@@ -162,7 +167,11 @@ class TlsStream(asyncio.BufferedProtocol):
                 self._tls.write(data)
                 self._raw.write(self._outgoing.read())
             else:
-                self._raw.writelines(self._encrypt(memoryview(data)))
+                pieces = self._encrypt(memoryview(data))
+                if self._joins:
+                    self._raw.write(b"".join(pieces))
+                else:
+                    self._raw.writelines(pieces)
         except ssl.SSLError as error:  # only after a fatal alert: the read side is about to report it
             self._fail(error)
 

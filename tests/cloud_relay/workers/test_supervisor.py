@@ -383,7 +383,7 @@ async def test_where_no_worker_can_start_with_the_config_in_force_the_next_one_i
         assert (await one._reloader.reload()).is_taken
         ground.mend()
         await until(lambda: all(worker.is_ready.is_set() for worker in one.workers))
-        assert all(word in ground.used_by(number) for number in (0, 1))
+        await until(lambda: all(word in ground.used_by(number) for number in (0, 1)))
 
 
 async def test_no_copy_of_a_config_outlives_a_supervisor_that_was_killed(ground: Ground) -> None:
