@@ -20,6 +20,7 @@ WHOLE = ("shared/protocol", "shared/http", "cloud_relay/ingress", "connector_age
 EXCEPT = (
     "cloud_relay/ingress/context.py",  # mypyc does not take a dataclass with kw_only
     "cloud_relay/ingress/listener.py",  # once a connection, not once a push
+    "connector_agent/upstream/attempt.py",
     "connector_agent/upstream/connect.py",
 )
 """… save these, and …"""

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
+from connector_agent.upstream.attempt import attempt
 from connector_agent.upstream.connect import Endpoint, connect
 from connector_agent.upstream.connection import UpstreamConnection
 from connector_agent.upstream.line import Waiter, WaitingLine
@@ -150,6 +151,31 @@ class UpstreamPool:
             self._grace.cancel()
             self._grace = None
 
+    # What an attempt calls.
+
+    def begin(self) -> Coroutine[Any, Any, UpstreamConnection]:
+        """It connects now."""
+        self._counts.connects += 1
+        return self._connector(self.endpoint, self._new_connection, self.loop)
+
+    def connected(self, connection: UpstreamConnection, began: float) -> None:
+        """It has a connection, for a push that waits or for later."""
+        self._leave()
+        self.last_fault = None
+        if connection.is_closed:
+            # It was lost in the tick in which it came: to the pushes the same as none.
+            self._fail(LocalFault("target-unreachable", f"{self.endpoint}: closed at once"), began)
+            return
+        self._all.add(connection)
+        self.put_back(connection)
+        if self._waiting.size:  # the target is slow: nobody may give a connection back soon
+            self._connect_more()
+
+    def failed(self, fault: LocalFault, began: float) -> None:
+        """It has none."""
+        self._leave()
+        self._fail(fault, began)
+
     # What the target calls.
 
     def retire(self, grace: float | None = None) -> None:
@@ -210,29 +236,9 @@ class UpstreamPool:
         under_way = len(self._tasks)
         wanted = min(self._waiting.size, self._max_connecting, self.max_connections - len(self._all))
         for _ in range(wanted - under_way):
-            task = spawn(self._connect(), name=f"connect to {self.endpoint}")
+            task = spawn(attempt(self), name=f"connect to {self.endpoint}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-
-    async def _connect(self) -> None:
-        self._counts.connects += 1
-        began = self.loop.time()
-        try:
-            connection = await self._connector(self.endpoint, self._new_connection, self.loop)
-        except LocalFault as fault:
-            self._leave()
-            self._fail(fault, began)
-            return
-        self._leave()
-        self.last_fault = None
-        if connection.is_closed:
-            # It was lost in the tick in which it came: to the pushes the same as none.
-            self._fail(LocalFault("target-unreachable", f"{self.endpoint}: closed at once"), began)
-            return
-        self._all.add(connection)
-        self.put_back(connection)
-        if self._waiting.size:  # the target is slow: nobody may give a connection back soon
-            self._connect_more()
 
     def _leave(self) -> None:
         task = asyncio.current_task()
