@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from tests.deploy.machine import until
+from tests.deploy.host import until
 from tests.deploy.systemd_site import CONNECTOR, RELAY, VERSIONS, Site
 
 IN_MACHINE: Final = Path(__file__).with_name("in_machine.py")

@@ -10,21 +10,12 @@ from typing import Any, Final
 
 import yaml
 
-from tests.deploy.machine import Machine, until
+from tests.deploy.host import documented, until
+from tests.deploy.machine import Machine
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 VERSIONS: Final = ("0.1.0", "0.1.1")
 RELAY: Final = "/etc/qanat/relay.yaml"
 CONNECTOR: Final = "/etc/qanat/connector.yaml"
-
-_BLOCK: Final = re.compile(r"<!-- trial: ([a-z-]+) -->\n```[a-z]+\n(.*?)```", re.DOTALL)
-
-
-def documented() -> dict[str, str]:
-    """The blocks of docs/install.md that are marked, by their marks."""
-    found = dict(_BLOCK.findall((ROOT / "docs" / "install.md").read_text(encoding="utf-8")))
-    assert found, "docs/install.md has no block for the trial"
-    return found
 
 
 class Site:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,8 +21,9 @@ from typing import Final
 from tests.deploy import systemd_faults as faults
 from tests.deploy import systemd_life as life
 from tests.deploy import systemd_ways as ways
-from tests.deploy.machine import Machine, TrialError, make_root
-from tests.deploy.systemd_site import ROOT, VERSIONS, Site
+from tests.deploy.host import ROOT, TrialError, copy_checkout, make_root
+from tests.deploy.machine import PACKAGES, Machine
+from tests.deploy.systemd_site import VERSIONS, Site
 
 FOLDER: Final = Path("/var/tmp/qanat-systemd-trial")
 NO_RELAY: Final = r"connector\.tunnels: no tunnel .* code=connection-(refused|lost)"
@@ -78,16 +78,7 @@ def build_wheels(folder: Path, python: str) -> Path:
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     for version in VERSIONS:
         source = folder / "source"
-        shutil.rmtree(source, ignore_errors=True)
-        source.mkdir()
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            check=True, cwd=ROOT, capture_output=True, text=True,
-        )  # fmt: skip
-        for name in filter(None, listed.stdout.split("\0")):
-            if (ROOT / name).is_file():
-                (source / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, source / name)
+        copy_checkout(source)
         project = source / "pyproject.toml"
         project.write_text(re.sub(r'(?m)^version = ".*"$', f'version = "{version}"', project.read_text(), count=1))
         subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(wheels), str(source)], check=True)
@@ -113,7 +104,7 @@ def main() -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         sys.exit(f"another trial is under way in {folder}: choose another --folder")
-    root = make_root(folder, arguments.suite)
+    root = make_root(folder, arguments.suite, PACKAGES)
     python = next(path.name.removeprefix("python") for path in (root / "usr" / "bin").glob("python3.[0-9]*[0-9]"))
     wheels = build_wheels(folder, python)
     with Machine(folder / "machine", root) as machine:

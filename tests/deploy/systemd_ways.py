@@ -6,7 +6,7 @@ import json
 
 import yaml
 
-from tests.deploy.machine import until
+from tests.deploy.host import until
 from tests.deploy.systemd_site import CONNECTOR, RELAY, Site
 
 

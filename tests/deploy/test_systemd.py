@@ -27,7 +27,7 @@ from shared.cli import invoke
 from shared.exits import ExitCode
 from shared.listeners import BACKLOG
 from shared.units import parse_duration
-from tests.deploy.systemd_site import documented
+from tests.deploy.host import documented
 from tests.support.peers import Peer
 from tests.system.programs import ROOT, command
 
