@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv peers demo compile test test-compiled fuzz chaos check format try-systemd bench bench-quick docs dist sbom clean
+.PHONY: help venv peers demo compile test test-compiled fuzz chaos check format try-systemd try-docker bench bench-quick docs dist sbom clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || grep '##' Makefile
@@ -87,6 +87,11 @@ docs: .venv/stamp  ## the generated documents
 try-systemd: .venv/stamp  ## both programs under a real systemd in a machine of its own; TRIAL_SUITE is Debian's (bookworm)
 	$(BIN)/python -m tests.deploy.systemd_trial --suite $(or $(TRIAL_SUITE),bookworm) \
 		--folder $(or $(TRIAL_FOLDER),/var/tmp/qanat-systemd-trial)
+
+# As root, with debootstrap from Debian; in TRIAL_FOLDER (/var/tmp/qanat-docker-trial). TRIAL="--compiled", TRIAL="--part image --only drain".
+try-docker: .venv/stamp  ## the Compose file and the image under a real Docker of its own; TRIAL_SUITE=trixie is a newer one
+	$(BIN)/python -m tests.deploy.docker_trial --suite $(or $(TRIAL_SUITE),bookworm) \
+		--folder $(or $(TRIAL_FOLDER),/var/tmp/qanat-docker-trial) $(TRIAL)
 
 # Where BENCH says nothing else: everything, about half an hour, on a machine that does nothing else meanwhile. BENCH="--group small --merge"
 # measures one group and keeps the others' figures; what was measured before an interruption is kept too.
