@@ -7,7 +7,10 @@ differs. pyproject.toml holds everything else. See docs/performance.md, "The com
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -69,10 +72,22 @@ def modules() -> list[str]:
     return [path for path in found if path not in EXCEPT and not path.endswith("__init__.py")] + list(SINGLE)
 
 
+def lacking() -> str | None:
+    """What this machine has not got for making C of anything; asked before mypyc works for a minute."""
+    named = os.environ.get("CC") or sysconfig.get_config_var("CC")
+    if named and shutil.which(shlex.split(named)[0]) is None:  # without a name setuptools looks by itself (Windows)
+        return f"a C compiler, and there is no {shlex.split(named)[0]}: apt-get install gcc libc6-dev"
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return "Python's headers, and there is no Python.h: apt-get install python3-dev"
+    return None
+
+
 def extensions() -> list[Extension]:
     """None while only the metadata are asked for, mypy among the build's requirements."""
     if not BUILDS.intersection(sys.argv):
         return []
+    if missing := lacking():
+        raise SystemExit(f"QANAT_COMPILE=1 needs {missing} (without the variable Qanat is pure Python)")
     try:
         from mypyc.build import mypycify
     except ImportError:

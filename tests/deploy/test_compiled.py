@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import runpy
 import sys
+import sysconfig
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,12 +15,17 @@ from tests.system.programs import ROOT
 
 
 @pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The modules that setup.py names."""
+def build(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What setup.py defines, nothing built."""
     monkeypatch.delenv("QANAT_COMPILE", raising=False)
     nothing = SimpleNamespace(setup=lambda **given: None, Extension=None)
     monkeypatch.setitem(sys.modules, "setuptools", nothing)  # which need not be there
-    build: dict[str, Any] = runpy.run_path(str(ROOT / "setup.py"))
+    return runpy.run_path(str(ROOT / "setup.py"))
+
+
+@pytest.fixture
+def compiled(build: dict[str, Any]) -> list[str]:
+    """The modules that it makes C of."""
     found: list[str] = build["modules"]()
     return found
 
@@ -38,3 +44,20 @@ def test_none_of_them_awaits(compiled: list[str]) -> None:
 
 def _nodes(path: str) -> list[ast.AST]:
     return list(ast.walk(ast.parse((ROOT / path).read_text())))
+
+
+def test_a_machine_without_a_compiler_is_told_so(build: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-cc -pthread")
+    monkeypatch.setattr(sys, "argv", ["setup.py", "bdist_wheel"])
+    with pytest.raises(SystemExit, match=r"needs a C compiler, and there is no no-such-cc.*pure Python"):
+        build["extensions"]()
+    monkeypatch.setenv("CC", sys.executable)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: "/nonexistent")
+    with pytest.raises(SystemExit, match=r"no Python\.h"):
+        build["extensions"]()
+
+
+def test_metadata_need_no_compiler(build: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-cc")
+    monkeypatch.setattr(sys, "argv", ["setup.py", "egg_info"])
+    assert build["extensions"]() == []

@@ -11,6 +11,7 @@ import cloud_relay.cli
 import connector_agent.cli
 from shared.cli import invoke
 from tests.deploy.scenario import COMPOSE, services
+from tests.deploy.test_image import instructions
 from tests.system.programs import ROOT
 
 PROGRAMS = {"cloud-relay": cloud_relay.cli.app, "connector-agent": connector_agent.cli.app}
@@ -78,6 +79,8 @@ def test_the_image_is_built_once_and_never_fetched():
     assert [name for name, service in services().items() if "build" in service] == ["setup"]
     build = services()["setup"]["build"]
     assert (ROOT / build["context"] / build["dockerfile"]).is_file()
+    assert set(build["args"]) <= {line.partition("=")[0] for line in instructions("ARG")}
+    assert build["args"]["QANAT_COMPILE"] == "0", "minutes before a demo"
     assert {name for name, service in services().items() if service.get("pull_policy") == "never"} == set(OURS)
     assert {services()[name]["image"] for name in OURS} == {"qanat"}
 

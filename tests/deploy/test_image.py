@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import re
+import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -72,10 +75,53 @@ def closure(name: str, found: set[str]) -> set[str]:
     return found
 
 
-BUILDERS = {canonicalize_name(Requirement(text).name) for text in PYPROJECT["build-system"]["requires"]}
+def compiler_requirements() -> list[str]:
+    """What setup.py asks for beside setuptools when it compiles."""
+    calls = ast.walk(ast.parse((ROOT / "setup.py").read_text()))
+    (found,) = [node.value for node in calls if isinstance(node, ast.keyword) and node.arg == "setup_requires"]
+    named: list[str] = ast.literal_eval(found)
+    return named
 
 
-@pytest.mark.parametrize("name", sorted(closure("qanat", set()) | BUILDERS))
+def builders() -> set[str]:
+    """What the build itself needs, with all that comes with it."""
+    named = PYPROJECT["build-system"]["requires"] + compiler_requirements()
+    return {canonicalize_name(Requirement(text).name) for text in named} | closure("mypy", set())
+
+
+def test_it_is_compiled_and_the_compiler_stays_behind() -> None:
+    assert "QANAT_COMPILE=1" in instructions("ARG")
+    assert "mypy" in builders()
+    first, last = DOCKERFILE.split("\nFROM ")[1:]
+    assert " gcc " in first
+    assert "apt-get" not in last
+
+
+@pytest.mark.parametrize(
+    ("wanted", "has_compiler", "apt", "code"),
+    [("0", False, "false", 0), ("", False, "false", 0), ("1", True, "false", 0), ("1", False, "true", 0),
+     ("1", False, "false", 1)],
+)  # fmt: skip
+def test_a_compiler_is_fetched_where_one_is_wanted_and_a_build_without_fails(
+    wanted: str, has_compiler: bool, apt: str, code: int, tmp_path: Path
+) -> None:
+    (installing,) = [line for line in instructions("RUN") if "apt-get install" in line]
+    commands = {"apt-get": apt} | ({"gcc": "true"} if has_compiler else {})
+    for name, does in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    environ = {"PATH": str(tmp_path), "QANAT_COMPILE": wanted}
+    done = subprocess.run(["/bin/sh", "-c", installing], env=environ, capture_output=True, text=True)
+    assert done.returncode == code
+    assert ("QANAT_COMPILE=0" in done.stderr) == bool(code)
+
+
+def test_two_builds_give_the_same_machine_code() -> None:
+    """Debug information names pip's folder for the build, which has another name each time."""
+    assert "LDFLAGS=-Wl,--strip-all" in instructions("ENV")
+
+
+@pytest.mark.parametrize("name", sorted(closure("qanat", set()) | builders()))
 def test_every_package_in_it_is_pinned(name):
     pinned = {
         canonicalize_name(line.partition("==")[0])
