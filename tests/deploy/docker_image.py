@@ -12,14 +12,13 @@ from typing import Any, Final
 
 import yaml
 
-from tests.deploy.docker_images import image_of
 from tests.deploy.docker_machine import RELAY_NAME
-from tests.deploy.docker_site import CA, IMAGE, TOKEN, Site, own_version
+from tests.deploy.docker_site import CA, IMAGE, NEXT, TOKEN, Site, own_version
+from tests.deploy.docker_stand_ins import image_of
 from tests.deploy.host import until
 
 RELAY: Final = "/etc/qanat/relay.yaml"
 CONNECTOR: Final = "/etc/qanat/connector.yaml"
-NEXT: Final = "0.1.1"
 
 
 def build(site: Site) -> str:
@@ -32,14 +31,13 @@ def build(site: Site) -> str:
     assert first == second, "\n".join(sorted(set(first.splitlines()) ^ set(second.splitlines())))
     image = site.inspect(IMAGE)
     assert image["Config"]["User"] == "65532:65532"
-    own = sum(layer["size"] for layer in _layers(site))
-    return f"two builds hold the same {len(first.splitlines())} files; {own / 1e6:.0f} MB over Python's image"
+    return f"two builds hold the same {len(first.splitlines())} files; {_size(site) / 1e6:.0f} MB over Python's image"
 
 
-def _layers(site: Site) -> list[dict[str, Any]]:
-    """Ours alone: the base was imported as one layer, the last that is told."""
-    said = site.run(f"docker history --human=false --no-trunc --format '{{{{.Size}}}}' {IMAGE}").split()
-    return [{"size": int(float(size.rstrip("B")))} for size in said[:-1]]
+def _size(site: Site) -> float:
+    """Bytes of our own layers: the base was imported as one, which is the last that is told."""
+    said = site.run(f"docker history --human=false --format '{{{{.Size}}}}' {IMAGE}").split()
+    return sum(map(float, said[:-1]))
 
 
 def variables(block: str) -> str:

@@ -7,11 +7,10 @@ import re
 import time
 from typing import Final
 
-from tests.deploy.docker_site import IMAGE, Site, own_version
+from tests.deploy.docker_site import IMAGE, NEXT, Site, own_version
 from tests.deploy.host import until
 
 SERVICES: Final = ("relay", "connector", "victoria-metrics", "prometheus")
-NEXT: Final = "0.1.1"
 
 
 def up(site: Site) -> str:

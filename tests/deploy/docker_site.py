@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from tests.deploy.docker_images import STAND_INS, image_of
 from tests.deploy.docker_logs import Line, Logs
 from tests.deploy.docker_machine import DockerMachine
+from tests.deploy.docker_stand_ins import STAND_INS, image_of
 from tests.deploy.host import INSTALL, ROOT, TrialError, copy_checkout, documented, until
 
 CHECKOUT: Final = "/root/qanat"
@@ -22,6 +22,9 @@ CA: Final = f"{CHECKOUT}/ca.pem"
 TOKEN: Final = f"{CHECKOUT}/token"
 SENDER: Final = Path(__file__).with_name("in_docker_machine.py")
 IMAGE: Final = "qanat"
+NEXT: Final = "0.1.1"
+"""The version that an upgrade goes to."""
+
 HEALTHY: Final = 60.0
 
 

@@ -21,9 +21,9 @@ from typing import Final
 
 from tests.deploy import docker_image as image
 from tests.deploy import docker_scenario as scenario
-from tests.deploy.docker_images import import_images
 from tests.deploy.docker_machine import OTHERS, PACKAGES, DockerMachine
 from tests.deploy.docker_site import Site
+from tests.deploy.docker_stand_ins import import_images
 from tests.deploy.host import TrialError, make_root
 
 FOLDER: Final = Path("/var/tmp/qanat-docker-trial")
@@ -40,7 +40,10 @@ NO_RELAY: Final = r'"event":"(tunnel lost|no tunnel)".*"code":"(connection-(refu
 RETRIES: Final = "Failed to send batch, retrying"
 """What Prometheus says when it is not answered by a 2xx."""
 
-NO_TARGET: Final = r'"event":"(cannot connect to the target|the target.s probe failed|a target fails its probe)"'
+NO_TARGET: Final = (
+    r'"event":"(cannot connect to the target|the target.s probe failed|a target fails its probe'
+    r'|pushes keep failing at a target)"'
+)
 """What both of ours say while the target is away."""
 
 TOLD_TO_END: Final = "Received an OS signal, exiting gracefully"
@@ -59,7 +62,7 @@ PARTS: Final[dict[str, list[tuple[Step, str]]]] = {
     "image": [
         (image.build, ""), (image.start_relay, ""), (image.join, ""), (image.least, ""), (image.kill, NO_RELAY),
         (image.drain, NO_RELAY), (image.restart_engine, NO_RELAY), (image.upgrade, NO_RELAY),
-        (image.compiled, NO_RELAY), (image.uninstall, ""),
+        (image.compiled, NO_RELAY), (image.uninstall, NO_RELAY),
     ],
 }  # fmt: skip
 """Beside each step: the warnings and errors that belong to it."""

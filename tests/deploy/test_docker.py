@@ -20,7 +20,7 @@ from connector_agent.app import STOP_GRACE as CONNECTOR_STOP_GRACE
 from connector_agent.config import DrainConfig as ConnectorDrain
 from shared.cli import invoke
 from shared.units import parse_duration
-from tests.deploy import docker_image, docker_images, docker_scenario, docker_site
+from tests.deploy import docker_image, docker_scenario, docker_site, docker_stand_ins
 from tests.deploy.docker_image import variables
 from tests.deploy.docker_logs import Line, Logs
 from tests.deploy.docker_trial import FIRST, PARTS
@@ -76,10 +76,10 @@ def test_each_container_runs_a_command_that_there_is(capsys, name):
 
 
 def test_there_is_a_stand_in_for_each_foreign_image():
-    names = {docker_images.image_of(one.service) for one in docker_images.STAND_INS}
+    names = {docker_stand_ins.image_of(one.service) for one in docker_stand_ins.STAND_INS}
     services = docker_scenario.SERVICES
-    assert names | {docker_site.IMAGE} == {docker_images.image_of(service) for service in services}
-    assert docker_images.python_image().startswith("python:3.13")  # which Debian 13 has
+    assert names | {docker_site.IMAGE} == {docker_stand_ins.image_of(service) for service in services}
+    assert docker_stand_ins.python_image().startswith("python:3.13")  # which Debian 13 has
 
 
 @pytest.mark.parametrize(
