@@ -77,8 +77,17 @@ def test_whatever_selects_pods_selects_these(side):
         selector = spec.get("podSelector") or spec.get("selector")
         if selector is not None:
             selectors.append(selector.get("matchLabels", selector))
+    selectors += [one["labelSelector"]["matchLabels"] for one in pod(side).get("topologySpreadConstraints", [])]
     assert len(selectors) >= 5
     assert all(selector and selector.items() <= labels.items() for selector in selectors)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_kubectl_asks_the_program_and_not_what_goes_before_it(side):
+    """`kubectl exec` and `kubectl logs`, as the document has them, name no container."""
+    metadata = only(side, "StatefulSet")["spec"]["template"]["metadata"]
+    (running,) = pod(side)["containers"]
+    assert metadata["annotations"] == {"kubectl.kubernetes.io/default-container": running["name"]}
 
 
 @pytest.mark.parametrize("side", SIDES)
