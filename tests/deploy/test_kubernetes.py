@@ -17,6 +17,7 @@ from shared.cli import invoke
 from shared.units import parse_duration
 from tests.deploy.kubernetes import FOLDER, SIDES, build, config, containers, kustomization, objects, only, pod
 from tests.deploy.test_image import instructions
+from tests.deploy.test_systemd import value
 from tests.support.development import Pki
 
 VERSIONS = ("1.27.0", kubernetes_validate.latest_version())
@@ -118,6 +119,26 @@ def test_a_pods_end_leaves_time_to_drain(side):
     drain = yaml.safe_load(config(side).read_text()).get("drain", {})
     seconds = parse_duration(drain.get("delay", "0s")) + parse_duration(drain.get("timeout", "25s"))
     assert pod(side)["terminationGracePeriodSeconds"] >= seconds + 10
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_loop_that_stands_still_is_ended_as_soon_as_systemd_does_it(side):
+    """Within the watchdog's time, and without the wait for a drain that never comes."""
+    (container,) = pod(side)["containers"]
+    probe = container["livenessProbe"]
+    watchdog = parse_duration(value(f"qanat-{side}.service", "WatchdogSec"))
+    assert probe["periodSeconds"] * probe["failureThreshold"] == watchdog
+    assert probe["timeoutSeconds"] <= probe["periodSeconds"]
+    assert probe["terminationGracePeriodSeconds"] <= 5
+
+
+def test_a_relay_that_drains_is_still_found():
+    """Not ready any more, it stays an endpoint for longer than `drain.delay`; one that has begun is one at once."""
+    (container,) = pod("relay")["containers"]
+    probe = container["readinessProbe"]
+    delay = parse_duration(yaml.safe_load(config("relay").read_text())["drain"]["delay"])
+    assert probe["periodSeconds"] == container["startupProbe"]["periodSeconds"] == 1
+    assert probe["periodSeconds"] * probe["failureThreshold"] > 2 * delay
 
 
 @pytest.mark.parametrize("side", SIDES)
