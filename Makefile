@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help venv peers demo compile test test-compiled fuzz chaos check format try-systemd try-docker bench bench-quick docs dist sbom clean
+.PHONY: help venv peers demo compile test test-compiled fuzz chaos check format try-systemd try-docker try-kubernetes bench bench-quick docs dist sbom clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || grep '##' Makefile
@@ -92,6 +92,13 @@ try-systemd: .venv/stamp  ## both programs under a real systemd in a machine of 
 try-docker: .venv/stamp  ## the Compose file and the image under a real Docker of its own; TRIAL_SUITE=trixie is a newer one
 	$(BIN)/python -m tests.deploy.docker_trial --suite $(or $(TRIAL_SUITE),bookworm) \
 		--folder $(or $(TRIAL_FOLDER),/var/tmp/qanat-docker-trial) $(TRIAL)
+
+# As root, with Go, and from Debian containerd, runc, containernetworking-plugins, iptables, ipset and conntrack. The first time
+# it compiles Kubernetes, for a quarter of an hour, into .kubernetes. IMAGE is what `docker save qanat` wrote.
+try-kubernetes: .venv/stamp  ## both sides in a real Kubernetes of one node; IMAGE=qanat.tar
+	tools/kubernetes.sh .kubernetes
+	$(BIN)/python -m tests.deploy.kubernetes_trial --image $(or $(IMAGE),qanat.tar) \
+		--folder $(or $(TRIAL_FOLDER),/var/tmp/qanat-kubernetes-trial)
 
 # Where BENCH says nothing else: everything, about half an hour, on a machine that does nothing else meanwhile. BENCH="--group small --merge"
 # measures one group and keeps the others' figures; what was measured before an interruption is kept too.

@@ -15,6 +15,7 @@ import cloud_relay.cli
 import connector_agent.cli
 from shared.cli import invoke
 from shared.units import parse_duration
+from tests.deploy.host import documented
 from tests.deploy.kubernetes import FOLDER, SIDES, build, config, containers, kustomization, objects, only, pod
 from tests.deploy.test_image import instructions
 from tests.deploy.test_systemd import value
@@ -226,3 +227,23 @@ def test_kubectl_builds_it(side, tmp_path, peer):
     template = stateful["spec"]["template"]["spec"]
     images = {one["image"] for one in [*template["initContainers"], *template["containers"]]}
     assert images == {"registry.example.com/qanat:1"}
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_kubectl_builds_the_overlay_of_the_document(side, tmp_path, peer):
+    """With its patch, whose place is a number, and the config beside it."""
+    shutil.copytree(FOLDER, tmp_path / "deploy" / "kubernetes")
+    overlay = tmp_path / side
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text(documented()[f"kubernetes-{side}-overlay"])
+    (overlay / f"{side}.yaml").write_text("own: {}\n")
+    built = build(peer("kubectl"), overlay)
+    for one in built:
+        validate(one)
+    (made,) = [one for one in built if one["kind"] == "ConfigMap"]
+    assert made["data"] == {f"{side}.yaml": "own: {}\n"}
+    (policy,) = [one for one in built if (one["kind"], one["metadata"]["name"]) == ("NetworkPolicy", f"qanat-{side}")]
+    *kept, last = policy["spec"]["egress"] or [None]
+    if side == "connector":
+        assert last == {"to": [{"ipBlock": {"cidr": "10.20.0.0/16"}}], "ports": [{"port": 8428}]}
+        assert kept == only(side, "NetworkPolicy")["spec"]["egress"][:-1]
