@@ -7,7 +7,7 @@ import sys
 import time
 
 from tests.deploy.host import until
-from tests.deploy.kubernetes_site import CONNECTOR, PROGRAM, RELAY, Site
+from tests.deploy.kubernetes_site import CONNECTOR, IMAGE, PROGRAM, RELAY, VERSIONS, Site
 
 
 def roll_connectors(site: Site) -> str:
@@ -133,3 +133,34 @@ def freeze(site: Site) -> str:
         site.whole()
 
     return str(site.while_sending(frozen))
+
+
+def upgrade(site: Site) -> str:
+    """The new tag on both sides, one after the other, while pushes go on."""
+
+    def to_new(side: str) -> None:
+        site.overlay(side, site.config(side), VERSIONS[1])
+        site.quiet(f"kubectl apply --kustomize {side}")
+        site.rolled_out()
+        for pod in site.pods(f"--namespace qanat-{side}").values():
+            assert {one["image"] for one in pod["spec"]["containers"]} == {f"{IMAGE}:{VERSIONS[1]}"}
+
+    connectors = site.while_sending(lambda: to_new("connector"))
+    assert set(connectors["statuses"]) == {"204"}, connectors
+    relay = site.while_sending(lambda: to_new("relay"))
+    return f"connectors: {connectors}; relay: {relay}"
+
+
+def take_back(site: Site) -> str:
+    """An upgrade to what cannot be had, and back by the old tag alone: nobody has to delete a pod by hand."""
+    for side in ("connector", "relay"):
+        where, running = f"--namespace qanat-{side}", f"{IMAGE}:{VERSIONS[0]}"
+        for version in ("nowhere", VERSIONS[0]):
+            site.overlay(side, site.config(side), version)
+            site.quiet(f"kubectl apply --kustomize {side}")
+            if version == "nowhere":
+                look = f"kubectl {where} get pods | grep -E 'ErrImagePull|ImagePullBackOff'"
+                until(lambda look=look: site.cluster.try_(look).returncode == 0, "an image that is missed", 60)  # type: ignore[misc]
+        site.whole()
+        assert {pod["spec"]["containers"][0]["image"] for pod in site.pods(where).values()} == {running}
+    return "the old tag is enough"

@@ -251,22 +251,6 @@ def scale(site: Site) -> str:
     return "the third joins by a token that comes after it"
 
 
-def upgrade(site: Site) -> str:
-    """The new tag on both sides, one after the other, while pushes go on."""
-
-    def to_new(side: str) -> None:
-        site.overlay(side, site.config(side), VERSIONS[1])
-        site.quiet(f"kubectl apply --kustomize {side}")
-        site.rolled_out()
-        for pod in site.pods(f"--namespace qanat-{side}").values():
-            assert {one["image"] for one in pod["spec"]["containers"]} == {f"{IMAGE}:{VERSIONS[1]}"}
-
-    connectors = site.while_sending(lambda: to_new("connector"))
-    assert set(connectors["statuses"]) == {"204"}, connectors
-    relay = site.while_sending(lambda: to_new("relay"))
-    return f"connectors: {connectors}; relay: {relay}"
-
-
 def uninstall(site: Site) -> str:
     """All that was installed goes, volumes' claims included; a CA's certificates are revoked."""
     cluster = site.cluster

@@ -31,7 +31,7 @@ STEPS: Final[list[Step]] = [
     life.prepare, life.admit, life.start_relay, life.join, life.push, life.policies, life.scrape,
     life.change_config, life.refuse_config, life.renew_ingress,
     faults.roll_connectors, faults.roll_relay, faults.drain_relay, faults.drain_connectors,
-    faults.evict, faults.kill, faults.freeze, life.scale, life.upgrade, life.uninstall,
+    faults.evict, faults.kill, faults.freeze, life.scale, faults.take_back, faults.upgrade, life.uninstall,
 ]  # fmt: skip
 
 FIRST: Final = {"prepare", "start_relay", "join", "push"}

@@ -133,6 +133,12 @@ def test_a_loop_that_stands_still_is_ended_as_soon_as_systemd_does_it(side):
     assert probe["terminationGracePeriodSeconds"] <= 5
 
 
+@pytest.mark.parametrize("side", SIDES)
+def test_an_upgrade_that_failed_can_be_taken_back(side):
+    """In the default, OrderedReady, a StatefulSet waits for the broken pod before it heeds what would mend it."""
+    assert only(side, "StatefulSet")["spec"]["podManagementPolicy"] == "Parallel"
+
+
 def test_a_relay_that_drains_is_still_found():
     """Not ready any more, it stays an endpoint for longer than `drain.delay`; one that has begun is one at once."""
     (container,) = pod("relay")["containers"]
