@@ -70,7 +70,7 @@ class Applying:
     def _refusal(self, config: RelayConfig) -> Outcome | None:
         app = self._app
         if app.leaving.phase is not Phase.LEAVING and (keys := restart_keys(self._started_with, config)):
-            return Outcome.needs_restart(keys)
+            return Outcome.needs_restart(keys)._replace(needs_a_restart="state_dir" not in keys)  # no upgrade moves it
         if app.team is not None and (keys := app.team.moved(config)):
             return Outcome.needs_restart(keys)
         if app.leaving.phase is Phase.PASSING:

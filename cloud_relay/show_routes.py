@@ -24,6 +24,7 @@ from cloud_relay.routing import Route
 from cloud_relay.sender_state import SenderFile
 from cloud_relay.snapshot import SnapshotBuilder
 from cloud_relay.throttle import FailureThrottle
+from shared.addresses import is_address
 from shared.cli import CommandError, ExitCode, make_pairs
 from shared.errors import FAULTS
 from shared.http.gate import BadRequest
@@ -115,13 +116,16 @@ def _refuse_sender(config: RelayConfig, route: Route, sender: str, names: Iterab
 
 def find_tcp_route(config: RelayConfig, url: str, source: str | None) -> dict[str, Any]:
     """The way of a connection to `tcp://host:port`, or `tls://name:port`. CommandError as for `find_route`."""
-    parts = urlsplit(url)
+    remedy = "Write it as tcp://relay.example.com:514 or tls://…"
     try:
-        name, port = parts.hostname or "", parts.port
-    except ValueError:
-        name, port = "", None
+        parts = urlsplit(url)
+        name, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise CommandError(ExitCode.USAGE, "this is no address", remedy) from error
     if not name or not port or parts.path:
-        raise CommandError(ExitCode.USAGE, "this is no address", "Write it as tcp://relay.example.com:514 or tls://…")
+        raise CommandError(ExitCode.USAGE, "this is no address", remedy)
+    if source is not None and not is_address(source):
+        raise CommandError(ExitCode.USAGE, f"{source[:80]!r} is no IP address", "Write it as --source 192.0.2.1")
     ports = {route.listen.port for known in config.tenants.values() for route in known.tcp_routes}
     if port not in ports:
         shown = ", ".join(map(str, sorted(ports)))

@@ -42,11 +42,12 @@ log = get_logger("relay.workers")
 
 
 class Tried(NamedTuple):
-    """What a worker makes of a config: why it cannot, and whether that is the config's fault; or what changes."""
+    """What a worker makes of a config: why it cannot (see `Outcome` for whose fault that is); or what changes."""
 
     problems: list[str]
     changes: list[str]
     is_invalid: bool
+    needs_a_restart: bool
 
 
 class Agreement:
@@ -80,8 +81,10 @@ class Agreement:
         if problems or not self._tried:
             for worker in workers:
                 worker.say({"say": "forget", "of": self._number})
-            refuse = Outcome.invalid if any(one.is_invalid for one in self._tried.values()) else Outcome.refused
-            return refuse(problems or ["no worker is there to use it: try it again"])
+            return Outcome.refused(problems or ["no worker is there to use it: try it again"])._replace(
+                is_invalid=any(one.is_invalid for one in self._tried.values()),
+                needs_a_restart=any(one.needs_a_restart for one in self._tried.values()),
+            )
         changes = next(iter(self._tried.values())).changes  # before one ends
         await self._use(list(self._tried), edition)
         return Outcome.taken(changes)
@@ -95,7 +98,8 @@ class Agreement:
         if said["of"] != self._number or worker not in self._missing:
             return
         if said["say"] == "tried":
-            self._tried[worker] = Tried(said["problems"], said["changes"], said["invalid"])
+            needs_a_restart = said.get("restart", False)  # which older workers do not say
+            self._tried[worker] = Tried(said["problems"], said["changes"], said["invalid"], needs_a_restart)
         elif said["failed"]:
             return  # as if it hung: it says one thing and does another
         self._missing.discard(worker)

@@ -372,4 +372,7 @@ class Supervisor:
 
 def _told(outcome: Outcome) -> Message:
     """What a reload came to, for a message."""
-    return {"taken": outcome.is_taken, "invalid": outcome.is_invalid, "lines": capped(outcome.lines)}
+    return {
+        "taken": outcome.is_taken, "invalid": outcome.is_invalid, "restart": outcome.needs_a_restart,
+        "lines": capped(outcome.lines),
+    }  # fmt: skip

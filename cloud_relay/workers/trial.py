@@ -108,6 +108,7 @@ class Trial:
         self._channel.send({
             "say": "tried", "of": number, "problems": [] if outcome.is_taken else lines,
             "changes": lines if outcome.is_taken else [], "invalid": outcome.is_invalid,
+            "restart": outcome.needs_a_restart,
         })  # fmt: skip
 
     def _use(self, number: int) -> None:
@@ -132,4 +133,5 @@ def _outcome(said: Message) -> Outcome:
     """What a reload came to, as the supervisor tells it."""
     if said["taken"]:
         return Outcome.taken(said["lines"])
-    return Outcome.invalid(said["lines"]) if said["invalid"] else Outcome.refused(said["lines"])
+    needs_a_restart = said.get("restart", False)  # an upgrade leaves the supervisor, which may be an older one
+    return Outcome.refused(said["lines"])._replace(is_invalid=said["invalid"], needs_a_restart=needs_a_restart)

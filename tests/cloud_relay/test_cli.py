@@ -108,6 +108,8 @@ TCP_CASES = [
     (["tcp://relay.example.com:2003", "--source", "192.0.2.1"], 5, "sender-network-refused"),
     (["tcp://relay.example.com"], 2, "usage"),
     (["tcp://relay.example.com:70000"], 2, "usage"),
+    (["tcp://[relay:2003"], 2, "usage"),
+    (["tcp://relay.example.com:2003", "--source", "somewhere"], 2, "usage"),
 ]
 
 

@@ -291,8 +291,9 @@ async def test_an_address_that_is_new_needs_an_upgrade_or_a_restart(site: Site, 
     await until(lambda: all_covered(site), "a tunnel to each worker")
     route = site.expose_tcp("later", 9)
     path = site.write("relay")
-    with pytest.raises(CommandError, match="restart"):
+    with pytest.raises(CommandError, match="restart") as refused:
         await site.command("POST", "/v1/reload")
+    assert "cloud-relay upgrade" in refused.value.remedy
     assert (await site.push(headers={"Connection": "close"})).status == 200
     good = path.read_text()
     path.write_text(good + "nonsense: true\n")

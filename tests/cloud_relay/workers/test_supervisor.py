@@ -61,7 +61,8 @@ while data := channel.recv(65536):
             continue
         refused = (folder / f"refuses.{number}").exists()
         problems = ["it has no such certificate"] if refused else []
-        say("tried", of=message["of"], problems=problems, changes=["route acme/x added"], invalid=refused)
+        more = {"restart": True} if (folder / f"restarts.{number}").exists() else {}
+        say("tried", of=message["of"], problems=problems, changes=["route acme/x added"], invalid=refused, **more)
     elif said == "use":
         (folder / f"config.{number}").write_bytes(tried)
         say("used", of=message["of"], failed=False)
@@ -274,12 +275,15 @@ async def test_a_reload_that_one_refuses_is_taken_by_none_and_its_end_names_who_
         told = ground.folder / "reloaded.0"
         await until(lambda: told.exists() and bool(told.read_text()))
         answer = json.loads(told.read_text())
-        assert (answer["of"], answer["taken"], answer["invalid"]) == (7, False, True)
+        assert (answer["of"], answer["taken"], answer["invalid"], answer["restart"]) == (7, False, True, False)
         assert answer["lines"] == ["worker 1: it has no such certificate"]
         await until((ground.folder / "refused.1").exists)
         assert not any(word in ground.used_by(number) for number in (0, 1))
         (ground.folder / "refuses.0").touch()
-        assert (await one._reloader.reload()).lines == ("it has no such certificate",)
+        (ground.folder / "restarts.0").touch()
+        outcome = await one._reloader.reload()
+        assert outcome.lines == ("it has no such certificate",)
+        assert outcome.needs_a_restart
 
 
 async def test_one_that_does_not_try_a_reload_is_named(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
