@@ -52,17 +52,22 @@ class Program(Protocol):
 
 
 class StopRequest:
-    """Asks the program to end: once in good order, twice at once."""
+    """Asks the program to end: once in good order, twice at once.
 
-    __slots__ = ("is_urgent", "is_wanted")
+    A program that ends by itself, or with another one, sets `is_wanted`: who asks then is the first one all the same.
+    """
+
+    __slots__ = ("_is_asked", "is_urgent", "is_wanted")
 
     def __init__(self) -> None:
         self.is_wanted = asyncio.Event()
         self.is_urgent = asyncio.Event()
+        self._is_asked = False
 
     def __call__(self) -> None:
-        if self.is_wanted.is_set():
+        if self._is_asked:
             self.is_urgent.set()
+        self._is_asked = True
         self.is_wanted.set()
 
     def hurry(self) -> None:

@@ -96,6 +96,17 @@ def test_the_second_signal_ends_at_once() -> None:
     assert program.log == ["start", "drain", "drain cancelled", "stop"]
 
 
+def test_one_that_ends_with_another_drains_when_a_signal_comes_too() -> None:
+    class Following(Script):
+        async def start(self, stop_request: StopRequest) -> None:
+            stop_request.is_wanted.set()
+            await super().start(stop_request)
+
+    program = Following(signal.SIGTERM, drains_for=0.05)
+    run_program(lambda: program)
+    assert program.log == ["start", "drain", "drained", "stop"]
+
+
 def test_a_supervised_one_drains_however_many_tell_it_to_end() -> None:
     program = Script(signal.SIGTERM, signal.SIGTERM, signal.SIGTERM, drains_for=0.05)
     run_program(lambda: program, is_supervised=True)
