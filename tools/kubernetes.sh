@@ -44,6 +44,16 @@ begin() {
     printf 'module trial/%s\n\ngo 1.24.0\n' "$1" >go.mod
 }
 
+# sources MODULE@VERSION: the folder that they are in.
+sources() {
+    go mod download -json "$1" >found || {
+        cat found >&2
+        say "go cannot fetch $1"
+        exit 1
+    }
+    sed -n 's/^\s*"Dir": "\(.*\)",$/\1/p' found
+}
+
 # compile PROGRAM PACKAGE [FLAGS]: of the module in this folder.
 compile() {
     [ ! -x "$folder/$1" ] || return 0
@@ -55,11 +65,7 @@ compile() {
 # Kubernetes' own module names its parts by folders that only its repository has: each is a module of its own as well.
 programs=(kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl)
 begin kubernetes
-source=$(go mod download -json "k8s.io/kubernetes@v$kubernetes" | sed -n 's/^\s*"Dir": "\(.*\)",$/\1/p')
-[ -n "$source" ] || {
-    say "the Go module proxy has no k8s.io/kubernetes v$kubernetes"
-    exit 1
-}
+source=$(sources "k8s.io/kubernetes@v$kubernetes")
 {
     printf '\nrequire k8s.io/kubernetes v%s\n\nreplace (\n' "$kubernetes"
     sed -n "s#^\s*\(k8s.io/[a-z-]*\) => ./staging.*#\t\1 => \1 v0.${kubernetes#*.}#p" "$source/go.mod"
@@ -118,7 +124,7 @@ END
 compile pause .
 
 begin operator
-definitions=$(go mod download -json "github.com/prometheus-operator/prometheus-operator@$operator" | sed -n 's/^\s*"Dir": "\(.*\)",$/\1/p')
+definitions=$(sources "github.com/prometheus-operator/prometheus-operator@$operator")
 for kind in servicemonitors prometheusrules; do
     cp "$definitions/example/prometheus-operator-crd/monitoring.coreos.com_$kind.yaml" "$folder/$kind.yaml"
     chmod u+w "$folder/$kind.yaml"

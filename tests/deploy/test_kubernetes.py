@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from tests.deploy.kubernetes import FOLDER, SIDES, build, config, containers, ku
 from tests.deploy.test_image import instructions
 from tests.deploy.test_systemd import value
 from tests.support.development import Pki
+from tests.system.programs import ROOT
 
 VERSIONS = ("1.27.0", kubernetes_validate.latest_version())
 """The oldest Kubernetes that knows all of it (`unhealthyPodEvictionPolicy`), and the newest of the schemas."""
@@ -253,3 +256,15 @@ def test_kubectl_builds_the_overlay_of_the_document(side, tmp_path, peer):
     if side == "connector":
         assert last == {"to": [{"ipBlock": {"cidr": "10.20.0.0/16"}}], "ports": [{"port": 8428}]}
         assert kept == only(side, "NetworkPolicy")["spec"]["egress"][:-1]
+
+
+def test_a_source_of_the_trial_that_cannot_be_fetched_is_named(tmp_path: Path) -> None:
+    go = tmp_path / "bin" / "go"
+    go.parent.mkdir()
+    go.write_text('#!/bin/sh\necho \'{"Error": "the proxy is away"}\'\nexit 1\n')
+    go.chmod(0o755)
+    environ = os.environ | {"PATH": f"{go.parent}:{os.environ['PATH']}", "KUBERNETES": "1.34.4"}
+    done = subprocess.run([ROOT / "tools/kubernetes.sh", tmp_path], env=environ, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "the proxy is away" in done.stderr
+    assert "go cannot fetch k8s.io/kubernetes@v1.34.4" in done.stderr
