@@ -191,7 +191,8 @@ def _connectors(default: Path) -> typer.Typer:
         """Bar a connector by name, whatever it shows: its tunnels end at once, and it gets no certificate."""
         done = call(config, "connectors-block", connector=connector, reason=reason)
         text = f"{done['connector']} is blocked" + ("." if done["changed"] else " already.")
-        if not done["known"]:  # it may be meant so; but who bars one in a hurry should see that the name is mistyped
+        if not done.get("known", True):  # an older relay does not say it
+            # It may be meant so; but who bars one in a hurry should see that the name is mistyped.
             text += "\nNone of this name has joined: if one should have, look at 'cloud-relay connectors list'."
         emit(done, schema="qanat.relay.block.v1", json=as_json, table=text)
 

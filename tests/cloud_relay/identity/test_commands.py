@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from cloud_relay import cli_identity
 from cloud_relay.cli_call import user_name
 from shared.pki.join_token import parse_join_token
 from tests.cloud_relay.identity.shell import INIT, Shell
@@ -100,6 +101,12 @@ def test_whoever_bars_a_name_that_never_joined_is_told(shell):
     assert "None of this name has joined" in shell.run("connectors", "block", "acme/walldorf/c2")[1]
     assert "None of this name" not in shell.run("connectors", "block", "acme/walldorf/c2")[1]
     assert "c1" in shell.problem(4, "connectors", "show", "acme/waldorf/c1")["remedy"]
+
+
+def test_a_relay_that_was_not_upgraded_yet_bars_one_as_well(shell, monkeypatch):
+    done = {"connector": "acme/walldorf/c1", "blocked": True, "changed": True}
+    monkeypatch.setattr(cli_identity, "call", lambda *_, **__: done)
+    assert shell.run("connectors", "block", "acme/walldorf/c1") == (0, "acme/walldorf/c1 is blocked.\n", "")
 
 
 def test_check_looks_at_the_state(shell):
