@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shared.cli import CommandError, ConfigOption, JsonOption, counted, emit
+from shared.cli import CommandError, ConfigOption, JsonOption, counted, credentials_directory, emit
 
 if TYPE_CHECKING:
     from cloud_relay.config import RelayConfig
@@ -58,13 +58,17 @@ def add_check_command(app: typer.Typer, default_config: Path) -> None:
 
 def _doubts(config: RelayConfig) -> list[dict[str, str]]:
     """What the state of a relay with its own CA gives to think. CommandError if it could not start with it."""
-    from cloud_relay.identity.office import doubts
+    from cloud_relay.identity.office import doubts, read_passphrase
     from shared.owner import as_owner
 
     if config.tunnel.tls is not None:
         return []
+    file = config.identity.passphrase_file
+    # As root reads it for the service. Any other file the service reads with its own rights.
+    given = read_passphrase(file) if file is not None and file.parent == credentials_directory() else None
     with as_owner(config.state_dir):
-        return [{"key": "state_dir", "message": text} for text in doubts(config)]
+        found = doubts(config, read_passphrase(file) if given is None else given)
+    return [{"key": "state_dir", "message": text} for text in found]
 
 
 def checks_for_diag(path: Path, config: RelayConfig) -> list[Precheck]:

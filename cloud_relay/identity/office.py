@@ -143,12 +143,12 @@ def rehearse(config: RelayConfig, clock: TrustedClock) -> ssl.SSLContext:
     return managed_server_context(state_dir / OWN_FILE, roots, passphrase)
 
 
-def doubts(config: RelayConfig) -> list[str]:
+def doubts(config: RelayConfig, passphrase: bytes | None) -> list[str]:
     """What is doubtful in the relay's own CA, in a state that another process may hold: nothing is written.
 
     CommandError where `open_office` would fail with this config.
     """
-    keys = KeyFolder(config.state_dir, read_passphrase(config.identity.passphrase_file))
+    keys = KeyFolder(config.state_dir, passphrase)
     generation = _looked_at(config).generation
     found = []
     for load in (keys.issuing, keys.root) if keys.has_root(generation) else (keys.issuing,):

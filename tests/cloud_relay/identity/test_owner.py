@@ -126,3 +126,22 @@ def test_a_sender_that_is_switched_off_without_a_relay_stays_the_owners(open_fol
         config.write(f"    senders: [{{name: s4, bearer: {{token_hash: 'sha256:{'0' * 64}'}}}}]\n")
     assert shell.json("senders", "disable", "acme/s4")["changed"]
     assert {path.stat().st_uid for path in state.rglob("*")} == {user}
+
+
+def test_check_reads_what_root_reads_for_the_service_as_root_and_the_rest_as_the_owner(
+    open_folder, capsys, monkeypatch
+):
+    state, store = open_folder / "state", open_folder / "credstore"
+    state.mkdir(mode=0o700)
+    store.mkdir(mode=0o700)
+    os.chown(state, os.geteuid() or NOBODY, -1)
+    secret = store / "ca.passphrase"
+    secret.write_text("a long passphrase\n")
+    secret.chmod(0o600)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(store))
+    shell = Shell(open_folder / "relay.yaml", capsys)
+    shell.json(*INIT, "--state-dir", str(state), "--passphrase-file", "$CREDENTIALS_DIRECTORY/ca.passphrase")
+    assert shell.json("check")["warnings"] == []
+    shell.config.write_text(shell.config.read_text().replace("$CREDENTIALS_DIRECTORY", str(store)))
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    assert shell.run("check")[0] == (3 if os.geteuid() == 0 else 0)
