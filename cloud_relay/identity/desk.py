@@ -305,7 +305,8 @@ def _require_location(desk: Desk, key: ConnectorKey) -> None:
         near = suggestion(location, tenants[tenant].locations)
     else:
         message, near = f"the config has no tenant {tenant!r}", suggestion(tenant, tenants)
-    raise ControlFault(404, "unknown-location", message, f"{near} Else add it to the relay's config.".lstrip())
+    remedy = f"{near} Else add it to the relay's config." if near else "Add it to the relay's config."
+    raise ControlFault(404, "unknown-location", message, remedy)
 
 
 def _known(desk: Desk, value: object) -> ConnectorKey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import string
 
 import pytest
@@ -59,3 +60,19 @@ def test_what_may_have_been_meant():
     assert suggestion("x", ["paris", "berlin"]) == "Known here: berlin, paris."
     assert suggestion("x", map(str, range(9))) == "Known here: 0, 1, 2, 3, 4, …."
     assert suggestion("x", []) == ""
+
+
+def test_among_very_many_names_only_some_are_compared(monkeypatch):
+    compared: list[str] = []
+    real = difflib.get_close_matches
+
+    def compare(name: str, names: list[str], n: int) -> list[str]:
+        compared.extend(names)
+        return real(name, names, n)
+
+    monkeypatch.setattr(difflib, "get_close_matches", compare)
+    known = [f"acme/walldorf/connector-{number}" for number in range(10_000)]
+    assert suggestion("acme/walldorf/conector-17", known) != ""
+    assert suggestion("acme/walldorf/connector-123x", known) == "Did you mean acme/walldorf/connector-123?"
+    assert len(compared) <= 1000
+    assert suggestion("qcme/walldorf/c1", [f"acme/walldorf/c{number}" for number in range(250)]).startswith("Did")

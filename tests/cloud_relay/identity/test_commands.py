@@ -95,6 +95,12 @@ def test_a_mistyped_name_is_told_apart(shell, name, cause, hint):
     assert hint in err
 
 
+def test_where_there_is_no_tenant_none_is_meant(tmp_path, capsys):
+    shell = Shell(tmp_path / "relay.yaml", capsys)
+    shell.json("init", "--advertise", "localhost:8443", "--state-dir", str(tmp_path / "state"))
+    assert shell.problem(4, "tokens", "create", "acme/walldorf/c1")["remedy"] == "Add it to the relay's config."
+
+
 def test_whoever_bars_a_name_that_never_joined_is_told(shell):
     told = shell.json("connectors", "block", "acme/walldorf/c1")
     assert not told["known"]
