@@ -88,7 +88,7 @@ try-systemd: .venv/stamp  ## both programs under a real systemd in a machine of 
 	$(BIN)/python -m tests.deploy.systemd_trial --suite $(or $(TRIAL_SUITE),bookworm) \
 		--folder $(or $(TRIAL_FOLDER),/var/tmp/qanat-systemd-trial)
 
-# As root, with debootstrap from Debian; in TRIAL_FOLDER (/var/tmp/qanat-docker-trial). TRIAL="--compiled", TRIAL="--part image --only drain".
+# As root, with debootstrap from Debian; in TRIAL_FOLDER (/var/tmp/qanat-docker-trial). TRIAL="--part image --only drain".
 try-docker: .venv/stamp  ## the Compose file and the image under a real Docker of its own; TRIAL_SUITE=trixie is a newer one
 	$(BIN)/python -m tests.deploy.docker_trial --suite $(or $(TRIAL_SUITE),bookworm) \
 		--folder $(or $(TRIAL_FOLDER),/var/tmp/qanat-docker-trial) $(TRIAL)

@@ -62,7 +62,7 @@ PARTS: Final[dict[str, list[tuple[Step, str]]]] = {
     "image": [
         (image.build, ""), (image.start_relay, ""), (image.join, ""), (image.least, ""), (image.kill, NO_RELAY),
         (image.drain, NO_RELAY), (image.restart_engine, NO_RELAY), (image.upgrade, NO_RELAY),
-        (image.compiled, NO_RELAY), (image.uninstall, NO_RELAY),
+        (image.pure, NO_RELAY), (image.uninstall, NO_RELAY),
     ],
 }  # fmt: skip
 """Beside each step: the warnings and errors that belong to it."""
@@ -71,12 +71,12 @@ FIRST: Final = {"up", "samples", "push_by_hand", "build", "start_relay", "join"}
 """What all others of their part stand on."""
 
 
-def run(site: Site, parts: Sequence[str], only: Sequence[str], with_compiled: bool) -> None:
+def run(site: Site, parts: Sequence[str], only: Sequence[str]) -> None:
     """Every step of these parts, or the first ones and `only` these."""
     for part in parts:
         for step, expected in PARTS[part]:
             name = step.__name__
-            if (only and name not in {*FIRST, *only}) or (name == "compiled" and not with_compiled):
+            if only and name not in {*FIRST, *only}:
                 continue
             _try(site, step, f"{part}: {name.replace('_', ' ')}", expected)
 
@@ -112,7 +112,6 @@ def main() -> int:
     parser.add_argument("--suite", default="bookworm", choices=list(PACKAGES), help="Debian's release, and so Docker's")
     parser.add_argument("--part", choices=list(PARTS), help="this part alone")
     parser.add_argument("--only", nargs="*", default=[], help="steps to be tried after the first ones of their part")
-    parser.add_argument("--compiled", action="store_true", help="try the compiled build, too")
     arguments = parser.parse_args()
     if complaint := complain():
         sys.exit(complaint)
@@ -129,7 +128,7 @@ def main() -> int:
         import_images(machine, folder)
         site = Site(machine)
         try:
-            run(site, [arguments.part] if arguments.part else list(PARTS), arguments.only, arguments.compiled)
+            run(site, [arguments.part] if arguments.part else list(PARTS), arguments.only)
         finally:
             site.logs.close()
             kept = folder / f"containers-{arguments.suite}.txt"

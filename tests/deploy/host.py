@@ -31,9 +31,10 @@ def documented() -> dict[str, str]:
 
 
 def make_root(folder: Path, suite: str, packages: str, name: str = "root") -> Path:
-    """Debian's `suite` with `packages`, unpacked once into `folder`."""
-    root = folder / f"{name}-{suite}"
-    if not (root / "etc" / "machine-id").exists():
+    """Debian's `suite` with `packages`, unpacked into `folder` once for each list of them."""
+    root, contents = folder / f"{name}-{suite}", folder / f"{name}-{suite}.packages"
+    if not contents.exists() or contents.read_text() != packages:
+        shutil.rmtree(root, ignore_errors=True)
         unfinished = folder / f"unfinished-{name}-{suite}"
         shutil.rmtree(unfinished, ignore_errors=True)
         subprocess.run(
@@ -42,6 +43,7 @@ def make_root(folder: Path, suite: str, packages: str, name: str = "root") -> Pa
         )  # fmt: skip
         (unfinished / "etc" / "machine-id").write_text("")  # each machine gets its own
         unfinished.rename(root)
+        contents.write_text(packages)
     return root
 
 
