@@ -102,9 +102,9 @@ def join(site: Site) -> str:
         {"targets": [{"name": "metrics", "url": f"http://{place}:8428", "allow": allow, "probe": probe}]},
     )
     on_connector(site, site.docs["image-connector"])
-    assert is_compiled(site) == [True, True]
     site.url = f"https://{RELAY_NAME}:9443/api/v1/import/prometheus"
     site.whole()
+    assert is_compiled(site) == [True, True]
     return "token, enroll, check, run: a push arrives"
 
 
