@@ -47,6 +47,7 @@ _FIGURES: Final = {
     "cpu_share": "at most {:.0%} of a core meanwhile",
     "grown_mib": "the relay grew by {:.0f} MiB at most",
     "all_back_s": "all of the crowd in {:.1f} s at most",
+    "upgraded_s": "the command took {:.1f} s at most",
 }
 
 

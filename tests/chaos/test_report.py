@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
+from benchmarks.programs import ROOT
 from chaos import docs
+from chaos.docs import _FIGURES
 from chaos.faults import FAULTS
 from chaos.outcome import Outcome
 from chaos.report import Report
@@ -72,3 +75,10 @@ def test_the_timeline_is_drawn(tmp_path):
 
     draw(report(outcome(0), outcome(1, None)), tmp_path / "timeline.png")
     assert (tmp_path / "timeline.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_has_a_sentence_for_each_figure_of_a_fault():
+    sources = "".join(path.read_text() for path in (ROOT / "chaos" / "faults").glob("*.py"))
+    noted = set(re.findall(r'figures\["(\w+)"\]', sources))
+    assert noted
+    assert noted == set(_FIGURES)
