@@ -17,7 +17,10 @@ from tests.deploy.docker_machine import DockerMachine
 from tests.deploy.docker_stand_ins import STAND_INS, image_of
 from tests.deploy.host import INSTALL, ROOT, TrialError, copy_checkout, documented, until
 
-CHECKOUT: Final = "/root/qanat"
+TRIAL: Final = "/opt/trial"
+"""What the trial itself has on the machine."""
+
+CHECKOUT: Final = f"{TRIAL}/qanat"
 CA: Final = f"{CHECKOUT}/ca.pem"
 TOKEN: Final = f"{CHECKOUT}/token"
 SENDER: Final = Path(__file__).with_name("in_docker_machine.py")
@@ -39,7 +42,7 @@ class Site:
         self.heard: list[tuple[str, Line]] = []
         self._names = itertools.count(1)
         copy_checkout(machine.path / CHECKOUT.lstrip("/"))
-        shutil.copy(SENDER, machine.path / "root")
+        shutil.copy(SENDER, machine.path / TRIAL.lstrip("/"))
         images = {IMAGE, *(image_of(one.service) for one in STAND_INS)}
         self.logs = Logs(machine.path / "var" / "lib" / "docker" / "containers", images)
 
@@ -104,14 +107,14 @@ class Site:
     def while_sending(self, change: Callable[[], object], loses: bool = False) -> dict[str, Any]:
         """What became of the pushes of a sender that goes on while something changes. What was acknowledged is at the
         target, unless it is the target that loses it."""
-        name, file = f"sent_{next(self._names)}", "/root/sent.json"
+        name, file = f"sent_{next(self._names)}", f"{TRIAL}/sent.json"
         self.run(f"rm -f {file}; python3 ../{SENDER.name} sender {self.url} {CA} $(cat {TOKEN}) {name} {file} "
-                 "> /dev/null 2>&1 & echo $! > /root/sender.pid; sleep 2")  # fmt: skip
+                 f"> /dev/null 2>&1 & echo $! > {TRIAL}/sender.pid; sleep 2")  # fmt: skip
         try:
             change()
             self.whole()
         finally:
-            self.run("kill $(cat /root/sender.pid)")
+            self.run(f"kill $(cat {TRIAL}/sender.pid)")
         until(lambda: self.machine.try_(f"test -s {file}").returncode == 0, "the sender has ended")
         sent: dict[str, Any] = json.loads(self.machine.read(file))
         assert sent["acknowledged"] > 20, sent
@@ -126,7 +129,7 @@ class Site:
     def outlived(self, stop: Callable[[], object]) -> float:
         """A push of 4 s begins, then `stop` runs: the push gets the target's answer, and is there. The seconds that
         `stop` took."""
-        name, file = f"outlived_{next(self._names)}", "/root/slow"
+        name, file = f"outlived_{next(self._names)}", f"{TRIAL}/slow"
         self.run(f"python3 ../{SENDER.name} push {self.url} {CA} $(cat {TOKEN}) {name} 4 > {file} 2>&1 &")
         time.sleep(1)
         began = time.monotonic()

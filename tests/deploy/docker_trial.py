@@ -8,10 +8,8 @@ that does not belong to what was just done.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -24,7 +22,7 @@ from tests.deploy import docker_scenario as scenario
 from tests.deploy.docker_machine import OTHERS, PACKAGES, DockerMachine
 from tests.deploy.docker_site import Site
 from tests.deploy.docker_stand_ins import import_images
-from tests.deploy.host import TrialError, make_root
+from tests.deploy.host import TrialError, alone, make_root
 
 FOLDER: Final = Path("/var/tmp/qanat-docker-trial")
 NEEDED: Final = {
@@ -57,7 +55,8 @@ PARTS: Final[dict[str, list[tuple[Step, str]]]] = {
         (scenario.up, ""), (scenario.samples, ""), (scenario.push_by_hand, ""), (scenario.isolation, ""),
         (scenario.hardened, ""), (scenario.kill, f"{AWAY}|{NO_TARGET}"), (scenario.kill_by_wish, RETRIES),
         (scenario.drain, AWAY), (scenario.other_port, AWAY), (scenario.upgrade, AWAY),
-        (scenario.uninstall, TOLD_TO_END),
+        # Prometheus and the connector are told to end together: its last batch may come to a relay without connectors.
+        (scenario.uninstall, f"{TOLD_TO_END}|{RETRIES}"),
     ],
     "image": [
         (image.build, ""), (image.start_relay, ""), (image.join, ""), (image.least, ""), (image.kill, NO_RELAY),
@@ -117,23 +116,18 @@ def main() -> int:
         sys.exit(complaint)
     folder: Path = arguments.folder
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # an index of pip's may have a password
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # the machine, too
-    lock = (folder / "lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        sys.exit(f"another trial is under way in {folder}: choose another --folder")
-    root = make_root(folder, arguments.suite, f"{PACKAGES[arguments.suite]},{OTHERS}")
-    with DockerMachine(folder / "machine", root) as machine:
-        import_images(machine, folder)
-        site = Site(machine)
-        try:
-            run(site, [arguments.part] if arguments.part else list(PARTS), arguments.only)
-        finally:
-            site.logs.close()
-            kept = folder / f"containers-{arguments.suite}.txt"
-            kept.write_text("".join(f"{step}: {line}\n" for step, line in site.heard))
-            sys.stdout.write(f"the containers' logs are in {kept}, the engine's in {machine.log}\n")
+    with alone(folder, folder / "lock"):
+        root = make_root(folder, arguments.suite, f"{PACKAGES[arguments.suite]},{OTHERS}")
+        with DockerMachine(folder / "machine", root) as machine:
+            import_images(machine, folder)
+            site = Site(machine)
+            try:
+                run(site, [arguments.part] if arguments.part else list(PARTS), arguments.only)
+            finally:
+                site.logs.close()
+                kept = folder / f"containers-{arguments.suite}.txt"
+                kept.write_text("".join(f"{step}: {line}\n" for step, line in site.heard))
+                sys.stdout.write(f"the containers' logs are in {kept}, the engine's in {machine.log}\n")
     return 0
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +48,19 @@ def make_root(folder: Path, suite: str, packages: str, name: str = "root") -> Pa
         unfinished.rename(root)
         contents.write_text(packages)
     return root
+
+
+@contextlib.contextmanager
+def alone(folder: Path, lock: Path) -> Iterator[None]:
+    """Be the only trial in `folder`, or end with a sentence. SIGTERM ends it as an exception does, so that what it has
+    started ends, too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
+    with lock.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(f"another trial is under way in {folder}: choose another --folder")
+        yield
 
 
 def copy_checkout(to: Path) -> None:

@@ -8,8 +8,6 @@ deleted, evicted, killed and frozen while a sender goes on.
 from __future__ import annotations
 
 import argparse
-import fcntl
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +18,7 @@ from tests.deploy import archive
 from tests.deploy import kubernetes_faults as faults
 from tests.deploy import kubernetes_life as life
 from tests.deploy.cluster import Cluster
-from tests.deploy.host import ROOT
+from tests.deploy.host import ROOT, alone
 from tests.deploy.kubernetes_site import IMAGE, VERSIONS, Site
 from tests.deploy.node import PAUSE
 
@@ -80,21 +78,16 @@ def main() -> int:
         sys.exit(f"there is no Kubernetes in {arguments.programs}: tools/kubernetes.sh {arguments.programs}")
     folder: Path = arguments.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # the cluster, too
-    lock = folder.with_suffix(".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        sys.exit(f"another trial is under way in {folder}: choose another --folder")
-    with Cluster(folder, arguments.programs.absolute()) as cluster:
-        archive.save(
-            folder / "pause.tar", PAUSE, archive.layer(arguments.programs / "pause"),
-            Entrypoint=["/pause"], User="65535:65535",
-        )  # fmt: skip
-        cluster.load(folder / "pause.tar")
-        cluster.load(arguments.image.absolute(), *(f"{IMAGE}:{version}" for version in VERSIONS))
-        run(Site(cluster), arguments.only)
-    sys.stdout.write(f"what the cluster's programs said is in {folder / 'logs'}\n")
+    with alone(folder, folder.with_suffix(".lock")):
+        with Cluster(folder, arguments.programs.absolute()) as cluster:
+            archive.save(
+                folder / "pause.tar", PAUSE, archive.layer(arguments.programs / "pause"),
+                Entrypoint=["/pause"], User="65535:65535",
+            )  # fmt: skip
+            cluster.load(folder / "pause.tar")
+            cluster.load(arguments.image.absolute(), *(f"{IMAGE}:{version}" for version in VERSIONS))
+            run(Site(cluster), arguments.only)
+        sys.stdout.write(f"what the cluster's programs said is in {folder / 'logs'}\n")
     return 0
 
 

@@ -8,9 +8,7 @@ line by line: no warning in it may be one that does not belong to what was just 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -21,7 +19,7 @@ from typing import Final
 from tests.deploy import systemd_faults as faults
 from tests.deploy import systemd_life as life
 from tests.deploy import systemd_ways as ways
-from tests.deploy.host import ROOT, TrialError, copy_checkout, make_root
+from tests.deploy.host import ROOT, TrialError, alone, copy_checkout, make_root
 from tests.deploy.machine import PACKAGES, Machine
 from tests.deploy.systemd_site import VERSIONS, Site
 
@@ -98,23 +96,18 @@ def main() -> int:
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # the machine, too
-    lock = (folder / "lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        sys.exit(f"another trial is under way in {folder}: choose another --folder")
-    root = make_root(folder, arguments.suite, PACKAGES)
-    python = next(path.name.removeprefix("python") for path in (root / "usr" / "bin").glob("python3.[0-9]*[0-9]"))
-    wheels = build_wheels(folder, python)
-    with Machine(folder / "machine", root) as machine:
-        site = Site(machine, wheels)
-        try:
-            run(site, arguments.only)
-        finally:
-            journal = folder / f"journal-{arguments.suite}.txt"
-            journal.write_text("".join(f"{one['step']}: {one['line']}\n" for one in site.said))
-            sys.stdout.write(f"the journal is in {journal}\n")
+    with alone(folder, folder / "lock"):
+        root = make_root(folder, arguments.suite, PACKAGES)
+        python = next(path.name.removeprefix("python") for path in (root / "usr" / "bin").glob("python3.[0-9]*[0-9]"))
+        wheels = build_wheels(folder, python)
+        with Machine(folder / "machine", root) as machine:
+            site = Site(machine, wheels)
+            try:
+                run(site, arguments.only)
+            finally:
+                journal = folder / f"journal-{arguments.suite}.txt"
+                journal.write_text("".join(f"{one['step']}: {one['line']}\n" for one in site.said))
+                sys.stdout.write(f"the journal is in {journal}\n")
     return 0
 
 

@@ -340,12 +340,17 @@ async def upgraded(site: Site) -> tuple[dict[str, Any], str]:
     return upgrade, err.decode()
 
 
-async def test_a_service_manager_that_signals_every_process_ends_them_in_good_order(site: Site, target: Target) -> None:
-    """systemd's KillMode=control-group: each worker gets its own SIGTERM and the supervisor's."""
+async def start_two(site: Site, target: Target) -> None:
+    """Two workers, and a tunnel to each."""
     site.workers = 2
     site.expose(target)
     await site.start()
     await until(lambda: all_covered(site), "a tunnel to each worker")
+
+
+async def test_a_service_manager_that_signals_every_process_ends_them_in_good_order(site: Site, target: Target) -> None:
+    """systemd's KillMode=control-group: each worker gets its own SIGTERM and the supervisor's."""
+    await start_two(site, target)
     slow = [asyncio.Task(site.push("/slow/1.5", headers={"Connection": "close"})) for _ in range(20)]
     await until(lambda: len(target.received) == 20, "pushes in flight")
     for pid in [*children(site.relay.pid), site.relay.pid]:
@@ -358,10 +363,7 @@ async def test_a_service_manager_that_signals_every_process_ends_them_in_good_or
 
 
 async def test_a_second_request_to_end_is_passed_on_to_all_workers(site: Site, target: Target) -> None:
-    site.workers = 2
-    site.expose(target)
-    await site.start()
-    await until(lambda: all_covered(site), "a tunnel to each worker")
+    await start_two(site, target)
     stuck = [asyncio.Task(site.push("/hang", headers={"Connection": "close"})) for _ in range(8)]
     await until(lambda: target.begun == 8, "pushes in flight")
     site.relay.signal(signal.SIGTERM)
